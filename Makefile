@@ -1,0 +1,40 @@
+# The commands of this project; `make` lists them.
+
+MODEL ?= models/demo
+PORT ?= 8000
+ARGS ?=
+DEVICE ?= $(shell nvidia-smi -L > /dev/null 2>&1 && echo cuda || echo cpu)
+
+export VENV ?= .venv
+export PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format install clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: ## install what is missing, then serve MODEL (models/demo) on PORT (8000); more options in ARGS
+	@scripts/install $(DEVICE) pins project
+	@scripts/serve $(MODEL) --port $(PORT) $(ARGS)
+
+test: lint ## lint, then run all tests; options for pytest in ARGS
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: install ## ruff, mypy and shellcheck, hadolint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck scripts/* .ci/run
+	$(VENV)/bin/hadolint Dockerfile
+
+format: install ## let ruff rewrite the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+install: ## make the virtual environment (DEVICE=cpu|cuda; found by itself)
+	@scripts/install $(DEVICE) pins project dev
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Load tests for any OpenAI-compatible server."""
