@@ -1,0 +1,127 @@
+"""The official checkpoint layout: tensor names, what must be there, and loading it in plain torch.
+
+A checkpoint is a Hugging Face folder of the trunk plus
+
+    start_embedding, end_embedding   (2, H)   row 0 x `embedding_scale` is the vector fed; row 1, a log-std, is not used
+    talk_head.0.{0,2}.{weight,bias}, talk_head.0.4.weight   the mixing head
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from quietstar_infer.config import QuietStarConfig, read_json
+from quietstar_infer.errors import CheckpointError
+
+START_EMBEDDING = "start_embedding"
+END_EMBEDDING = "end_embedding"
+MIXING_HEAD_PREFIX = "talk_head.0."
+EMBED_TOKENS = "model.embed_tokens.weight"
+LM_HEAD = "lm_head.weight"
+
+Shape = tuple[int, ...]
+
+
+def thought_tensor_shapes(hidden_size: int) -> dict[str, Shape]:
+    """Name and shape of every tensor that a Quiet-STaR checkpoint has beyond its trunk."""
+    h = hidden_size
+    return {
+        START_EMBEDDING: (2, h),
+        END_EMBEDDING: (2, h),
+        f"{MIXING_HEAD_PREFIX}0.weight": (h, 2 * h),
+        f"{MIXING_HEAD_PREFIX}0.bias": (h,),
+        f"{MIXING_HEAD_PREFIX}2.weight": (h, h),
+        f"{MIXING_HEAD_PREFIX}2.bias": (h,),
+        f"{MIXING_HEAD_PREFIX}4.weight": (1, h),
+    }
+
+
+def check_tensors(found: Mapping[str, Shape], hidden_size: int, where: str) -> None:
+    """Raise `CheckpointError`, naming every thought tensor that is missing or has another shape."""
+    expected = thought_tensor_shapes(hidden_size)
+    missing = [name for name in expected if name not in found]
+    if len(missing) == len(expected):
+        raise CheckpointError(
+            f"{where} is not a Quiet-STaR checkpoint: it has none of {', '.join(expected)}"
+        )
+    if missing:
+        raise CheckpointError(f"{where} is incomplete: it lacks {', '.join(missing)}")
+    for name, shape in expected.items():
+        if tuple(found[name]) != shape:
+            raise CheckpointError(
+                f"{where}: {name} has shape {tuple(found[name])}, expected {shape}"
+            )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a local folder that cannot be served, before an engine is started for it.
+
+    Reads the headers of the safetensors files only. Raises `CheckpointError`.
+    """
+    config = read_json(folder / "config.json")
+    hidden_size = config.get("hidden_size")
+    if not isinstance(hidden_size, int):
+        raise CheckpointError(f"{folder}/config.json does not say hidden_size")
+    shapes = dict(_tensor_shapes(folder))
+    check_tensors(shapes, hidden_size, str(folder))
+    _check_vocabulary(folder, shapes)
+
+
+def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a local checkpoint, by name, on the CPU."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in _safetensors_files(folder):
+        with _open(path) as file:
+            tensors.update({name: file.get_tensor(name) for name in file.keys()})
+    return tensors
+
+
+def meta_embeddings(
+    config: QuietStarConfig,
+    embed_tokens_VH: torch.Tensor,
+    start_embedding_2H: torch.Tensor,
+    end_embedding_2H: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The vectors that are fed for START and END, each (H,), in the embedding mode of the checkpoint."""
+    if config.embedding_mode == "reset":
+        dash_H = embed_tokens_VH[config.dash_token_id]
+        return dash_H, dash_H
+    scale = config.embedding_scale
+    return start_embedding_2H[0] * scale, end_embedding_2H[0] * scale
+
+
+def _check_vocabulary(folder: Path, shapes: Mapping[str, Shape]) -> None:
+    if EMBED_TOKENS not in shapes:
+        raise CheckpointError(f"{folder} is incomplete: it lacks {EMBED_TOKENS}")
+    vocab_size = shapes[EMBED_TOKENS][0]
+    largest = max(QuietStarConfig.from_checkpoint(folder).meta_token_ids)
+    if largest >= vocab_size:
+        raise CheckpointError(
+            f"{folder}: {EMBED_TOKENS} has {vocab_size} rows, too few for the meta-token id {largest}; "
+            "the vocabulary must be grown by both meta-tokens"
+        )
+
+
+def _safetensors_files(folder: Path) -> Iterable[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            f"{folder} has no *.safetensors file; save the model with safe_serialization=True"
+        )
+    return files
+
+
+def _tensor_shapes(folder: Path) -> Iterator[tuple[str, Shape]]:
+    for path in _safetensors_files(folder):
+        with _open(path) as file:
+            for name in file.keys():
+                yield name, tuple(file.get_slice(name).get_shape())
+
+
+def _open(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,117 @@
+"""What a Quiet-STaR checkpoint says about itself, read once and passed around."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from quietstar_infer.errors import CheckpointError
+
+START_TOKEN = "<|startthought|>"
+END_TOKEN = "<|endthought|>"
+# Both meta-tokens start their training as the embedding of this text's first token.
+DASH = "---"
+# The meta-embeddings are stored divided by this: a learning-rate multiplier under Adam (official `embedding_scale`).
+EMBEDDING_SCALE = 100.0
+# Published checkpoints do not say how long they think; 8 passes ahead, their name, means 5 sampled tokens.
+FALLBACK_THOUGHT_BUDGET = 5
+
+EmbeddingMode = Literal["learned", "reset"]
+EMBEDDING_MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)
+
+
+@dataclass(frozen=True)
+class QuietStarConfig:
+    """The facts of one checkpoint that thinking needs.
+
+    `embedding_mode` says what START and END look like to the trunk: `learned` feeds the trained vectors, `reset` feeds
+    the embedding of `---` for both, which is what the published evaluation script does.
+    """
+
+    start_token_id: int
+    end_token_id: int
+    dash_token_id: int
+    embedding_mode: EmbeddingMode = "learned"
+    embedding_scale: float = EMBEDDING_SCALE
+    default_thought_budget: int = FALLBACK_THOUGHT_BUDGET
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: Path, embedding_mode: EmbeddingMode | None = None
+    ) -> "QuietStarConfig":
+        """Read `config.json` and the tokenizer of a local checkpoint.
+
+        `embedding_mode` overrules the checkpoint's own. Raises `CheckpointError` where the folder is not a Quiet-STaR
+        checkpoint: no `config.json`, no tokenizer, a tokenizer without the meta-tokens, or a bad `quiet_star` section.
+        """
+        section = read_json(folder / "config.json").get("quiet_star", {})
+        tokenizer = load_tokenizer(folder)
+        start_token_id, end_token_id = meta_token_ids(tokenizer, folder)
+        config = cls(
+            start_token_id=start_token_id,
+            end_token_id=end_token_id,
+            dash_token_id=tokenizer.encode(DASH, add_special_tokens=False)[0],
+            embedding_mode=embedding_mode or section.get("embedding_mode", "learned"),
+            embedding_scale=float(section.get("embedding_scale", EMBEDDING_SCALE)),
+            default_thought_budget=section.get("default_thought_budget", FALLBACK_THOUGHT_BUDGET),
+        )
+        config._check(folder)
+        return config
+
+    def _check(self, folder: Path) -> None:
+        if self.embedding_mode not in EMBEDDING_MODES:
+            raise CheckpointError(
+                f"{folder}/config.json: quiet_star.embedding_mode is {self.embedding_mode!r}, "
+                f"expected one of {', '.join(EMBEDDING_MODES)}"
+            )
+        if type(self.default_thought_budget) is not int or self.default_thought_budget < 0:
+            raise CheckpointError(
+                f"{folder}/config.json: quiet_star.default_thought_budget is "
+                f"{self.default_thought_budget!r}, expected a whole number from 0 up"
+            )
+
+    @property
+    def meta_token_ids(self) -> tuple[int, int]:
+        """START's and END's token ids."""
+        return self.start_token_id, self.end_token_id
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The object in a JSON file; raises `CheckpointError` where it is missing or not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} is not a checkpoint: it has no {path.name}"
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} should hold one JSON object")
+    return content
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local checkpoint; raises `CheckpointError` where it cannot be loaded."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder} has no usable tokenizer: {reason}") from None
+    return tokenizer
+
+
+def meta_token_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, int]:
+    """START's and END's ids, looked up by name: copies of the published checkpoint exist with the two ids swapped."""
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in (START_TOKEN, END_TOKEN) if token not in vocabulary]
+    if missing:
+        raise CheckpointError(
+            f"{folder} is not a Quiet-STaR checkpoint: its tokenizer lacks {' and '.join(missing)}"
+        )
+    return vocabulary[START_TOKEN], vocabulary[END_TOKEN]

@@ -1,0 +1,127 @@
+"""What a request says about its thoughts, and what a server allows."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quietstar_infer.errors import ThoughtParamsError
+
+
+@dataclass(frozen=True)
+class ThoughtLimits:
+    """What a server allows. `max_budget` 0 means that thinking is off."""
+
+    max_budget: int
+    default_budget: int
+
+    def __post_init__(self) -> None:
+        if self.max_budget < 0:
+            raise ValueError(f"the largest thought budget is {self.max_budget}, must be 0 or more")
+        if not 0 <= self.default_budget <= self.max_budget:
+            raise ValueError(
+                f"the default thought budget is {self.default_budget}, must be from 0 to "
+                f"{self.max_budget} (the largest thought budget)"
+            )
+
+
+@dataclass(frozen=True)
+class ThoughtParams:
+    """How one request thinks.
+
+    `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of the thoughts, 0 =
+    greedy. `token_budget`: thought tokens for the whole request; spent, it goes on without thinking. `record_key`: if
+    set, the worker keeps what the request thinks under this key until it is fetched.
+    """
+
+    budget: int
+    temperature: float = 1.0
+    token_budget: int | None = None
+    record_key: str | None = None
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, Any] | None, limits: ThoughtLimits) -> "ThoughtParams":
+        """Read a request's `extra_args`; raises `ThoughtParamsError`, which says what is allowed."""
+        fields = fields or {}
+        return cls(
+            budget=_budget(fields.get("thought_budget"), limits),
+            temperature=_temperature(fields.get("thought_temperature")),
+            token_budget=_token_budget(fields.get("thinking_token_budget")),
+            record_key=fields.get("thought_record_key"),
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The inverse of `from_mapping`, for `SamplingParams.extra_args`."""
+        fields: dict[str, Any] = {
+            "thought_budget": self.budget,
+            "thought_temperature": self.temperature,
+        }
+        if self.token_budget is not None:
+            fields["thinking_token_budget"] = self.token_budget
+        if self.record_key is not None:
+            fields["thought_record_key"] = self.record_key
+        return fields
+
+    def budget_at(self, index: int) -> int:
+        """Thought tokens sampled before visible token number `index` (0 = the first after the prompt).
+
+        A pure function of the index, so that a preempted request, or a scheduler that runs ahead of the sampler,
+        needs no count of what was spent. The last thought is shortened to what is left.
+        """
+        if self.token_budget is None:
+            return self.budget
+        return max(0, min(self.budget, self.token_budget - index * self.budget))
+
+    def thought_tokens(self, num_visible: int) -> int:
+        """Thought tokens sampled for the first `num_visible` visible tokens, START and END not counted."""
+        total = self.budget * num_visible
+        return total if self.token_budget is None else min(total, self.token_budget)
+
+    @property
+    def reserve(self) -> int:
+        """Positions of the context that the last thought needs beyond the visible text: START, thought, END, less
+        the visible token that follows it."""
+        return self.budget + 1 if self.budget else 0
+
+
+def _budget(value: Any, limits: ThoughtLimits) -> int:
+    if value is None:
+        return limits.default_budget
+    allowed = f"a whole number from 0 to {limits.max_budget}"
+    if type(value) is not int or not 0 <= value:
+        raise ThoughtParamsError(
+            f"thought_budget is {value!r}, must be {allowed}", "thought_budget"
+        )
+    if value > 0 and limits.max_budget == 0:
+        raise ThoughtParamsError(
+            f"thought_budget is {value}, but thinking is off on this server: only 0 is allowed",
+            "thought_budget",
+        )
+    if value > limits.max_budget:
+        raise ThoughtParamsError(
+            f"thought_budget is {value}, this server allows {allowed}", "thought_budget"
+        )
+    return value
+
+
+def _temperature(value: Any) -> float:
+    if value is None:
+        return 1.0
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        raise ThoughtParamsError(
+            f"thought_temperature is {value!r}, must be a finite number from 0 (greedy) up",
+            "thought_temperature",
+        )
+    return float(value)
+
+
+def _token_budget(value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise ThoughtParamsError(
+            f"thinking_token_budget is {value!r}, must be a whole number from 0 up, "
+            "the thought tokens of the whole request",
+            "thinking_token_budget",
+        )
+    return value
