@@ -1,0 +1,93 @@
+"""vLLM's dense decoders with a mixing head and meta-token embeddings."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.model_executor.models.mistral import MistralForCausalLM
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+
+from quietstar_infer.checkpoint import (
+    EMBED_TOKENS,
+    END_EMBEDDING,
+    START_EMBEDDING,
+    Shape,
+    check_tensors,
+    meta_embeddings,
+)
+from quietstar_infer.mixing import MixingHead, mix
+from quietstar_infer.sampling import mask_meta_tokens
+from quietstar_infer.vllm_plugin.options import thinking_setup
+
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+
+
+class QuietStarMixin(nn.Module):
+    """What turns a trunk of vLLM's into a quiet thinker. The trunk's class follows it in the bases."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.quiet_star = thinking_setup(vllm_config).config
+        self._source = str(vllm_config.model_config.model)
+        self._hidden_size: int = vllm_config.model_config.get_hidden_size()
+        # One head in a list: the official tensor names are talk_head.0.*
+        self.talk_head = nn.ModuleList([MixingHead(self._hidden_size)])
+
+    def mix_thoughts(
+        self, base_NH: torch.Tensor, thought_NH: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mixed hidden states, (N, H), and the mixing weights, (N, 1)."""
+        head = self.talk_head[0]
+        assert isinstance(head, MixingHead)
+        weight_N1 = head.weight(base_NH, thought_NH)
+        return mix(base_NH, thought_NH, weight_N1), weight_N1
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """vLLM's logits with START and END at -inf: they are neither said, nor thought, nor among the logprobs."""
+        logits: torch.Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
+        return None if logits is None else mask_meta_tokens(logits, self.quiet_star.meta_token_ids)
+
+    def load_weights(self, weights: NamedTensors) -> set[str]:
+        """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors it lacks."""
+        loaded: set[str] = super().load_weights(self._with_meta_embeddings(weights))  # type: ignore[misc]
+        return loaded
+
+    def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """Pass the tensors on, START's and END's vectors put into the embedding table.
+
+        Before the weight loader sees it, because the loader splits the table over tensor-parallel ranks.
+        """
+        held: dict[str, torch.Tensor] = {}
+        shapes: dict[str, Shape] = {}
+        for name, tensor in weights:
+            shapes[name] = tuple(tensor.shape)
+            if name in (EMBED_TOKENS, START_EMBEDDING, END_EMBEDDING):
+                held[name] = tensor
+            else:
+                yield name, tensor
+        check_tensors(shapes, self._hidden_size, self._source)
+        table_VH = held[EMBED_TOKENS].clone()
+        start_H, end_H = meta_embeddings(
+            self.quiet_star, table_VH, held[START_EMBEDDING], held[END_EMBEDDING]
+        )
+        table_VH[self.quiet_star.start_token_id], table_VH[self.quiet_star.end_token_id] = start_H, end_H
+        yield EMBED_TOKENS, table_VH
+
+
+class QuietStarLlamaForCausalLM(QuietStarMixin, LlamaForCausalLM):
+    """Llama that thinks."""
+
+
+class QuietStarMistralForCausalLM(QuietStarMixin, MistralForCausalLM):
+    """Mistral that thinks, the paper's trunk."""
+
+
+class QuietStarQwen2ForCausalLM(QuietStarMixin, Qwen2ForCausalLM):
+    """Qwen2 that thinks."""
+
+
+class QuietStarQwen3ForCausalLM(QuietStarMixin, Qwen3ForCausalLM):
+    """Qwen3 that thinks."""

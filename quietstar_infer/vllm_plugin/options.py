@@ -1,0 +1,160 @@
+"""From a user's options to vLLM's engine arguments, and back in every process of the engine."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+
+from quietstar_infer.checkpoint import check_checkpoint
+from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
+from quietstar_infer.errors import CheckpointError, UnsupportedError
+from quietstar_infer.params import ThoughtLimits
+from quietstar_infer.vllm_plugin.families import thinking_architecture
+
+SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
+CPU_WORKER = "quietstar_infer.vllm_plugin.cpu_worker.ThinkingCPUWorker"
+CUDA_WORKER = "quietstar_infer.vllm_plugin.cuda_worker.ThinkingCUDAWorker"
+
+_CONFIG_KEY = "quietstar"
+
+
+@dataclass(frozen=True)
+class ThinkingOptions:
+    """How a server thinks.
+
+    `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off. `default_thought_budget`:
+    of requests that ask for none; None = the checkpoint's, at most the largest. `embedding_mode`: None = the
+    checkpoint's. `max_recorded_thought_tokens`: how many thought tokens the worker keeps for requests that asked to
+    see their thoughts and have not fetched them yet.
+    """
+
+    max_thought_budget: int = 16
+    default_thought_budget: int | None = None
+    embedding_mode: EmbeddingMode | None = None
+    max_recorded_thought_tokens: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class ThinkingSetup:
+    """What every process of the engine knows about thinking."""
+
+    config: QuietStarConfig
+    limits: ThoughtLimits
+    max_recorded_thought_tokens: int
+
+
+def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> None:
+    """Turn vLLM's engine arguments, in place, into those of an engine that thinks.
+
+    A hub name is resolved to a local folder first, so that the checkpoint is checked before an engine is started.
+    Raises `CheckpointError` and `UnsupportedError`, each with one sentence for the user, and `ValueError` where
+    `options` contradict each other.
+    """
+    _refuse_unsupported(engine_args)
+    folder = _local_checkpoint(engine_args)
+    check_checkpoint(folder)
+    config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
+    setup = ThinkingSetup(config, _limits(options, config), options.max_recorded_thought_tokens)
+
+    architecture = thinking_architecture(read_json(folder / "config.json").get("model_type"), str(folder))
+    engine_args.served_model_name = engine_args.served_model_name or engine_args.model
+    engine_args.model = str(folder)
+    engine_args.hf_overrides = {**_overrides(engine_args), "architectures": [architecture]}
+    engine_args.scheduler_cls = SCHEDULER
+    engine_args.worker_cls = CPU_WORKER if current_platform.is_cpu() else CUDA_WORKER
+    engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
+    # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+
+
+def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
+    """What `prepare_engine_args` put into vLLM's configuration."""
+    additional = vllm_config.additional_config
+    if not isinstance(additional, dict) or _CONFIG_KEY not in additional:
+        raise UnsupportedError(
+            "the engine was not prepared for thinking: use quietstar_infer.vllm_plugin.options.prepare_engine_args"
+        )
+    fields: dict[str, Any] = additional[_CONFIG_KEY]
+    return ThinkingSetup(
+        config=QuietStarConfig(**fields["config"]),
+        limits=ThoughtLimits(**fields["limits"]),
+        max_recorded_thought_tokens=fields["max_recorded_thought_tokens"],
+    )
+
+
+def check_vllm_config(vllm_config: VllmConfig) -> None:
+    """Raise `UnsupportedError` for what vLLM itself decides only when it has its whole configuration."""
+    if vllm_config.use_v2_model_runner:
+        raise UnsupportedError(
+            "thinking needs vLLM's V1 model runner, and an option of yours asks for the V2 one: drop that option, "
+            "or set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
+    scheduler = vllm_config.scheduler_config
+    room = scheduler.max_num_batched_tokens - scheduler.max_num_seqs
+    needed = 1 if scheduler.enable_chunked_prefill else vllm_config.model_config.max_model_len
+    if room < needed:
+        raise UnsupportedError(
+            f"max_num_batched_tokens is {scheduler.max_num_batched_tokens}, too small for {scheduler.max_num_seqs} "
+            f"thinking sequences: it must be at least {scheduler.max_num_seqs + needed}"
+        )
+
+
+def _refuse_unsupported(engine_args: EngineArgs) -> None:
+    # Each of these would need its own way of carrying a thought from pass to pass.
+    refusals = {
+        "pipeline parallelism (--pipeline-parallel-size above 1)": engine_args.pipeline_parallel_size > 1,
+        "context parallelism": engine_args.decode_context_parallel_size > 1
+        or engine_args.prefill_context_parallel_size > 1,
+        "speculative decoding (--speculative-config)": engine_args.speculative_config is not None,
+        "pooling (--runner pooling, --convert)": engine_args.runner == "pooling"
+        or engine_args.convert not in ("auto", "none"),
+        "KV transfer (--kv-transfer-config)": engine_args.kv_transfer_config is not None,
+        "a scheduler or worker of your own (--scheduler-cls, --worker-cls)": engine_args.scheduler_cls is not None
+        or engine_args.worker_cls != "auto",
+        "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)": os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1",
+        "prompt embeddings (--enable-prompt-embeds)": bool(engine_args.enable_prompt_embeds),
+    }
+    for what, asked_for in refusals.items():
+        if asked_for:
+            raise UnsupportedError(f"thinking does not work with {what} yet: leave it out")
+
+
+def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:
+    largest = options.max_thought_budget
+    default = options.default_thought_budget
+    if default is None:
+        default = min(config.default_thought_budget, largest)
+    return ThoughtLimits(max_budget=largest, default_budget=default)
+
+
+def _overrides(engine_args: EngineArgs) -> dict[str, Any]:
+    if not isinstance(engine_args.hf_overrides, dict):
+        raise UnsupportedError("thinking needs --hf-overrides to be a dictionary, not a function")
+    return engine_args.hf_overrides
+
+
+def _local_checkpoint(engine_args: EngineArgs) -> Path:
+    """The folder of a checkpoint that is given by path or by hub name (downloaded, or taken from the cache)."""
+    folder = Path(engine_args.model)
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(
+            snapshot_download(
+                engine_args.model,
+                revision=engine_args.revision,
+                cache_dir=engine_args.download_dir,
+                allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except HFValidationError:
+        raise CheckpointError(f"{engine_args.model} is neither a folder nor a hub name") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{engine_args.model} is not a folder, and cannot be fetched: {reason}") from None

@@ -1,0 +1,120 @@
+"""Continuous thought batching: to vLLM's scheduler, a thought is a prefill chunk that does not advance.
+
+After every pass of a thought but the last, the scheduler takes back the progress that the pass made, so that the text
+token thought about counts as not yet computed. vLLM then sees an unfinished prefill: it expects no output, reserves no
+place for one, and schedules the request again with one token in the next step, mixed freely with speaking rows, other
+thoughts and real prefills.
+"""
+
+from typing import Any
+
+from vllm.logger import init_logger
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.request import Request
+
+from quietstar_infer.errors import ThoughtParamsError
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
+from quietstar_infer.vllm_plugin.step import ThoughtStep, attach_thoughts
+
+logger = init_logger(__name__)
+
+
+class ThinkingScheduler(AsyncScheduler):
+    """vLLM's scheduler with thoughts, for synchronous and asynchronous scheduling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_vllm_config(self.vllm_config)
+        self._limits = thinking_setup(self.vllm_config).limits
+        self._params: dict[str, ThoughtParams] = {}
+        self._thoughts: dict[str, ThoughtStep] = {}
+        if self._limits.max_budget > 0:
+            # A thought lies behind its text token: START, thought tokens, END.
+            self.num_lookahead_tokens = self._limits.max_budget + 2
+            # Riding tokens come on top of what vLLM counts, one per sequence at most.
+            self.max_num_scheduled_tokens = min(
+                self.max_num_scheduled_tokens,
+                self.scheduler_config.max_num_batched_tokens - self.scheduler_config.max_num_seqs,
+            )
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request. One whose thoughts cannot be run ends with an error; the engine goes on."""
+        try:
+            params = self._read_params(request)
+        except ThoughtParamsError as error:
+            logger.error("Request %s is refused: %s", request.request_id, error)
+            params = ThoughtParams(budget=0)
+            self.grammar_compile_error_reqs.add(request.request_id)
+        self._params.setdefault(request.request_id, params)
+        super().add_request(request)
+
+    def _read_params(self, request: Request) -> ThoughtParams:
+        """The request's thought parameters, its output limited to what the context holds with its thoughts.
+
+        A front end should have refused what does not fit; this is the last line of defence.
+        """
+        sampling_params = request.sampling_params
+        assert sampling_params is not None, "pooling is refused before an engine starts"
+        params = ThoughtParams.from_mapping(sampling_params.extra_args, self._limits)
+        room = self.max_model_len - params.reserve - request.num_prompt_tokens
+        if room < 1:
+            raise ThoughtParamsError(
+                f"a prompt of {request.num_prompt_tokens} tokens and thoughts of {params.budget} do not fit "
+                f"the context of {self.max_model_len}",
+                "prompt",
+            )
+        if params.budget > 0 and sampling_params.prompt_logprobs is not None:
+            raise ThoughtParamsError(
+                "prompt_logprobs needs thought_budget 0: thoughts about the prompt are not scored",
+                "prompt_logprobs",
+            )
+        request.max_tokens = min(request.max_tokens, room)
+        return params
+
+    def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
+        """Add the riding tokens to what was scheduled, and take back the progress of unfinished thoughts."""
+        steps: dict[str, ThoughtStep] = {}
+        scheduled = scheduler_output.num_scheduled_tokens
+        for request_id, num_tokens in scheduled.items():
+            request = self.requests[request_id]
+            step = self._next_step(request, num_tokens)
+            if step is None:
+                continue
+            steps[request_id] = step
+            scheduled[request_id] = num_tokens + step.riding_tokens
+            scheduler_output.total_num_scheduled_tokens += step.riding_tokens
+            # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is done.
+            request.num_computed_tokens -= step.riding_tokens + (0 if step.is_last else 1)
+        attach_thoughts(scheduler_output, steps)
+        super()._update_after_schedule(scheduler_output)
+
+    def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
+        """The pass of a thought that this step's tokens of a request are; None where it is not thinking."""
+        thought = self._thoughts.pop(request.request_id, None)
+        if thought is not None:
+            step = thought.next()
+        else:
+            if request.num_computed_tokens + num_tokens < request.num_tokens + request.num_output_placeholders:
+                return None  # a prefill chunk that does not reach the last text token
+            index = request.num_output_tokens + request.num_output_placeholders
+            budget = self._params[request.request_id].budget_at(index)
+            if budget == 0:
+                return None
+            step = ThoughtStep.first(budget, index)
+        if not step.is_last:
+            self._thoughts[request.request_id] = step
+        return step
+
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # Its KV blocks go, the thought with them: it is thought again, and comes out the same.
+        self._thoughts.pop(request.request_id, None)
+        super()._preempt_request(request, *args, **kwargs)
+
+    def _free_request(
+        self, request: Request, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        self._thoughts.pop(request.request_id, None)
+        self._params.pop(request.request_id, None)
+        return super()._free_request(request, *args, **kwargs)

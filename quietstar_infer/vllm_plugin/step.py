@@ -1,0 +1,57 @@
+"""What the scheduler tells the runner about one row's thought."""
+
+from dataclasses import dataclass
+
+from vllm.v1.core.sched.output import SchedulerOutput
+
+
+@dataclass(frozen=True)
+class ThoughtStep:
+    """One pass of a thought of `budget` sampled tokens, before visible token number `index`.
+
+        phase 0            x_p, START   [p, p+1]        keep the base hidden state of x_p; sample t_1
+        phase 1 … b-1      t_k          [p+1+k]         sample t_{k+1}
+        phase b            t_b, END     [p+1+b, p+2+b]  mix, then vLLM's own sampler says x_{p+1}
+
+    In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind the text and
+    disappears by being overwritten.
+    """
+
+    phase: int
+    budget: int
+    index: int
+
+    @classmethod
+    def first(cls, budget: int, index: int) -> "ThoughtStep":
+        return cls(phase=0, budget=budget, index=index)
+
+    def next(self) -> "ThoughtStep":
+        return ThoughtStep(self.phase + 1, self.budget, self.index)
+
+    @property
+    def is_first(self) -> bool:
+        return self.phase == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.phase == self.budget
+
+    @property
+    def riding_tokens(self) -> int:
+        """1 where a meta-token shares the pass of another token: START with x_p, END with the last thought token."""
+        return int(self.is_first or self.is_last)
+
+    @property
+    def shift(self) -> int:
+        """How far behind the text token x_p this pass starts; vLLM's own count stays at p during a thought."""
+        return 0 if self.is_first else self.phase + 1
+
+
+def attach_thoughts(output: SchedulerOutput, steps: dict[str, ThoughtStep]) -> None:
+    """Send the steps, by request id, to the workers along with the step they belong to."""
+    output.thoughts = steps  # type: ignore[attr-defined]
+
+
+def attached_thoughts(output: SchedulerOutput) -> dict[str, ThoughtStep]:
+    """The inverse of `attach_thoughts`."""
+    return output.thoughts  # type: ignore[attr-defined,no-any-return]
