@@ -1,0 +1,21 @@
+"""The worker and the runner that think on the CPU."""
+
+# First, as vLLM's own CPU worker demands of whoever imports it.
+from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
+from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
+
+
+class ThinkingCPURunner(ThinkingRunnerMixin, CPUModelRunner):
+    """vLLM's CPU runner, thinking."""
+
+
+class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):
+    """vLLM's CPU worker with the runner above."""
+
+    def init_device(self) -> None:
+        # vLLM builds its own runner in here. Can go when the CPU worker uses _make_model_runner, as the CUDA one does.
+        super().init_device()
+        self.model_runner = ThinkingCPURunner(self.vllm_config, self.device)

@@ -1,0 +1,75 @@
+"""Index arithmetic of one batch's thinking rows: free functions on numpy arrays, R rows."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from quietstar_infer.vllm_plugin.step import ThoughtStep
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class ThinkingRows(NamedTuple):
+    """A batch's thinking rows, ordered: first passes, then middle ones, then last ones.
+
+    The order makes every group that is treated alike a slice.
+    """
+
+    request_ids: list[str]
+    steps: list[ThoughtStep]
+    row_R: Int64Array
+    num_first: int
+    num_last: int
+
+    @property
+    def first(self) -> slice:
+        """Passes with START riding along: the base hidden state is kept."""
+        return slice(0, self.num_first)
+
+    @property
+    def continued(self) -> slice:
+        """Passes that feed a thought token."""
+        return slice(self.num_first, None)
+
+    @property
+    def unfinished(self) -> slice:
+        """Passes whose logits say the next thought token."""
+        return slice(0, len(self.steps) - self.num_last)
+
+    @property
+    def last(self) -> slice:
+        """Passes with END riding along: base and thought are mixed."""
+        return slice(len(self.steps) - self.num_last, None)
+
+
+def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThinkingRows:
+    """The thinking rows of a batch; `row_of` is the batch row of each request."""
+    ordered = sorted(steps.items(), key=lambda item: (item[1].is_last, not item[1].is_first))
+    return ThinkingRows(
+        request_ids=[request_id for request_id, _ in ordered],
+        steps=[step for _, step in ordered],
+        row_R=np.array([row_of[request_id] for request_id, _ in ordered], dtype=np.int64),
+        num_first=sum(step.is_first for _, step in ordered),
+        num_last=sum(step.is_last for _, step in ordered),
+    )
+
+
+def text_positions(
+    rows: ThinkingRows, num_computed: npt.NDArray[np.int32], num_scheduled: npt.NDArray[np.int32]
+) -> Int64Array:
+    """Position p of the text token that each row thinks about, (R,).
+
+    In a first pass x_p is the last but one of the row's tokens (START rides behind it); later, vLLM's count of
+    computed tokens stays at p.
+    """
+    position_R = num_computed[rows.row_R].astype(np.int64)
+    first = rows.row_R[rows.first]
+    position_R[rows.first] += num_scheduled[first] - 2
+    return position_R
+
+
+def shifts(rows: ThinkingRows) -> npt.NDArray[np.int32]:
+    """How far each row's pass starts behind vLLM's count of computed tokens, (R,)."""
+    return np.array([step.shift for step in rows.steps], dtype=np.int32)

@@ -1,0 +1,250 @@
+"""The thought passes in vLLM's V1 model runner, for CUDA and the CPU alike.
+
+vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose place, input and outcome
+differ, in four places:
+
+    _prepare_inputs   the row lies behind its text token, and its input is a thought token or a meta-token
+    _model_forward    a first pass keeps the base hidden state; a last one mixes it with the thought's
+    sample_tokens     the row's logits say a thought token, kept here, unless the thought is done
+    _update_states    requests that finished or were preempted leave nothing behind
+
+Shapes: N tokens of the batch, R thinking rows, H hidden, V vocabulary, B the largest budget.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.config import VllmConfig
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.sampling import choose_thought_token, gumbel_noise, seed_from_text
+from quietstar_infer.vllm_plugin.memory import ThoughtMemory
+from quietstar_infer.vllm_plugin.options import thinking_setup
+from quietstar_infer.vllm_plugin.records import FinishedThoughts, ThoughtRecords
+from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
+from quietstar_infer.vllm_plugin.step import attached_thoughts
+
+if TYPE_CHECKING:
+    _Runner = GPUModelRunner
+else:
+    _Runner = object
+
+
+class Thinker(NamedTuple):
+    """What the runner has to know about a request that thinks."""
+
+    seed: int
+    temperature: float
+    record_key: str | None
+
+
+class DeviceRows(NamedTuple):
+    """The thinking rows' indices on the device, each (R,) int64 in the order of `ThinkingRows`."""
+
+    row_R: torch.Tensor
+    slot_R: torch.Tensor
+    phase_R: torch.Tensor
+    position_R: torch.Tensor
+    seed_R: torch.Tensor
+    # The row's first and last token among the batch's N.
+    head_R: torch.Tensor
+    tail_R: torch.Tensor
+
+
+class ThinkingRunnerMixin(_Runner):
+    """What turns a model runner of vLLM's into one that thinks. The runner's class follows it in the bases."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        super().__init__(vllm_config, device)
+        setup = thinking_setup(vllm_config)
+        self._quiet_star = setup.config
+        self._limits = setup.limits
+        self._thinkers: dict[str, Thinker] = {}
+        self._thinking: tuple[ThinkingRows, DeviceRows] | None = None
+        self.thought_records = ThoughtRecords(setup.max_recorded_thought_tokens)
+        self.thought_memory = ThoughtMemory(
+            num_slots=self.max_num_reqs,
+            max_budget=setup.limits.max_budget,
+            hidden_size=self.model_config.get_hidden_size(),
+            dtype=self.dtype,
+            device=device,
+        )
+
+    def _update_states(self, scheduler_output: SchedulerOutput) -> Any:
+        for request_id in scheduler_output.preempted_req_ids or ():
+            self.thought_memory.release(request_id)
+        for request_id in scheduler_output.finished_req_ids:
+            self.thought_memory.release(request_id)
+            self._thinkers.pop(request_id, None)
+        return super()._update_states(scheduler_output)
+
+    # --- before the trunk -------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(
+        self, scheduler_output: SchedulerOutput, num_scheduled_tokens: npt.NDArray[np.int32]
+    ) -> Any:
+        steps = attached_thoughts(scheduler_output)
+        if not steps:
+            self._thinking = None
+            return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+
+        rows = collect_rows(steps, self.input_batch.req_id_to_index)
+        num_computed = self.input_batch.num_computed_tokens_cpu
+        position_R = text_positions(rows, num_computed, num_scheduled_tokens)
+        # From this count vLLM derives position, sequence length and KV slot. It writes the count anew every step.
+        num_computed[rows.row_R] += shifts(rows)
+        prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
+
+        device_rows = self._upload(rows, position_R)
+        self._write_thought_inputs(rows, device_rows)
+        self._discard_samples(rows)
+        self._thinking = rows, device_rows
+        return prepared
+
+    def _upload(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> DeviceRows:
+        """All indices in one copy, which the device need not wait for."""
+        starts = self.query_start_loc.np
+        columns = (
+            rows.row_R,
+            [self.thought_memory.acquire(request_id) for request_id in rows.request_ids],
+            [step.phase for step in rows.steps],
+            position_R,
+            [self._thinker(request_id).seed for request_id in rows.request_ids],
+            starts[rows.row_R],
+            starts[rows.row_R + 1] - 1,
+        )
+        packed = async_tensor_h2d(np.array(columns, dtype=np.int64), device=self.device)
+        return DeviceRows(*packed.unbind())
+
+    def _write_thought_inputs(self, rows: ThinkingRows, on_device: DeviceRows) -> None:
+        """START, thought tokens and END in place of what vLLM read behind the text."""
+        input_N = self.input_ids.gpu
+        self._restore_text_tokens(rows, on_device, input_N)
+        input_N[on_device.tail_R[rows.first]] = self._quiet_star.start_token_id
+        fed = rows.continued
+        token_R = self.thought_memory.token_SB[on_device.slot_R[fed], on_device.phase_R[fed] - 1]
+        input_N[on_device.head_R[fed]] = token_R.to(input_N.dtype)
+        input_N[on_device.tail_R[rows.last]] = self._quiet_star.end_token_id
+
+    def _restore_text_tokens(
+        self, rows: ThinkingRows, on_device: DeviceRows, input_N: torch.Tensor
+    ) -> None:
+        """Under asynchronous scheduling a text token just sampled is known on the device only. vLLM puts it at the
+        row's end, where START rides: it belongs one place before."""
+        sampled = self.input_batch.prev_sampled_token_ids
+        if sampled is None:
+            return
+        previous_R = self.prev_positions.np[rows.row_R[rows.first]]
+        fresh = np.flatnonzero(previous_R >= 0)
+        if fresh.size == 0:
+            return
+        indices = np.stack([fresh, previous_R[fresh]]).astype(np.int64)
+        fresh_F, previous_F = async_tensor_h2d(indices, device=self.device).unbind()
+        text_F = on_device.tail_R[fresh_F] - 1
+        input_N[text_F] = sampled[previous_F, 0].to(input_N.dtype)
+
+    def _discard_samples(self, rows: ThinkingRows) -> None:
+        """What vLLM's sampler makes of a row in mid-thought is nobody's."""
+        self.discard_request_mask.np[rows.row_R[rows.unfinished]] = True
+        self.discard_request_mask.copy_to_gpu(self.input_batch.num_reqs)
+
+    def _thinker(self, request_id: str) -> Thinker:
+        thinker = self._thinkers.get(request_id)
+        if thinker is None:
+            sampling_params = self.requests[request_id].sampling_params
+            assert sampling_params is not None
+            params = ThoughtParams.from_mapping(sampling_params.extra_args, self._limits)
+            seed = sampling_params.seed
+            thinker = Thinker(
+                seed=seed_from_text(request_id) if seed is None else seed,
+                temperature=params.temperature,
+                record_key=params.record_key,
+            )
+            self._thinkers[request_id] = thinker
+        return thinker
+
+    # --- the trunk --------------------------------------------------------------------------------------------------
+
+    def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden_NH = super()._model_forward(*args, **kwargs)
+        if self._thinking is not None:
+            rows, on_device = self._thinking
+            self._keep_base(rows, on_device, hidden_NH)
+            if rows.num_last:
+                self._mix(rows, on_device, hidden_NH)
+        return hidden_NH
+
+    def _keep_base(
+        self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor
+    ) -> None:
+        slot_F, tail_F = on_device.slot_R[rows.first], on_device.tail_R[rows.first]
+        self.thought_memory.base_SH[slot_F] = hidden_NH[tail_F - 1]
+
+    def _mix(self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor) -> None:
+        """Put the mixed hidden state where END's was: the language-model head reads it there."""
+        slot_L, tail_L = on_device.slot_R[rows.last], on_device.tail_R[rows.last]
+        mixed_LH, weight_L1 = self.get_model().mix_thoughts(
+            self.thought_memory.base_SH[slot_L], hidden_NH[tail_L]
+        )
+        hidden_NH[tail_L] = mixed_LH
+        self._record(rows, slot_L, weight_L1)
+        for request_id in rows.request_ids[rows.last]:
+            self.thought_memory.release(request_id)
+
+    def _record(self, rows: ThinkingRows, slot_L: torch.Tensor, weight_L1: torch.Tensor) -> None:
+        request_ids, steps = rows.request_ids[rows.last], rows.steps[rows.last]
+        keys = [self._thinkers[request_id].record_key for request_id in request_ids]
+        if not any(keys):
+            return
+        thoughts = FinishedThoughts(self.thought_memory.token_SB[slot_L], weight_L1)
+        for row, key in enumerate(keys):
+            if key is not None:
+                self.thought_records.add(key, request_ids[row], thoughts, row, steps[row])
+
+    # --- after the trunk --------------------------------------------------------------------------------------------
+
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:
+        if self._thinking is not None and self.execute_model_state is not None:
+            self._think_on(*self._thinking, self.execute_model_state.logits)
+        with self._speaking_generators():
+            return super().sample_tokens(grammar_output)
+
+    def _think_on(
+        self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor
+    ) -> None:
+        """Choose the next thought token of every unfinished thought. Here N counts batch rows."""
+        going = rows.unfinished
+        if going.stop == 0:
+            return
+        slot_U, phase_U = on_device.slot_R[going], on_device.phase_R[going]
+        logits_UV = logits_NV[on_device.row_R[going]]
+        noise_UV = gumbel_noise(
+            on_device.seed_R[going], on_device.position_R[going], phase_U, logits_UV.shape[1]
+        )
+        temperatures = [self._thinkers[id_].temperature for id_ in rows.request_ids[going]]
+        temperature_U = async_tensor_h2d(temperatures, device=self.device, dtype=torch.float32)
+        self.thought_memory.token_SB[slot_U, phase_U] = choose_thought_token(
+            logits_UV, temperature_U, noise_UV
+        )
+
+    @contextmanager
+    def _speaking_generators(self) -> Iterator[None]:
+        """Hide the generators of rows whose sample is discarded: a seeded request draws once per visible token.
+
+        vLLM draws for every row and winds a discarded row's generator back, which fails on the CPU (its generators
+        have no offset). Can go when vLLM neither draws nor winds back there.
+        """
+        generators = self.input_batch.generators
+        discarded = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])
+        hidden = {row: generators.pop(row) for row in discarded.tolist() if row in generators}
+        try:
+            yield
+        finally:
+            generators.update(hidden)
