@@ -1,0 +1,1 @@
+"""Training code: a corpus that it generates, a tokenizer, a trunk and its checkpoint."""

@@ -1,0 +1,74 @@
+"""The demonstration model, from nothing: corpus, tokenizer, trunk, checkpoint, model card."""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import MistralForCausalLM, PreTrainedTokenizerBase
+
+from quietstar_infer.config import END_TOKEN, START_TOKEN
+from training.card import model_card
+from training.checkpoint import ThoughtFacts, write_checkpoint
+from training.corpus import documents
+from training.evaluate import AccuracyTable, Evaluation, accuracy_table
+from training.problems import LONGEST_WORKING
+from training.tokenizer import build_tokenizer
+from training.trunk import (
+    TrainingSummary,
+    TrunkConfig,
+    TrunkTraining,
+    batches,
+    new_trunk,
+    train_trunk,
+)
+
+TRAINED_ON = "a generated corpus of dial puzzles, word problems and plain sentences (training/)"
+
+
+@dataclass(frozen=True)
+class DemoRecipe:
+    """Everything that decides what the demonstration model becomes."""
+
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    training: TrunkTraining = field(default_factory=TrunkTraining)
+    tokenizer_documents: int = 20_000
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def demo_tokenizer(recipe: DemoRecipe) -> PreTrainedTokenizerBase:
+    """The tokenizer, trained on its own stretch of the corpus."""
+    texts = itertools.islice(documents(recipe.training.seed), recipe.tokenizer_documents)
+    return build_tokenizer(
+        texts,
+        extra_tokens=(START_TOKEN, END_TOKEN),
+        max_length=recipe.trunk.max_positions,
+    )
+
+
+def demo_trunk(
+    recipe: DemoRecipe, tokenizer: PreTrainedTokenizerBase
+) -> tuple[MistralForCausalLM, TrainingSummary]:
+    """Train the trunk. On one thread: the same seed then gives the same weights."""
+    torch.set_num_threads(1)
+    training = recipe.training
+    model = new_trunk(recipe.trunk, tokenizer, seed=training.seed)
+    stream = batches(
+        documents(training.seed),
+        tokenizer,
+        size=training.documents_per_step,
+        seed=training.seed,
+    )
+    return model, train_trunk(model, stream, training)
+
+
+def build_demo(recipe: DemoRecipe, folder: Path) -> AccuracyTable:
+    """Make the demonstration model in `folder`; its measured accuracy."""
+    tokenizer = demo_tokenizer(recipe)
+    model, summary = demo_trunk(recipe, tokenizer)
+    facts = ThoughtFacts(default_thought_budget=LONGEST_WORKING, trained_on=TRAINED_ON)
+    write_checkpoint(folder, model, tokenizer, facts, seed=recipe.training.seed)
+    table = accuracy_table(model, tokenizer, recipe.evaluation)
+    card = model_card(model, recipe.training, summary, recipe.evaluation, table)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return table
