@@ -1,0 +1,60 @@
+"""make, scripts/serve and .ci/run, with a Python that only pretends."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.shipping.conftest import Sandbox
+
+
+def tool(folder: Path, name: str, script: str) -> str:
+    """A PATH on which the tool `name` runs `script`."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+    return f"{folder}:/usr/local/bin:/usr/bin:/bin"
+
+
+def test_make_lists_its_commands(sandbox: Sandbox) -> None:
+    listing = sandbox.run("make").stdout
+    assert [line.split()[0] for line in listing.splitlines()] == [
+        *("help", "serve", "test", "lint", "format", "install", "clean")
+    ]
+
+
+def test_serve_installs_then_starts_the_demonstration_model(sandbox: Sandbox) -> None:
+    assert sandbox.run("make", "serve", "DEVICE=cpu").returncode == 0
+    *installs, start = sandbox.calls()
+    assert len(installs) == 3
+    assert start == "-m server models/demo --port 8000"
+    sandbox.run("make", "serve", "DEVICE=cpu", "PORT=9", "MODEL=mine", "ARGS=--seed 1")
+    assert sandbox.calls() == ["-m server mine --port 9 --seed 1"]
+
+
+@pytest.mark.parametrize(("nvidia_smi", "device"), [("exit 0", "cuda"), ("exit 9", "cpu")])
+def test_a_gpu_is_found(sandbox: Sandbox, tmp_path: Path, nvidia_smi: str, device: str) -> None:
+    path = tool(tmp_path / "tools", "nvidia-smi", nvidia_smi)
+    sandbox.run("make", "serve", PATH=path)
+    assert (sandbox.root / ".venv/.device").read_text() == f"{device}\n"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_intel_openmp_is_preloaded_on_the_cpu_only(sandbox: Sandbox, device: str) -> None:
+    sandbox.run("scripts/install", device, "project")
+    library = sandbox.root / ".venv/lib/libiomp5.so"
+    library.parent.mkdir()
+    library.touch()
+    sandbox.calls()
+    sandbox.run("scripts/serve", "--model", "mine")
+    (call,) = sandbox.calls()
+    assert call.endswith("-m server --model mine")
+    assert (str(library) in call) is (device == "cpu")
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_ci_runs_the_tests_as_a_person_does(sandbox: Sandbox, tmp_path: Path, status: int) -> None:
+    path = tool(tmp_path / "tools", "make", f"echo make $* CI=$CI $(cat); exit {status}")
+    done = sandbox.run(".ci/run", PATH=path)
+    assert done.stdout == "make test CI=true\n"
+    assert (done.returncode == 0) is (status == 0)
