@@ -2,8 +2,8 @@
 
 A checkpoint is a Hugging Face folder of the trunk plus
 
-    start_embedding, end_embedding   (2, H)   row 0 x `embedding_scale` is the vector fed; row 1, a log-std, is not used
-    talk_head.0.{0,2}.{weight,bias}, talk_head.0.4.weight   the mixing head
+    start_embedding, end_embedding   (2, H)   row 0 x `embedding_scale` is the vector fed; row 1, a
+    log-std, is not used talk_head.0.{0,2}.{weight,bias}, talk_head.0.4.weight   the mixing head
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -74,7 +74,7 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for path in _safetensors_files(folder):
         with _open(path) as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys()})
+            tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
     return tensors
 
 
@@ -84,7 +84,9 @@ def meta_embeddings(
     start_embedding_2H: torch.Tensor,
     end_embedding_2H: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The vectors that are fed for START and END, each (H,), in the embedding mode of the checkpoint."""
+    """The vectors that are fed for START and END, each (H,), in the embedding mode of the
+    checkpoint.
+    """
     if config.embedding_mode == "reset":
         dash_H = embed_tokens_VH[config.dash_token_id]
         return dash_H, dash_H
@@ -99,8 +101,8 @@ def _check_vocabulary(folder: Path, shapes: Mapping[str, Shape]) -> None:
     largest = max(QuietStarConfig.from_checkpoint(folder).meta_token_ids)
     if largest >= vocab_size:
         raise CheckpointError(
-            f"{folder}: {EMBED_TOKENS} has {vocab_size} rows, too few for the meta-token id {largest}; "
-            "the vocabulary must be grown by both meta-tokens"
+            f"{folder}: {EMBED_TOKENS} has {vocab_size} rows, too few for the meta-token id "
+            f"{largest}; the vocabulary must be grown by both meta-tokens"
         )
 
 
@@ -116,7 +118,7 @@ def _safetensors_files(folder: Path) -> Iterable[Path]:
 def _tensor_shapes(folder: Path) -> Iterator[tuple[str, Shape]]:
     for path in _safetensors_files(folder):
         with _open(path) as file:
-            for name in file.keys():
+            for name in file.keys():  # noqa: SIM118 - not a mapping
                 yield name, tuple(file.get_slice(name).get_shape())
 
 

@@ -14,9 +14,11 @@ START_TOKEN = "<|startthought|>"
 END_TOKEN = "<|endthought|>"
 # Both meta-tokens start their training as the embedding of this text's first token.
 DASH = "---"
-# The meta-embeddings are stored divided by this: a learning-rate multiplier under Adam (official `embedding_scale`).
+# The meta-embeddings are stored divided by this: a learning-rate multiplier under Adam (official
+# `embedding_scale`).
 EMBEDDING_SCALE = 100.0
-# Published checkpoints do not say how long they think; 8 passes ahead, their name, means 5 sampled tokens.
+# Published checkpoints do not say how long they think; 8 passes ahead, their name, means 5 sampled
+# tokens.
 FALLBACK_THOUGHT_BUDGET = 5
 
 EmbeddingMode = Literal["learned", "reset"]
@@ -27,8 +29,9 @@ EMBEDDING_MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)
 class QuietStarConfig:
     """The facts of one checkpoint that thinking needs.
 
-    `embedding_mode` says what START and END look like to the trunk: `learned` feeds the trained vectors, `reset` feeds
-    the embedding of `---` for both, which is what the published evaluation script does.
+    `embedding_mode` says what START and END look like to the trunk: `learned` feeds the trained
+    vectors, `reset` feeds the embedding of `---` for both, which is what the published evaluation
+    script does.
     """
 
     start_token_id: int
@@ -44,8 +47,9 @@ class QuietStarConfig:
     ) -> "QuietStarConfig":
         """Read `config.json` and the tokenizer of a local checkpoint.
 
-        `embedding_mode` overrules the checkpoint's own. Raises `CheckpointError` where the folder is not a Quiet-STaR
-        checkpoint: no `config.json`, no tokenizer, a tokenizer without the meta-tokens, or a bad `quiet_star` section.
+        `embedding_mode` overrules the checkpoint's own. Raises `CheckpointError` where the folder
+        is not a Quiet-STaR checkpoint: no `config.json`, no tokenizer, a tokenizer without the
+        meta-tokens, or a bad `quiet_star` section.
         """
         section = read_json(folder / "config.json").get("quiet_star", {})
         tokenizer = load_tokenizer(folder)
@@ -84,9 +88,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} is not a checkpoint: it has no {path.name}"
-        ) from None
+        raise CheckpointError(f"{path.parent} is not a checkpoint: it has no {path.name}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
@@ -107,7 +109,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def meta_token_ids(tokenizer: PreTrainedTokenizerBase, folder: Path) -> tuple[int, int]:
-    """START's and END's ids, looked up by name: copies of the published checkpoint exist with the two ids swapped."""
+    """START's and END's ids, looked up by name: copies of the published checkpoint exist with the
+    two ids swapped.
+    """
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in (START_TOKEN, END_TOKEN) if token not in vocabulary]
     if missing:

@@ -29,9 +29,10 @@ class ThoughtLimits:
 class ThoughtParams:
     """How one request thinks.
 
-    `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of the thoughts, 0 =
-    greedy. `token_budget`: thought tokens for the whole request; spent, it goes on without thinking. `record_key`: if
-    set, the worker keeps what the request thinks under this key until it is fetched.
+    `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of
+    the thoughts, 0 = greedy. `token_budget`: thought tokens for the whole request; spent, it goes
+    on without thinking. `record_key`: if set, the worker keeps what the request thinks under this
+    key until it is fetched.
     """
 
     budget: int
@@ -40,8 +41,10 @@ class ThoughtParams:
     record_key: str | None = None
 
     @classmethod
-    def from_mapping(cls, fields: Mapping[str, Any] | None, limits: ThoughtLimits) -> "ThoughtParams":
-        """Read a request's `extra_args`; raises `ThoughtParamsError`, which says what is allowed."""
+    def from_mapping(
+        cls, fields: Mapping[str, Any] | None, limits: ThoughtLimits
+    ) -> "ThoughtParams":
+        """Read a request's `extra_args`; raises `ThoughtParamsError`, saying what is allowed."""
         fields = fields or {}
         return cls(
             budget=_budget(fields.get("thought_budget"), limits),
@@ -63,24 +66,29 @@ class ThoughtParams:
         return fields
 
     def budget_at(self, index: int) -> int:
-        """Thought tokens sampled before visible token number `index` (0 = the first after the prompt).
+        """Thought tokens sampled before visible token number `index` (0 = the first after the
+        prompt).
 
-        A pure function of the index, so that a preempted request, or a scheduler that runs ahead of the sampler,
-        needs no count of what was spent. The last thought is shortened to what is left.
+        A pure function of the index, so that a preempted request, or a scheduler that runs ahead of
+        the sampler, needs no count of what was spent. The last thought is shortened to what is
+        left.
         """
         if self.token_budget is None:
             return self.budget
         return max(0, min(self.budget, self.token_budget - index * self.budget))
 
     def thought_tokens(self, num_visible: int) -> int:
-        """Thought tokens sampled for the first `num_visible` visible tokens, START and END not counted."""
+        """Thought tokens sampled for the first `num_visible` visible tokens, START and END not
+        counted.
+        """
         total = self.budget * num_visible
         return total if self.token_budget is None else min(total, self.token_budget)
 
     @property
     def reserve(self) -> int:
-        """Positions of the context that the last thought needs beyond the visible text: START, thought, END, less
-        the visible token that follows it."""
+        """Positions of the context that the last thought needs beyond the visible text: START,
+        thought, END, less the visible token that follows it.
+        """
         return self.budget + 1 if self.budget else 0
 
 
@@ -88,7 +96,7 @@ def _budget(value: Any, limits: ThoughtLimits) -> int:
     if value is None:
         return limits.default_budget
     allowed = f"a whole number from 0 to {limits.max_budget}"
-    if type(value) is not int or not 0 <= value:
+    if type(value) is not int or not value >= 0:
         raise ThoughtParamsError(
             f"thought_budget is {value!r}, must be {allowed}", "thought_budget"
         )

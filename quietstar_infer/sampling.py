@@ -1,9 +1,9 @@
 """Sampling thought tokens with noise that depends on (seed, position, step) and on nothing else.
 
-A thought has to come out the same whoever shares the batch, after a preemption, and on every tensor-parallel rank.
-A generator with a state cannot promise that without bookkeeping, so the noise is a function: each vocabulary entry's
-random bits are a hash of the request's seed, the position of the text token that is thought about, the step within
-the thought, and the entry's id.
+A thought has to come out the same whoever shares the batch, after a preemption, and on every
+tensor-parallel rank. A generator with a state cannot promise that without bookkeeping, so the noise
+is a function: each vocabulary entry's random bits are a hash of the request's seed, the position of
+the text token that is thought about, the step within the thought, and the entry's id.
 
 Shapes: N rows, V vocabulary.
 """
@@ -24,9 +24,11 @@ def seed_from_text(text: str) -> int:
 def gumbel_noise(
     seed_N: torch.Tensor, position_N: torch.Tensor, step_N: torch.Tensor, vocab_size: int
 ) -> torch.Tensor:
-    """Standard Gumbel noise, (N, V) float32, a pure function of its integer arguments (each (N,), int64).
+    """Standard Gumbel noise, (N, V) float32, a pure function of its integer arguments (each (N,),
+    int64).
 
-    Values lie in [-2.9, 17.4]: a uniform number of 24 bits, the resolution of float32, is behind each.
+    Values lie in [-2.9, 17.4]: a uniform number of 24 bits, the resolution of float32, is behind
+    each.
     """
     low_N, high_N = _row_keys(seed_N, position_N, step_N)
     entry_V = torch.arange(vocab_size, device=seed_N.device, dtype=torch.int64)
@@ -44,14 +46,17 @@ def choose_thought_token(
 ) -> torch.Tensor:
     """Token ids, (N,): argmax(logits + T·noise).
 
-    With Gumbel noise this is an exact draw from softmax(logits / T); at T = 0 it is the greedy choice. The official
-    code draws at T = 1, also in evaluation. START and END must already be at -inf in the logits.
+    With Gumbel noise this is an exact draw from softmax(logits / T); at T = 0 it is the greedy
+    choice. The official code draws at T = 1, also in evaluation. START and END must already be at
+    -inf in the logits.
     """
     return torch.addcmul(logits_NV.float(), temperature_N[:, None], noise_NV).argmax(dim=-1)
 
 
 def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> torch.Tensor:
-    """Put START and END at -inf, in place: they are never said and never thought, only fed. (..., V)."""
+    """Put START and END at -inf, in place: they are never said and never thought, only fed. (...,
+    V).
+    """
     for token_id in meta_token_ids:
         logits[..., token_id] = -torch.inf
     return logits

@@ -1,13 +1,13 @@
 """Continuous thought batching inside vLLM.
 
-    families.py    which trunks can think, by the checkpoint's `model_type`
-    options.py     from a user's options to vLLM's engine arguments, and back in every process
-    model.py       the trunk with mixing head and meta-token embeddings
-    step.py        what the scheduler tells the runner about a thought: phase, budget, index
-    scheduler.py   a thought as a prefill chunk that does not advance
-    rows.py        index arithmetic of one batch's thinking rows
-    memory.py      what is kept on the device between two passes of a thought
-    records.py     what requests thought, for those that asked
-    runner.py      the thought passes in vLLM's model runner
-    worker.py      the workers that run it, on CUDA and on the CPU
+families.py    which trunks can think, by the checkpoint's `model_type`
+options.py     from a user's options to vLLM's engine arguments, and back in every process
+model.py       the trunk with mixing head and meta-token embeddings
+step.py        what the scheduler tells the runner about a thought: phase, budget, index
+scheduler.py   a thought as a prefill chunk that does not advance
+rows.py        index arithmetic of one batch's thinking rows
+memory.py      what is kept on the device between two passes of a thought
+records.py     what requests thought, for those that asked
+runner.py      the thought passes in vLLM's model runner
+worker.py      the workers that run it, on CUDA and on the CPU
 """

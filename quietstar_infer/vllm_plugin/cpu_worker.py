@@ -16,6 +16,7 @@ class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):
     """vLLM's CPU worker with the runner above."""
 
     def init_device(self) -> None:
-        # vLLM builds its own runner in here. Can go when the CPU worker uses _make_model_runner, as the CUDA one does.
+        # vLLM builds its own runner in here. Can go when the CPU worker uses _make_model_runner, as
+        # the CUDA one does.
         super().init_device()
         self.model_runner = ThinkingCPURunner(self.vllm_config, self.device)

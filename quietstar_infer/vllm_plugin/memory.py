@@ -4,7 +4,8 @@ import torch
 
 
 class ThoughtMemory:
-    """One slot per thinking request: the base hidden state, (S, H), and the thought tokens so far, (S, B).
+    """One slot per thinking request: the base hidden state, (S, H), and the thought tokens so far,
+    (S, B).
 
     Slots and not batch rows, because vLLM moves rows about between steps.
     """
@@ -33,8 +34,9 @@ class ThoughtMemory:
         return self._slot_of[request_id]
 
     def release(self, request_id: str) -> None:
-        """Give a request's slot back, if it holds one. Work on the device that still reads it is ordered before
-        whatever the next holder writes."""
+        """Give a request's slot back, if it holds one. Work on the device that still reads it is
+        ordered before whatever the next holder writes.
+        """
         slot = self._slot_of.pop(request_id, None)
         if slot is not None:
             self._free.append(slot)

@@ -26,7 +26,7 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
 
 class QuietStarMixin(nn.Module):
-    """What turns a trunk of vLLM's into a quiet thinker. The trunk's class follows it in the bases."""
+    """What turns a trunk of vLLM's into a quiet thinker; the trunk's class is the next base."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -46,19 +46,24 @@ class QuietStarMixin(nn.Module):
         return mix(base_NH, thought_NH, weight_N1), weight_N1
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """vLLM's logits with START and END at -inf: they are neither said, nor thought, nor among the logprobs."""
+        """vLLM's logits with START and END at -inf: they are neither said, nor thought, nor among
+        the logprobs.
+        """
         logits: torch.Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
         return None if logits is None else mask_meta_tokens(logits, self.quiet_star.meta_token_ids)
 
     def load_weights(self, weights: NamedTensors) -> set[str]:
-        """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors it lacks."""
+        """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors it
+        lacks.
+        """
         loaded: set[str] = super().load_weights(self._with_meta_embeddings(weights))  # type: ignore[misc]
         return loaded
 
     def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
         """Pass the tensors on, START's and END's vectors put into the embedding table.
 
-        Before the weight loader sees it, because the loader splits the table over tensor-parallel ranks.
+        Before the weight loader sees it, because the loader splits the table over tensor-parallel
+        ranks.
         """
         held: dict[str, torch.Tensor] = {}
         shapes: dict[str, Shape] = {}
@@ -73,7 +78,10 @@ class QuietStarMixin(nn.Module):
         start_H, end_H = meta_embeddings(
             self.quiet_star, table_VH, held[START_EMBEDDING], held[END_EMBEDDING]
         )
-        table_VH[self.quiet_star.start_token_id], table_VH[self.quiet_star.end_token_id] = start_H, end_H
+        table_VH[self.quiet_star.start_token_id], table_VH[self.quiet_star.end_token_id] = (
+            start_H,
+            end_H,
+        )
         yield EMBED_TOKENS, table_VH
 
 

@@ -21,6 +21,7 @@ SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
 CPU_WORKER = "quietstar_infer.vllm_plugin.cpu_worker.ThinkingCPUWorker"
 CUDA_WORKER = "quietstar_infer.vllm_plugin.cuda_worker.ThinkingCUDAWorker"
 
+V2_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 _CONFIG_KEY = "quietstar"
 
 
@@ -28,10 +29,11 @@ _CONFIG_KEY = "quietstar"
 class ThinkingOptions:
     """How a server thinks.
 
-    `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off. `default_thought_budget`:
-    of requests that ask for none; None = the checkpoint's, at most the largest. `embedding_mode`: None = the
-    checkpoint's. `max_recorded_thought_tokens`: how many thought tokens the worker keeps for requests that asked to
-    see their thoughts and have not fetched them yet.
+    `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off.
+    `default_thought_budget`: of requests that ask for none; None = the checkpoint's, at most the
+    largest. `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many
+    thought tokens the worker keeps for requests that asked to see their thoughts and have not
+    fetched them yet.
     """
 
     max_thought_budget: int = 16
@@ -52,9 +54,9 @@ class ThinkingSetup:
 def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> None:
     """Turn vLLM's engine arguments, in place, into those of an engine that thinks.
 
-    A hub name is resolved to a local folder first, so that the checkpoint is checked before an engine is started.
-    Raises `CheckpointError` and `UnsupportedError`, each with one sentence for the user, and `ValueError` where
-    `options` contradict each other.
+    A hub name is resolved to a local folder first, so that the checkpoint is checked before an
+    engine is started. Raises `CheckpointError` and `UnsupportedError`, each with one sentence for
+    the user, and `ValueError` where `options` contradict each other.
     """
     _refuse_unsupported(engine_args)
     folder = _local_checkpoint(engine_args)
@@ -62,7 +64,9 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
     setup = ThinkingSetup(config, _limits(options, config), options.max_recorded_thought_tokens)
 
-    architecture = thinking_architecture(read_json(folder / "config.json").get("model_type"), str(folder))
+    architecture = thinking_architecture(
+        read_json(folder / "config.json").get("model_type"), str(folder)
+    )
     engine_args.served_model_name = engine_args.served_model_name or engine_args.model
     engine_args.model = str(folder)
     engine_args.hf_overrides = {**_overrides(engine_args), "architectures": [architecture]}
@@ -70,7 +74,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine_args.worker_cls = CPU_WORKER if current_platform.is_cpu() else CUDA_WORKER
     engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
     # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    os.environ[V2_RUNNER] = "0"
 
 
 def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
@@ -78,7 +82,8 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
     additional = vllm_config.additional_config
     if not isinstance(additional, dict) or _CONFIG_KEY not in additional:
         raise UnsupportedError(
-            "the engine was not prepared for thinking: use quietstar_infer.vllm_plugin.options.prepare_engine_args"
+            "the engine was not prepared for thinking: use "
+            "quietstar_infer.vllm_plugin.options.prepare_engine_args"
         )
     fields: dict[str, Any] = additional[_CONFIG_KEY]
     return ThinkingSetup(
@@ -89,36 +94,42 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
 
 
 def check_vllm_config(vllm_config: VllmConfig) -> None:
-    """Raise `UnsupportedError` for what vLLM itself decides only when it has its whole configuration."""
+    """Raise `UnsupportedError` for what vLLM itself decides only when it has its whole
+    configuration.
+    """
     if vllm_config.use_v2_model_runner:
         raise UnsupportedError(
-            "thinking needs vLLM's V1 model runner, and an option of yours asks for the V2 one: drop that option, "
-            "or set VLLM_USE_V2_MODEL_RUNNER=0"
+            "thinking needs vLLM's V1 model runner, and an option of yours asks for the V2 one: "
+            "drop that option, or set VLLM_USE_V2_MODEL_RUNNER=0"
         )
     scheduler = vllm_config.scheduler_config
     room = scheduler.max_num_batched_tokens - scheduler.max_num_seqs
     needed = 1 if scheduler.enable_chunked_prefill else vllm_config.model_config.max_model_len
     if room < needed:
         raise UnsupportedError(
-            f"max_num_batched_tokens is {scheduler.max_num_batched_tokens}, too small for {scheduler.max_num_seqs} "
-            f"thinking sequences: it must be at least {scheduler.max_num_seqs + needed}"
+            f"max_num_batched_tokens is {scheduler.max_num_batched_tokens}, too small for "
+            f"{scheduler.max_num_seqs} thinking sequences (max_num_seqs): it must be at least "
+            f"{scheduler.max_num_seqs + needed}"
         )
 
 
 def _refuse_unsupported(engine_args: EngineArgs) -> None:
     # Each of these would need its own way of carrying a thought from pass to pass.
+    args = engine_args
     refusals = {
-        "pipeline parallelism (--pipeline-parallel-size above 1)": engine_args.pipeline_parallel_size > 1,
-        "context parallelism": engine_args.decode_context_parallel_size > 1
-        or engine_args.prefill_context_parallel_size > 1,
-        "speculative decoding (--speculative-config)": engine_args.speculative_config is not None,
-        "pooling (--runner pooling, --convert)": engine_args.runner == "pooling"
-        or engine_args.convert not in ("auto", "none"),
-        "KV transfer (--kv-transfer-config)": engine_args.kv_transfer_config is not None,
-        "a scheduler or worker of your own (--scheduler-cls, --worker-cls)": engine_args.scheduler_cls is not None
-        or engine_args.worker_cls != "auto",
-        "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)": os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1",
-        "prompt embeddings (--enable-prompt-embeds)": bool(engine_args.enable_prompt_embeds),
+        "pipeline parallelism (--pipeline-parallel-size)": args.pipeline_parallel_size > 1,
+        "context parallelism": max(
+            args.decode_context_parallel_size, args.prefill_context_parallel_size
+        )
+        > 1,
+        "speculative decoding (--speculative-config)": args.speculative_config is not None,
+        "pooling (--runner, --convert)": args.runner == "pooling"
+        or args.convert not in ("auto", "none"),
+        "KV transfer (--kv-transfer-config)": args.kv_transfer_config is not None,
+        "a scheduler of your own (--scheduler-cls)": args.scheduler_cls is not None,
+        "a worker of your own (--worker-cls)": args.worker_cls != "auto",
+        "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)": os.environ.get(V2_RUNNER) == "1",
+        "prompt embeddings (--enable-prompt-embeds)": bool(args.enable_prompt_embeds),
     }
     for what, asked_for in refusals.items():
         if asked_for:
@@ -140,7 +151,9 @@ def _overrides(engine_args: EngineArgs) -> dict[str, Any]:
 
 
 def _local_checkpoint(engine_args: EngineArgs) -> Path:
-    """The folder of a checkpoint that is given by path or by hub name (downloaded, or taken from the cache)."""
+    """The folder of a checkpoint that is given by path or by hub name (downloaded, or taken from
+    the cache).
+    """
     folder = Path(engine_args.model)
     if folder.is_dir():
         return folder
@@ -150,11 +163,20 @@ def _local_checkpoint(engine_args: EngineArgs) -> Path:
                 engine_args.model,
                 revision=engine_args.revision,
                 cache_dir=engine_args.download_dir,
-                allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=[
+                    "*.json",
+                    "*.safetensors",
+                    "tokenizer*",
+                    "*.model",
+                    "*.txt",
+                    "*.jinja",
+                ],
             )
         )
     except HFValidationError:
         raise CheckpointError(f"{engine_args.model} is neither a folder nor a hub name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{engine_args.model} is not a folder, and cannot be fetched: {reason}") from None
+        raise CheckpointError(
+            f"{engine_args.model} is not a folder, and cannot be fetched: {reason}"
+        ) from None

@@ -12,7 +12,8 @@ from quietstar_infer.vllm_plugin.step import ThoughtStep
 class FinishedThoughts:
     """The thoughts that ended in one pass: tokens (R, B), mixing weights (R, 1).
 
-    They stay on the device until somebody fetches one of them: recording must not make the engine wait.
+    They stay on the device until somebody fetches one of them: recording must not make the engine
+    wait.
     """
 
     def __init__(self, token_RB: torch.Tensor, weight_R1: torch.Tensor) -> None:
@@ -42,7 +43,8 @@ class _Entry(NamedTuple):
 class ThoughtRecords:
     """Finished thoughts by record key and request, at most `max_tokens` thought tokens in all.
 
-    What comes when it is full is not kept: a client that never fetches must not cost others their memory.
+    What comes when it is full is not kept: a client that never fetches must not cost others their
+    memory.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -59,9 +61,11 @@ class ThoughtRecords:
             self.num_tokens += step.budget
 
     def take(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """Remove and return what is kept under a key: thoughts in order, by the engine's request id.
+        """Remove and return what is kept under a key: thoughts in order, by the engine's request
+        id.
 
-        Each has `index`, the number of the visible token it came before, `token_ids` and `mixing_weight`.
+        Each has `index`, the number of the visible token it came before, `token_ids` and
+        `mixing_weight`.
         """
         taken = self._remove(key)
         return {

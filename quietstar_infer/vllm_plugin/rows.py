@@ -61,8 +61,8 @@ def text_positions(
 ) -> Int64Array:
     """Position p of the text token that each row thinks about, (R,).
 
-    In a first pass x_p is the last but one of the row's tokens (START rides behind it); later, vLLM's count of
-    computed tokens stays at p.
+    In a first pass x_p is the last but one of the row's tokens (START rides behind it); later,
+    vLLM's count of computed tokens stays at p.
     """
     position_R = num_computed[rows.row_R].astype(np.int64)
     first = rows.row_R[rows.first]

@@ -1,12 +1,12 @@
 """The thought passes in vLLM's V1 model runner, for CUDA and the CPU alike.
 
-vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose place, input and outcome
-differ, in four places:
+vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose
+place, input and outcome differ, in four places:
 
-    _prepare_inputs   the row lies behind its text token, and its input is a thought token or a meta-token
-    _model_forward    a first pass keeps the base hidden state; a last one mixes it with the thought's
-    sample_tokens     the row's logits say a thought token, kept here, unless the thought is done
-    _update_states    requests that finished or were preempted leave nothing behind
+    _prepare_inputs   the row lies behind its text token, and its input is a thought token or a
+    meta-token _model_forward    a first pass keeps the base hidden state; a last one mixes it with
+    the thought's sample_tokens     the row's logits say a thought token, kept here, unless the
+    thought is done _update_states    requests that finished or were preempted leave nothing behind
 
 Shapes: N tokens of the batch, R thinking rows, H hidden, V vocabulary, B the largest budget.
 """
@@ -59,7 +59,9 @@ class DeviceRows(NamedTuple):
 
 
 class ThinkingRunnerMixin(_Runner):
-    """What turns a model runner of vLLM's into one that thinks. The runner's class follows it in the bases."""
+    """What turns a model runner of vLLM's into one that thinks. The runner's class follows it in
+    the bases.
+    """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         super().__init__(vllm_config, device)
@@ -73,7 +75,7 @@ class ThinkingRunnerMixin(_Runner):
             num_slots=self.max_num_reqs,
             max_budget=setup.limits.max_budget,
             hidden_size=self.model_config.get_hidden_size(),
-            dtype=self.dtype,
+            dtype=self.model_config.dtype,
             device=device,
         )
 
@@ -85,7 +87,7 @@ class ThinkingRunnerMixin(_Runner):
             self._thinkers.pop(request_id, None)
         return super()._update_states(scheduler_output)
 
-    # --- before the trunk -------------------------------------------------------------------------------------------
+    # --- before the trunk
 
     def _prepare_inputs(
         self, scheduler_output: SchedulerOutput, num_scheduled_tokens: npt.NDArray[np.int32]
@@ -98,7 +100,8 @@ class ThinkingRunnerMixin(_Runner):
         rows = collect_rows(steps, self.input_batch.req_id_to_index)
         num_computed = self.input_batch.num_computed_tokens_cpu
         position_R = text_positions(rows, num_computed, num_scheduled_tokens)
-        # From this count vLLM derives position, sequence length and KV slot. It writes the count anew every step.
+        # From this count vLLM derives position, sequence length and KV slot. It writes the count
+        # anew every step.
         num_computed[rows.row_R] += shifts(rows)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
@@ -136,8 +139,9 @@ class ThinkingRunnerMixin(_Runner):
     def _restore_text_tokens(
         self, rows: ThinkingRows, on_device: DeviceRows, input_N: torch.Tensor
     ) -> None:
-        """Under asynchronous scheduling a text token just sampled is known on the device only. vLLM puts it at the
-        row's end, where START rides: it belongs one place before."""
+        """Under asynchronous scheduling a text token just sampled is known on the device only. vLLM
+        puts it at the row's end, where START rides: it belongs one place before.
+        """
         sampled = self.input_batch.prev_sampled_token_ids
         if sampled is None:
             return
@@ -170,7 +174,7 @@ class ThinkingRunnerMixin(_Runner):
             self._thinkers[request_id] = thinker
         return thinker
 
-    # --- the trunk --------------------------------------------------------------------------------------------------
+    # --- the trunk
 
     def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden_NH = super()._model_forward(*args, **kwargs)
@@ -208,17 +212,16 @@ class ThinkingRunnerMixin(_Runner):
             if key is not None:
                 self.thought_records.add(key, request_ids[row], thoughts, row, steps[row])
 
-    # --- after the trunk --------------------------------------------------------------------------------------------
+    # --- after the trunk
 
+    @torch.inference_mode()
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:
         if self._thinking is not None and self.execute_model_state is not None:
             self._think_on(*self._thinking, self.execute_model_state.logits)
         with self._speaking_generators():
             return super().sample_tokens(grammar_output)
 
-    def _think_on(
-        self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor
-    ) -> None:
+    def _think_on(self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor) -> None:
         """Choose the next thought token of every unfinished thought. Here N counts batch rows."""
         going = rows.unfinished
         if going.stop == 0:
@@ -236,10 +239,11 @@ class ThinkingRunnerMixin(_Runner):
 
     @contextmanager
     def _speaking_generators(self) -> Iterator[None]:
-        """Hide the generators of rows whose sample is discarded: a seeded request draws once per visible token.
+        """Hide the generators of rows whose sample is discarded: a seeded request draws once per
+        visible token.
 
-        vLLM draws for every row and winds a discarded row's generator back, which fails on the CPU (its generators
-        have no offset). Can go when vLLM neither draws nor winds back there.
+        vLLM draws for every row and winds a discarded row's generator back, which fails on the CPU
+        (its generators have no offset). Can go when vLLM neither draws nor winds back there.
         """
         generators = self.input_batch.generators
         discarded = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])

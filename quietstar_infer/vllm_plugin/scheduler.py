@@ -1,9 +1,10 @@
-"""Continuous thought batching: to vLLM's scheduler, a thought is a prefill chunk that does not advance.
+"""Continuous thought batching: to vLLM's scheduler, a thought is a prefill chunk that does not
+advance.
 
-After every pass of a thought but the last, the scheduler takes back the progress that the pass made, so that the text
-token thought about counts as not yet computed. vLLM then sees an unfinished prefill: it expects no output, reserves no
-place for one, and schedules the request again with one token in the next step, mixed freely with speaking rows, other
-thoughts and real prefills.
+After every pass of a thought but the last, the scheduler takes back the progress that the pass
+made, so that the text token thought about counts as not yet computed. vLLM then sees an unfinished
+prefill: it expects no output, reserves no place for one, and schedules the request again with one
+token in the next step, mixed freely with speaking rows, other thoughts and real prefills.
 """
 
 from typing import Any
@@ -40,7 +41,7 @@ class ThinkingScheduler(AsyncScheduler):
             )
 
     def add_request(self, request: Request) -> None:
-        """Queue a request. One whose thoughts cannot be run ends with an error; the engine goes on."""
+        """Queue a request. One whose thoughts cannot be run ends in an error, it alone."""
         try:
             params = self._read_params(request)
         except ThoughtParamsError as error:
@@ -51,7 +52,8 @@ class ThinkingScheduler(AsyncScheduler):
         super().add_request(request)
 
     def _read_params(self, request: Request) -> ThoughtParams:
-        """The request's thought parameters, its output limited to what the context holds with its thoughts.
+        """The request's thought parameters, its output limited to what the context holds with its
+        thoughts.
 
         A front end should have refused what does not fit; this is the last line of defence.
         """
@@ -61,8 +63,8 @@ class ThinkingScheduler(AsyncScheduler):
         room = self.max_model_len - params.reserve - request.num_prompt_tokens
         if room < 1:
             raise ThoughtParamsError(
-                f"a prompt of {request.num_prompt_tokens} tokens and thoughts of {params.budget} do not fit "
-                f"the context of {self.max_model_len}",
+                f"a prompt of {request.num_prompt_tokens} tokens and thoughts of {params.budget} "
+                f"do not fit the context of {self.max_model_len}",
                 "prompt",
             )
         if params.budget > 0 and sampling_params.prompt_logprobs is not None:
@@ -74,7 +76,9 @@ class ThinkingScheduler(AsyncScheduler):
         return params
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
-        """Add the riding tokens to what was scheduled, and take back the progress of unfinished thoughts."""
+        """Add the riding tokens to what was scheduled, and take back the progress of unfinished
+        thoughts.
+        """
         steps: dict[str, ThoughtStep] = {}
         scheduled = scheduler_output.num_scheduled_tokens
         for request_id, num_tokens in scheduled.items():
@@ -85,18 +89,24 @@ class ThinkingScheduler(AsyncScheduler):
             steps[request_id] = step
             scheduled[request_id] = num_tokens + step.riding_tokens
             scheduler_output.total_num_scheduled_tokens += step.riding_tokens
-            # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is done.
+            # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
+            # done.
             request.num_computed_tokens -= step.riding_tokens + (0 if step.is_last else 1)
         attach_thoughts(scheduler_output, steps)
         super()._update_after_schedule(scheduler_output)
 
     def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
-        """The pass of a thought that this step's tokens of a request are; None where it is not thinking."""
+        """The pass of a thought that this step's tokens of a request are; None where it is not
+        thinking.
+        """
         thought = self._thoughts.pop(request.request_id, None)
         if thought is not None:
             step = thought.next()
         else:
-            if request.num_computed_tokens + num_tokens < request.num_tokens + request.num_output_placeholders:
+            if (
+                request.num_computed_tokens + num_tokens
+                < request.num_tokens + request.num_output_placeholders
+            ):
                 return None  # a prefill chunk that does not reach the last text token
             index = request.num_output_tokens + request.num_output_placeholders
             budget = self._params[request.request_id].budget_at(index)

@@ -9,12 +9,12 @@ from vllm.v1.core.sched.output import SchedulerOutput
 class ThoughtStep:
     """One pass of a thought of `budget` sampled tokens, before visible token number `index`.
 
-        phase 0            x_p, START   [p, p+1]        keep the base hidden state of x_p; sample t_1
-        phase 1 … b-1      t_k          [p+1+k]         sample t_{k+1}
-        phase b            t_b, END     [p+1+b, p+2+b]  mix, then vLLM's own sampler says x_{p+1}
+        phase 0            x_p, START   [p, p+1]        keep the base hidden state of x_p; sample
+        t_1 phase 1 … b-1      t_k          [p+1+k]         sample t_{k+1} phase b            t_b,
+        END     [p+1+b, p+2+b]  mix, then vLLM's own sampler says x_{p+1}
 
-    In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind the text and
-    disappears by being overwritten.
+    In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind
+    the text and disappears by being overwritten.
     """
 
     phase: int
@@ -38,12 +38,16 @@ class ThoughtStep:
 
     @property
     def riding_tokens(self) -> int:
-        """1 where a meta-token shares the pass of another token: START with x_p, END with the last thought token."""
+        """1 where a meta-token shares the pass of another token: START with x_p, END with the last
+        thought token.
+        """
         return int(self.is_first or self.is_last)
 
     @property
     def shift(self) -> int:
-        """How far behind the text token x_p this pass starts; vLLM's own count stays at p during a thought."""
+        """How far behind the text token x_p this pass starts; vLLM's own count stays at p during a
+        thought.
+        """
         return 0 if self.is_first else self.phase + 1
 
 

@@ -11,7 +11,9 @@ class ThinkingWorkerMixin:
     model_runner: ThinkingRunnerMixin
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """Remove and return what the requests under a record key thought; see `ThoughtRecords.take`."""
+        """Remove and return what the requests under a record key thought; see
+        `ThoughtRecords.take`.
+        """
         return self.model_runner.thought_records.take(key)
 
     def drop_thoughts(self, key: str) -> None:
