@@ -18,5 +18,6 @@ class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):
     def init_device(self) -> None:
         # vLLM builds its own runner in here. Can go when the CPU worker uses _make_model_runner, as
         # the CUDA one does.
-        super().init_device()
+        super().init_device()  # type: ignore[no-untyped-call]
+        assert self.device is not None
         self.model_runner = ThinkingCPURunner(self.vllm_config, self.device)

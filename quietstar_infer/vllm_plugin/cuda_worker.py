@@ -15,4 +15,5 @@ class ThinkingCUDAWorker(ThinkingWorkerMixin, Worker):
     """vLLM's CUDA worker with the runner above."""
 
     def _make_model_runner(self) -> ThinkingCUDARunner:
+        assert self.device is not None
         return ThinkingCUDARunner(self.vllm_config, self.device)

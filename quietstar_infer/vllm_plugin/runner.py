@@ -26,6 +26,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.sampling import choose_thought_token, gumbel_noise, seed_from_text
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
+from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
 from quietstar_infer.vllm_plugin.records import FinishedThoughts, ThoughtRecords
 from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
@@ -66,6 +67,8 @@ class ThinkingRunnerMixin(_Runner):
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         super().__init__(vllm_config, device)
         setup = thinking_setup(vllm_config)
+        dtype = self.model_config.dtype
+        assert isinstance(dtype, torch.dtype), "vLLM has resolved it by now"
         self._quiet_star = setup.config
         self._limits = setup.limits
         self._thinkers: dict[str, Thinker] = {}
@@ -75,7 +78,7 @@ class ThinkingRunnerMixin(_Runner):
             num_slots=self.max_num_reqs,
             max_budget=setup.limits.max_budget,
             hidden_size=self.model_config.get_hidden_size(),
-            dtype=self.model_config.dtype,
+            dtype=dtype,
             device=device,
         )
 
@@ -194,7 +197,9 @@ class ThinkingRunnerMixin(_Runner):
     def _mix(self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor) -> None:
         """Put the mixed hidden state where END's was: the language-model head reads it there."""
         slot_L, tail_L = on_device.slot_R[rows.last], on_device.tail_R[rows.last]
-        mixed_LH, weight_L1 = self.get_model().mix_thoughts(
+        model = self.get_model()
+        assert isinstance(model, QuietStarMixin)
+        mixed_LH, weight_L1 = model.mix_thoughts(
             self.thought_memory.base_SH[slot_L], hidden_NH[tail_L]
         )
         hidden_NH[tail_L] = mixed_LH
@@ -214,12 +219,15 @@ class ThinkingRunnerMixin(_Runner):
 
     # --- after the trunk
 
+    # mypy takes vLLM's own decorator for the method.
     @torch.inference_mode()
-    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Any:
+    def sample_tokens(  # type: ignore[override]
+        self, grammar_output: GrammarOutput | None
+    ) -> Any:
         if self._thinking is not None and self.execute_model_state is not None:
             self._think_on(*self._thinking, self.execute_model_state.logits)
         with self._speaking_generators():
-            return super().sample_tokens(grammar_output)
+            return super().sample_tokens(grammar_output)  # type: ignore[type-var]
 
     def _think_on(self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor) -> None:
         """Choose the next thought token of every unfinished thought. Here N counts batch rows."""

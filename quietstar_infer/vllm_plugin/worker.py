@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
-
 
 class ThinkingWorkerMixin:
     """The methods beside a worker's own. Every tensor-parallel rank answers, with the same."""
 
-    model_runner: ThinkingRunnerMixin
+    # A ThinkingRunnerMixin; the workers it is mixed into each declare a type of their own.
+    model_runner: Any
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         """Remove and return what the requests under a record key thought; see
         `ThoughtRecords.take`.
         """
-        return self.model_runner.thought_records.take(key)
+        taken: dict[str, list[dict[str, Any]]] = self.model_runner.thought_records.take(key)
+        return taken
 
     def drop_thoughts(self, key: str) -> None:
         """Forget what the requests under a record key thought."""
