@@ -1,0 +1,225 @@
+"""The command line: `python -m server MODEL [options]`."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from quietstar_infer.config import EMBEDDING_MODES
+from quietstar_infer.errors import CheckpointError, UnsupportedError
+from server.engine import (
+    AsyncEngineArgs,
+    FlexibleArgumentParser,
+    ThinkingOptions,
+    engine_arguments,
+    frontend_arguments,
+)
+from server.errors import EngineFailed, StartError
+from server.serving import serve
+
+PROGRAM = "python -m server"
+BAD_USAGE = 2
+FAILURE = 1
+# Options of `vllm serve` that hold here too. The others belong to things that this server does not
+# have.
+FRONTEND_OPTIONS = (
+    "api_key",
+    "allowed_origins",
+    "allowed_methods",
+    "allowed_headers",
+    "allow_credentials",
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_ciphers",
+    "root_path",
+    "middleware",
+    "enable_request_id_headers",
+    "disable_fastapi_docs",
+    "h11_max_incomplete_event_size",
+    "uvicorn_log_level",
+    "disable_uvicorn_access_log",
+    "log_error_stack",
+    "max_log_len",
+    "sse_keep_alive_interval",
+    "return_tokens_as_token_ids",
+    "enable_prompt_tokens_details",
+    "enable_force_include_usage",
+    "enable_per_request_metrics",
+)
+DESCRIPTION = """\
+Serve a Quiet-STaR model behind the OpenAI API, on vLLM. Before every token that the model says, it
+writes a short hidden thought; requests say how long with "thought_budget"."""
+EPILOG = """\
+Every engine option of vLLM can be given too:
+  --help=all             all options
+  --help=ModelConfig     one group, any case
+  --help=max-model-len   one option"""
+
+
+class Parser(FlexibleArgumentParser):
+    """vLLM's parser, whose help shows our options at once, and whose errors are one line."""
+
+    shown: tuple["argparse._ArgumentGroup", ...] = ()
+
+    def format_help(self) -> str:
+        if self._search_keyword is not None:
+            return str(super().format_help())  # type: ignore[no-untyped-call]
+        formatter = argparse.HelpFormatter(PROGRAM)
+        formatter.add_text(self.description)
+        formatter.add_text(f"usage: {PROGRAM} MODEL [options]")
+        for group in self.shown:
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            for action in group._group_actions:
+                formatter.add_argument(action)
+            formatter.end_section()
+        # The first two groups are argparse's own: positional arguments and --help.
+        others = [group.title for group in self._action_groups[2:] if group not in self.shown]
+        formatter.add_text(f"More groups: {', '.join(title for title in others if title)}")
+        formatter.add_text(EPILOG)
+        return formatter.format_help()
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
+
+
+def make_parser() -> Parser:
+    """All options: ours, those of the HTTP server, and vLLM's."""
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION)  # type: ignore[no-untyped-call]
+    thinking = parser.add_argument_group("thinking")  # type: ignore[no-untyped-call]
+    _add_thinking_options(thinking)
+    http = parser.add_argument_group("HTTP server")  # type: ignore[no-untyped-call]
+    http.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)",
+    )
+    http.add_argument(
+        "--port",
+        type=_port,
+        default=8000,
+        help="port to listen on; 0 = any free one (default: %(default)s)",
+    )
+    parser.shown = (thinking, http)
+    more = parser.add_argument_group("more of the HTTP server")  # type: ignore[no-untyped-call]
+    for name, arguments in frontend_arguments(FRONTEND_OPTIONS).items():
+        more.add_argument(f"--{name.replace('_', '-')}", **arguments)
+    more.add_argument("--config", help="YAML file with options, by their long names without --")
+    AsyncEngineArgs.add_cli_args(parser)
+    # A quiet server by default, and one that lets running requests finish when it is stopped.
+    parser.set_defaults(model=None, uvicorn_log_level="warning", shutdown_timeout=30)
+    return parser
+
+
+def _add_thinking_options(group: Any) -> None:
+    group.add_argument(
+        "checkpoint",
+        metavar="MODEL",
+        nargs="?",
+        help="folder or Hugging Face name of a Quiet-STaR checkpoint (or --model MODEL)",
+    )
+    group.add_argument(
+        "--max-thought-budget",
+        type=int,
+        default=ThinkingOptions.max_thought_budget,
+        metavar="N",
+        help="the longest thought a request may ask for, in tokens before each visible token "
+        "(default: %(default)s). A thought of N tokens costs N+1 passes where plain decoding costs "
+        "one, and N+1 positions of the context are kept free for it. 0 turns thinking off",
+    )
+    group.add_argument(
+        "--default-thought-budget",
+        type=int,
+        metavar="N",
+        help="the length of thoughts for requests that do not say (default: the checkpoint's)",
+    )
+    group.add_argument(
+        "--thought-embeddings",
+        choices=EMBEDDING_MODES,
+        help="what begins and ends a thought: the trained vectors (learned), or the embedding of "
+        "'---' (reset), as the published evaluation script in fact does (default: the "
+        "checkpoint's)",
+    )
+    group.add_argument(
+        "--allow-return-thoughts",
+        action="store_true",
+        help="let requests see what was thought, with return_thoughts. Thoughts are not filtered: "
+        "what a prompt keeps out of the answer may show in them (default: off)",
+    )
+    group.add_argument(
+        "--max-recorded-thought-tokens",
+        type=int,
+        default=ThinkingOptions.max_recorded_thought_tokens,
+        metavar="N",
+        help="thought tokens kept at most for requests that asked to see them and have not been "
+        "answered yet; what comes on top is missing from their answers (default: %(default)s)",
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not a port, must be from 0 to 65535")
+    return port
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parsed options, `model` being the one to serve; exits where they are wrong."""
+    parser = make_parser()
+    args = parser.parse_args(list(arguments))
+    assert isinstance(args, argparse.Namespace)
+    if args.checkpoint and args.model and args.checkpoint != args.model:
+        parser.error(f"two models, {args.checkpoint} and {args.model}: give one")
+    args.model = args.checkpoint or args.model
+    if not args.model:
+        parser.error("which model? For instance: python -m server models/demo")
+    for option in ("max_thought_budget", "max_recorded_thought_tokens"):
+        if getattr(args, option) < 0:
+            parser.error(
+                f"--{option.replace('_', '-')} is {getattr(args, option)}, must be 0 or more"
+            )
+    return args
+
+
+def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
+    """Our options as the engine takes them."""
+    return ThinkingOptions(
+        max_thought_budget=args.max_thought_budget,
+        default_thought_budget=args.default_thought_budget,
+        embedding_mode=args.thought_embeddings,
+        max_recorded_thought_tokens=args.max_recorded_thought_tokens,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the server; returns the exit status."""
+    args = parse(arguments)
+    # Until the HTTP server takes the signals over, SIGTERM must not leave the engine's processes
+    # behind.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        engine_args = engine_arguments(args, thinking_options(args))
+        print(f"Starting the engine for {args.model} …", flush=True)
+        asyncio.run(serve(args, engine_args))
+    except (CheckpointError, UnsupportedError, StartError, ValueError) as error:
+        return _fail(error, BAD_USAGE)
+    except EngineFailed as error:
+        return _fail(error, FAILURE)
+    except KeyboardInterrupt:
+        return FAILURE
+    return 0
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: Exception, status: int) -> int:
+    message = " ".join(str(error).split())
+    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    return status

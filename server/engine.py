@@ -1,0 +1,227 @@
+"""Everything that the server takes from vLLM; no other file of it imports vLLM.
+
+The engine, and the parts of vLLM's own OpenAI layer that are used as they are.
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs, get_kwargs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.entrypoints.launchers.launcher import create_server_socket, watchdog_loop
+from vllm.entrypoints.launchers.utils.server_utils import lifespan
+from vllm.entrypoints.openai.completion.protocol import (
+    CompletionRequest,
+    CompletionResponse,
+    CompletionResponseChoice,
+)
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.models.protocol import BaseModelPath
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, UsageInfo
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.entrypoints.serve.instrumentator.health import router as health_router
+from vllm.entrypoints.serve.instrumentator.metrics import attach_router as attach_metrics
+from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+from vllm.entrypoints.serve.utils.request_logger import RequestLogger
+from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
+from vllm.inputs import EngineInput
+from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
+from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.sampling_params import SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from quietstar_infer.plugin import installed_vllm_version
+from quietstar_infer.vllm_plugin.options import (
+    ThinkingOptions,
+    ThinkingSetup,
+    prepare_engine_args,
+    thinking_setup,
+)
+from server.defaults import cpu_dtype, cpu_kv_cache_bytes
+from server.errors import EngineFailed, StartError
+
+__all__ = [
+    "AsyncEngineArgs",
+    "CompletionRequest",
+    "CompletionResponse",
+    "CompletionResponseChoice",
+    "Engine",
+    "EngineInput",
+    "ErrorResponse",
+    "FlexibleArgumentParser",
+    "OpenAIServingCompletion",
+    "OpenAIServingModels",
+    "RequestOutput",
+    "SamplingParams",
+    "ThinkingOptions",
+    "ThinkingSetup",
+    "UsageInfo",
+    "attach_metrics",
+    "completion_parts",
+    "create_error_response",
+    "create_server_socket",
+    "engine_arguments",
+    "frontend_arguments",
+    "health_router",
+    "init_exception_handler",
+    "installed_vllm_version",
+    "lifespan",
+    "running_engine",
+    "use_middleware",
+    "validate_json_request",
+    "watchdog_loop",
+    "with_cancellation",
+    "with_sse_keep_alive",
+]
+
+
+class Engine(NamedTuple):
+    """A running engine and what it was started with."""
+
+    client: AsyncLLM
+    config: VllmConfig
+    setup: ThinkingSetup
+    # The names that requests may call the model by; the first is the one in responses.
+    model_names: tuple[str, ...]
+
+    @property
+    def context_length(self) -> int:
+        """Positions per sequence, thoughts included."""
+        return self.config.model_config.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.model_config.get_vocab_size()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The local folder that is served."""
+        return Path(self.config.model_config.model)
+
+    async def take_thoughts(self, key: str) -> Mapping[str, list[dict[str, Any]]]:
+        """Remove from the workers and return what was thought under a record key, by the engine's
+        request id."""
+        # Tensor-parallel ranks think, and record, the same.
+        by_rank: list[dict[str, list[dict[str, Any]]]]
+        by_rank = await self.client.collective_rpc("take_thoughts", args=(key,))
+        return by_rank[0]
+
+    async def drop_thoughts(self, key: str) -> None:
+        """Make the workers forget what was thought under a record key."""
+        await self.client.collective_rpc("drop_thoughts", args=(key,))
+
+
+def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """argparse's keyword arguments of some options of `vllm serve`, by option name."""
+    known = FrontendArgs._customize_cli_kwargs(get_kwargs(FrontendArgs))
+    return {name: known[name] for name in names}
+
+
+def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineArgs:
+    """vLLM's engine arguments for a parsed command line, made ready for thinking.
+
+    Raises `CheckpointError`, `UnsupportedError` and `ValueError`; see `prepare_engine_args`.
+    """
+    engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
+    if current_platform.is_cpu():
+        _suit_cpu(engine_args)
+    prepare_engine_args(engine_args, options)
+    return engine_args
+
+
+def _suit_cpu(engine_args: AsyncEngineArgs) -> None:
+    if engine_args.dtype == "auto":
+        engine_args.dtype = cpu_dtype()
+    asked_for = (
+        engine_args.kv_cache_memory_bytes is not None
+        or engine_args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization
+        or os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    )
+    if not asked_for:
+        engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes()
+
+
+@asynccontextmanager
+async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
+    """An engine for the length of a `with` block.
+
+    Raises `StartError` where vLLM refuses the options, `EngineFailed` where the engine does not
+    start.
+    """
+    config = _engine_config(engine_args)
+    try:
+        client = AsyncLLM.from_vllm_config(
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            enable_log_requests=engine_args.enable_log_requests,
+            aggregate_engine_logging=engine_args.aggregate_engine_logging,
+            disable_log_stats=engine_args.disable_log_stats,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineFailed(f"the engine did not start: {error}") from error
+    try:
+        yield Engine(client, config, thinking_setup(config), _model_names(engine_args))
+    finally:
+        client.shutdown(timeout=config.shutdown_timeout)
+
+
+def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
+    try:
+        return engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    except ValidationError as error:
+        raise StartError("; ".join(problem["msg"] for problem in error.errors())) from error
+    except (ValueError, NotImplementedError) as error:
+        raise StartError(str(error)) from error
+
+
+def use_middleware(app: FastAPI, args: Namespace) -> None:
+    """vLLM's middleware, each where the options ask for it: CORS, API keys, request ids, the user's
+    own."""
+    # No tasks: the middleware that belongs to one is for elastic expert parallelism, which is not
+    # served.
+    init_entrypoints_middleware(args, app, ())
+
+
+def completion_parts(engine: Engine, args: Namespace) -> dict[str, Any]:
+    """The arguments that `OpenAIServingCompletion` is made from."""
+    logger = RequestLogger(max_log_len=args.max_log_len) if args.enable_log_requests else None
+    return {
+        "engine_client": engine.client,
+        "models": _models(engine),
+        "online_renderer": OnlineRenderer(
+            engine.client.model_config,
+            engine.client.renderer,
+            request_logger=logger,
+            chat_template=None,
+            chat_template_content_format="auto",
+        ),
+        "request_logger": logger,
+        "return_tokens_as_token_ids": args.return_tokens_as_token_ids,
+        "enable_prompt_tokens_details": args.enable_prompt_tokens_details,
+        "enable_force_include_usage": args.enable_force_include_usage,
+        "enable_per_request_metrics": args.enable_per_request_metrics,
+    }
+
+
+def _models(engine: Engine) -> OpenAIServingModels:
+    folder = engine.config.model_config.model
+    paths = [BaseModelPath(name=name, model_path=folder) for name in engine.model_names]
+    return OpenAIServingModels(engine.client, paths)
+
+
+def _model_names(engine_args: AsyncEngineArgs) -> tuple[str, ...]:
+    names = engine_args.served_model_name or engine_args.model
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,32 @@
+"""What is set up in each process before vLLM is imported."""
+
+import os
+
+DEFAULTS = {
+    # vLLM narrates its start on some hundred lines.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    # vLLM reports models and hardware to its makers unless told otherwise.
+    "VLLM_NO_USAGE_STATS": "1",
+    # fork, the default, does not go with threads and accelerators; vLLM's own command line sets
+    # this too.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "TOKENIZERS_PARALLELISM": "false",
+    # torch speaks of missing Triton, of memory nodes and of names that vLLM should not use any more.
+    "TORCH_LOGS": "-torch._library",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+}
+
+
+def set_defaults() -> None:
+    """Set what the user has not set."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def leave_process_group() -> None:
+    """For the engine's processes: Ctrl-C, which goes to a whole group, is for the server alone.
+
+    It lets running requests finish and then stops the engine; the engine must not stop first.
+    """
+    os.setpgid(0, 0)

@@ -1,0 +1,218 @@
+"""What `/v1/completions` takes and gives beyond vLLM's own protocol."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
+
+from quietstar_infer.params import ThoughtLimits, ThoughtParams
+from server.engine import (
+    CompletionRequest,
+    CompletionResponse,
+    CompletionResponseChoice,
+    SamplingParams,
+)
+from server.errors import BadRequest
+from server.thoughts import RequestThoughts
+
+# Fields of ours that say how to think; return_thoughts says what to answer.
+THOUGHT_FIELDS = ("thought_budget", "thought_temperature", "thinking_token_budget")
+OUR_FIELDS = (*THOUGHT_FIELDS, "return_thoughts")
+# An unknown field that starts like this is meant for us.
+_OUR_PREFIXES = ("thought", "think", "quiet")
+# How alike (0 to 1) an unknown name must be to one of ours to be taken for a slip of the pen.
+_LIKENESS = 0.75
+
+# The values reach `ThoughtParams` as they came: pydantic would turn "5", 5.0 and true into numbers
+# silently, and its messages do not say what a server allows.
+_WholeNumber: TypeAlias = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]})
+]
+_Number: TypeAlias = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]})
+]
+_Flag: TypeAlias = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
+]
+
+
+class ThinkingCompletionRequest(CompletionRequest):
+    """vLLM's request with our fields, which may also stand in `vllm_xargs`.
+
+    Raises `BadRequest` while it is parsed for what can be seen in the request alone; what depends
+    on the server is checked by `server.checks`.
+    """
+
+    thought_budget: _WholeNumber = Field(
+        None,
+        description="Thought tokens sampled before each visible token; 0 = do not think. By "
+        "default and at most what the server says in /v1/models. START and END are not counted.",
+    )
+    thought_temperature: _Number = Field(
+        None, description="Temperature of the thoughts (default 1.0); 0 = greedy."
+    )
+    thinking_token_budget: _WholeNumber = Field(
+        None,
+        description="Thought tokens for the whole of each completion; once spent, it goes on "
+        "without thinking. Default: no limit.",
+    )
+    return_thoughts: _Flag = Field(
+        None,
+        description="Give with each choice what was thought before each of its tokens. Only on a "
+        "server started with --allow-return-thoughts.",
+    )
+
+    _thoughts: RequestThoughts = PrivateAttr()
+    _max_tokens_given: bool = PrivateAttr(False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_our_fields(cls, data: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return parse(data)
+        _refuse_misspelt(data, set(cls.model_fields), "")
+        _check_prompt(data)
+        request = parse(_without_xargs(data))
+        request._max_tokens_given = data.get("max_tokens") is not None
+        return request
+
+    def thought_params(self, limits: ThoughtLimits) -> ThoughtParams:
+        """How this request thinks; raises `ThoughtParamsError`, which says what is allowed."""
+        return ThoughtParams.from_mapping(
+            {name: getattr(self, name) for name in THOUGHT_FIELDS}, limits
+        )
+
+    @property
+    def wanted_tokens(self) -> int:
+        """How many tokens must fit behind the prompt: without `max_tokens`, one is enough."""
+        return max(1, self.max_tokens or 1) if self._max_tokens_given else 1
+
+    @property
+    def thoughts(self) -> RequestThoughts:
+        """The request's thoughts while it is being served, see `serve_with`."""
+        return self._thoughts
+
+    def serve_with(self, thoughts: RequestThoughts) -> None:
+        """Say how the request thinks, before vLLM's serving layer asks for its sampling
+        parameters."""
+        self._thoughts = thoughts
+
+    def to_sampling_params(
+        self, max_tokens: int, default_sampling_params: dict[str, Any] | None = None
+    ) -> SamplingParams:
+        """vLLM calls this once per prompt, in order."""
+        prompt = self._thoughts.next_prompt()
+        params = super().to_sampling_params(
+            min(max_tokens, prompt.room_for_output), default_sampling_params
+        )
+        # In vLLM the same name belongs to models that think aloud, in their visible text.
+        params.thinking_token_budget = None
+        params.extra_args = {**(params.extra_args or {}), **prompt.params.to_mapping()}
+        return params
+
+
+class QuietStar(BaseModel):
+    """How a response was thought about."""
+
+    thought_budget: int = Field(description="The budget in force, per visible token.")
+    thought_temperature: float = Field(description="The temperature in force.")
+    thinking_token_budget: int | None = Field(description="The limit per completion, if any.")
+
+
+class Thought(BaseModel):
+    """What was thought before one visible token."""
+
+    token_ids: list[int] = Field(description="The sampled thought tokens, without START and END.")
+    text: str
+    mixing_weight: float = Field(
+        description="How much the prediction after the thought counted: 0 = not at all, 1 = alone. "
+        "Unbounded."
+    )
+
+
+class ThinkingChoice(CompletionResponseChoice):
+    """A choice of a request that asked for its thoughts."""
+
+    thoughts: list[Thought | None] | None = Field(
+        None,
+        description="One per completion token of the choice (in streams, of the chunk): null where "
+        "none was thought (budget 0, or spent). Only with return_thoughts.",
+    )
+    thoughts_truncated: bool | None = Field(
+        None,
+        description="True where the server had no room to keep all thoughts; the lost are null.",
+    )
+
+
+class ThinkingCompletionResponse(CompletionResponse):
+    """vLLM's response, and how it was thought about. In streams, `quiet_star` is in the first
+    chunk."""
+
+    quiet_star: QuietStar
+    choices: list[ThinkingChoice]  # type: ignore[assignment]  # a list of a subclass, only ever read
+
+
+def _without_xargs(data: dict[str, Any]) -> dict[str, Any]:
+    """The request with our fields moved from `vllm_xargs` to the top level."""
+    xargs = data.get("vllm_xargs")
+    if not isinstance(xargs, dict):
+        return data
+    _refuse_misspelt(xargs, set(), "vllm_xargs.")
+    moved = {name: xargs[name] for name in OUR_FIELDS if name in xargs}
+    for name, value in moved.items():
+        given = data.get(name)
+        if given is not None and (type(given) is not type(value) or given != value):
+            raise BadRequest(
+                f"{name} is {given!r}, but {value!r} in vllm_xargs: give it once", name
+            )
+    rest = {name: value for name, value in xargs.items() if name not in moved}
+    return {**data, **moved, "vllm_xargs": rest or None}
+
+
+def _refuse_misspelt(fields: dict[str, Any], known: set[str], where: str) -> None:
+    """Refuse a field that is not there but looks like one of ours: it would be ignored without a
+    word."""
+    for name in fields:
+        if name in known or name in OUR_FIELDS:
+            continue
+        alike = difflib.get_close_matches(name.lower(), OUR_FIELDS, n=1, cutoff=_LIKENESS)
+        if alike or name.lower().startswith(_OUR_PREFIXES):
+            hint = f": did you mean {alike[0]}?" if alike else "."
+            raise BadRequest(
+                f"unknown field {where}{name}{hint} The fields about thoughts are "
+                f"{', '.join(OUR_FIELDS)}",
+                f"{where}{name}",
+            )
+
+
+def _check_prompt(data: dict[str, Any]) -> None:
+    """Refuse no prompt, an empty one and negative token ids, in which pydantic finds many faults.
+
+    What else a prompt may not be shows when it is tokenized, see `server.checks.check_prompt`.
+    """
+    prompt = data.get("prompt")
+    if prompt is None and data.get("prompt_embeds") is None:
+        raise BadRequest(
+            "prompt is missing, must be a text, a list of token ids, or a list of either", "prompt"
+        )
+    if prompt in ("", []) or (isinstance(prompt, list) and ("" in prompt or [] in prompt)):
+        raise BadRequest("a prompt is empty, must be at least one token", "prompt")
+    for token_id in _token_ids(prompt):
+        if token_id < 0:
+            raise BadRequest(f"token id {token_id} is out of range, must be from 0 up", "prompt")
+
+
+def _token_ids(prompt: Any) -> Iterator[int]:
+    for item in prompt if isinstance(prompt, list) else ():
+        if isinstance(item, int):
+            yield item
+        else:
+            yield from _token_ids(item)
