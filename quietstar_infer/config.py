@@ -31,12 +31,12 @@ class QuietStarConfig:
 
     `embedding_mode` says what START and END look like to the trunk: `learned` feeds the trained
     vectors, `reset` feeds the embedding of `---` for both, which is what the published evaluation
-    script does.
+    script does. `dash_token_id` is None where the tokenizer cannot write a dash.
     """
 
     start_token_id: int
     end_token_id: int
-    dash_token_id: int
+    dash_token_id: int | None = None
     embedding_mode: EmbeddingMode = "learned"
     embedding_scale: float = EMBEDDING_SCALE
     default_thought_budget: int = FALLBACK_THOUGHT_BUDGET
@@ -57,7 +57,7 @@ class QuietStarConfig:
         config = cls(
             start_token_id=start_token_id,
             end_token_id=end_token_id,
-            dash_token_id=tokenizer.encode(DASH, add_special_tokens=False)[0],
+            dash_token_id=next(iter(tokenizer.encode(DASH, add_special_tokens=False)), None),
             embedding_mode=embedding_mode or section.get("embedding_mode", "learned"),
             embedding_scale=float(section.get("embedding_scale", EMBEDDING_SCALE)),
             default_thought_budget=section.get("default_thought_budget", FALLBACK_THOUGHT_BUDGET),
@@ -70,6 +70,11 @@ class QuietStarConfig:
             raise CheckpointError(
                 f"{folder}/config.json: quiet_star.embedding_mode is {self.embedding_mode!r}, "
                 f"expected one of {', '.join(EMBEDDING_MODES)}"
+            )
+        if self.embedding_mode == "reset" and self.dash_token_id is None:
+            raise CheckpointError(
+                f"{folder}: the reset mode feeds the embedding of {DASH}, which the tokenizer "
+                "does not know; use the learned mode"
             )
         if type(self.default_thought_budget) is not int or self.default_thought_budget < 0:
             raise CheckpointError(

@@ -1,0 +1,58 @@
+"""The engine against the reference decoder: four trunk families, greedy and sampled."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.reference import (
+    ChooseVisible,
+    ReferenceDecoder,
+    greedy,
+    greedy_thought,
+    seeded_thought,
+)
+from tests.support.checkpoints import FAMILIES, write_random_checkpoint
+from tests.support.engine import Ask, thinking_engine
+
+PROMPTS = [[1, 35, 61, 10, 41], [1, *range(3, 40)], [1]]
+MAX_TOKENS = 12
+
+
+def vllm_sampler(seed: int) -> ChooseVisible:
+    """What vLLM's CPU sampler says at temperature 1 for a seeded request (its own noise kernel)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def say(logits_V: torch.Tensor) -> int:
+        noise_seed = torch.randint(0, 2**31, (1,), generator=generator)
+        return int(torch.ops._C.fused_gumbel_argmax(logits_V[None].contiguous(), noise_seed))
+
+    return say
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_engine_equals_reference(family: str, tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, family)
+    reference = ReferenceDecoder.from_checkpoint(checkpoint)
+    with thinking_engine(checkpoint) as engine:
+        asks, expected = [], []
+        for seed, prompt in enumerate(PROMPTS):
+            for budget in (1, 2, 5):
+                common = {"max_tokens": MAX_TOKENS, "ignore_eos": True, "seed": seed}
+                asks += [
+                    Ask(prompt, ThoughtParams(budget, 0.0), {**common, "temperature": 0.0}),
+                    Ask(prompt, ThoughtParams(budget, 1.0), {**common, "temperature": 1.0}),
+                ]
+                drawn, say = seeded_thought(seed, 1.0), vllm_sampler(seed)
+                expected += [
+                    reference.generate(prompt, MAX_TOKENS, budget, greedy_thought, greedy),
+                    reference.generate(prompt, MAX_TOKENS, budget, drawn, say),
+                ]
+        answers = [answer for (answer,) in engine.run(asks)]
+    for answer, (tokens, predictions) in zip(answers, expected, strict=True):
+        assert answer.token_ids == tokens
+        assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
+        assert answer.mixing_weights == pytest.approx(
+            [prediction.mixing_weight for prediction in predictions], abs=1e-4
+        )

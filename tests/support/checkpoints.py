@@ -1,0 +1,81 @@
+"""Small random Quiet-STaR checkpoints whose every parameter matters."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from quietstar_infer.checkpoint import thought_tensor_shapes
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+# Word-level: t0 … t63, <s> = 1, </s> = 2, --- = 7, then START and END.
+TOKENIZER = GOLDEN / "engine_greedy_n4" / "checkpoint"
+VOCAB_SIZE, NUM_PLAIN_TOKENS = 66, 64
+START_ID, END_ID = 64, 65
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": None},
+    "llama": {},
+    # The table serves as language-model head, too: START's and END's rows differ between the two.
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 32},
+}
+
+
+def write_random_checkpoint(folder: Path, family: str, seed: int = 0, **config: Any) -> Path:
+    """Write a checkpoint of the official layout, 2 layers of 64, and return its folder.
+
+    Weights are drawn wide enough for the best token to stand out, so that two correct
+    implementations agree on it in spite of their rounding.
+    """
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": VOCAB_SIZE,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": None,
+    }
+    trunk_config = AutoConfig.for_model(family, **{**shape, **FAMILIES[family], **config})
+    trunk = AutoModelForCausalLM.from_config(trunk_config)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: _random(name, tensor, generator)
+        for name, tensor in trunk.state_dict().items()
+        if not (name == "lm_head.weight" and trunk_config.tie_word_embeddings)
+    }
+    for name, tensor_shape in thought_tensor_shapes(trunk_config.hidden_size).items():
+        tensors[name] = _random(name, torch.empty(tensor_shape), generator)
+    save_checkpoint(folder, json.loads(trunk_config.to_json_string(use_diff=False)), tensors)
+    return folder
+
+
+def save_checkpoint(
+    folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Write config, weights and the word-level tokenizer into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TOKENIZER / name, folder / name)
+
+
+def _random(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.randn(like.shape, generator=generator)
+    if name.endswith("_embedding"):
+        return noise * 0.01  # fed a hundredfold
+    if like.dim() == 1:
+        return 0.1 * noise if name.endswith("bias") else 1 + 0.1 * noise
+    if "embed_tokens" in name:
+        return noise
+    gain = 3.0 if "lm_head" in name else 1.3
+    return gain * noise / like.shape[1] ** 0.5
