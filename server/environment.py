@@ -11,7 +11,7 @@ DEFAULTS = {
     # this too.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "false",
-    # torch speaks of missing Triton, of memory nodes and of names that vLLM should not use any more.
+    # torch speaks of missing Triton, of memory nodes and of names that vLLM should not use.
     "TORCH_LOGS": "-torch._library",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning",
