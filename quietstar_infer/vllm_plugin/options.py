@@ -15,6 +15,7 @@ from quietstar_infer.checkpoint import check_checkpoint
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
+from quietstar_infer.plugin import register
 from quietstar_infer.vllm_plugin.families import thinking_architecture
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
@@ -58,6 +59,8 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine is started. Raises `CheckpointError` and `UnsupportedError`, each with one sentence for
     the user, and `ValueError` where `options` contradict each other.
     """
+    # In this process, too, should vLLM have loaded its plugins before ours was wanted.
+    register()
     _refuse_unsupported(engine_args)
     folder = _local_checkpoint(engine_args)
     check_checkpoint(folder)

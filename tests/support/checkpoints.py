@@ -46,6 +46,7 @@ def write_random_checkpoint(folder: Path, family: str, seed: int = 0, **config: 
     }
     trunk_config = AutoConfig.for_model(family, **{**shape, **FAMILIES[family], **config})
     trunk = AutoModelForCausalLM.from_config(trunk_config)
+    trunk_config.architectures = [type(trunk).__name__]
     generator = torch.Generator().manual_seed(seed)
     tensors = {
         name: _random(name, tensor, generator)
@@ -58,9 +59,7 @@ def write_random_checkpoint(folder: Path, family: str, seed: int = 0, **config: 
     return folder
 
 
-def save_checkpoint(
-    folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]
-) -> None:
+def save_checkpoint(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Write config, weights and the word-level tokenizer into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))

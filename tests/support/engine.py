@@ -1,18 +1,13 @@
-"""The real engine in this process, step by step, for tests that need to say when a request arrives."""
+"""The real engine in this process, step by step: tests say when a request arrives."""
 
 import gc
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-# Bound to one core, an engine would wait for whatever else runs there.
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 import pytest
 from vllm import LLM, RequestOutput, SamplingParams
@@ -75,7 +70,7 @@ class Engine:
         )
 
     def add(self, ask: Ask) -> str:
-        """Send a request without running the engine; returns its id, under which thoughts are kept."""
+        """Send a request without running the engine; returns its id and record key."""
         key = f"ask-{next(self._keys)}"
         fields = {**ask.thoughts.to_mapping(), "thought_record_key": key}
         sampling = SamplingParams(**{"temperature": 0.0, **ask.sampling}, extra_args=fields)
@@ -120,7 +115,7 @@ class Engine:
         ]
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """What the first rank recorded under a key; every other rank must have recorded the same."""
+        """What the first rank recorded under a key; the others must have recorded the same."""
         first, *others = self.llm.collective_rpc("take_thoughts", args=(key,))
         for other in others:
             assert {k: [t["token_ids"] for t in v] for k, v in other.items()} == {
@@ -150,9 +145,7 @@ def stock_engine(checkpoint: Path, **engine_args: Any) -> Iterator[LLM]:
     """vLLM as it is, none of ours in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_PLUGINS", "")
-        with _running(
-            EngineArgs(model=str(checkpoint), **{**ENGINE_ARGS, **engine_args})
-        ) as llm:
+        with _running(EngineArgs(model=str(checkpoint), **{**ENGINE_ARGS, **engine_args})) as llm:
             yield llm
 
 

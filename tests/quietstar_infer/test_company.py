@@ -1,0 +1,143 @@
+"""Alone = in company: what a request says and thinks does not depend on who shares the engine."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quietstar_infer.params import ThoughtParams
+from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_checkpoint
+from tests.support.engine import Ask, Engine, Spoken, thinking_engine
+
+BLOCK = 32
+# Around the boundaries of KV blocks, where thoughts cross into the next block, and far from them.
+PROMPT_LENGTHS = [1, 2, 7, 29, 30, 31, 32, 33, 34, 61, 62, 63, 64, 65, 66, 95, 97, 128, 150]
+NUM_ASKS = 40
+
+Companies = dict[str, tuple[list[Ask], list[list[Spoken]]]]
+
+
+def company(seed: int, shared_prefix: int = 0) -> list[Ask]:
+    """Requests of every kind, arriving a few steps apart. All sampling is seeded."""
+    draw = random.Random(seed)
+    prefix = [draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(shared_prefix)]
+    asks, arrival = [], 0
+    for index in range(NUM_ASKS):
+        length = PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)]
+        thoughts = ThoughtParams(
+            budget=draw.choice([0, 0, 1, 2, 4, 8, 16]),
+            temperature=draw.choice([0.0, 1.0, 1.0, 0.7]),
+            token_budget=draw.choice([None, None, None, 0, 3, 10]),
+        )
+        asks.append(
+            Ask(
+                prompt=[1, *prefix, *(draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(length))],
+                thoughts=thoughts,
+                sampling={"seed": 1000 + index, "max_tokens": draw.randrange(1, 20)}
+                | _sampling(draw),
+                arrival=arrival,
+            )
+        )
+        arrival += draw.choice([0, 0, 1, 3])
+    return asks
+
+
+def _sampling(draw: random.Random) -> dict[str, Any]:
+    return draw.choice(
+        [
+            {"temperature": 0.0},
+            {"temperature": 0.0, "ignore_eos": True},
+            {"temperature": 1.0},
+            {"temperature": 0.8, "top_p": 0.9},
+            {"temperature": 1.2, "top_k": 5, "n": 3},
+            {"temperature": 1.0, "n": 2, "ignore_eos": True},
+            {"temperature": 0.0, "repetition_penalty": 1.3, "ignore_eos": True},
+            {"temperature": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.3},
+            {"temperature": 0.0, "logprobs": 3},
+            {"temperature": 1.0, "stop": ["t10", "t20", "t30", "t40"]},
+            {"temperature": 1.0, "min_tokens": 4, "stop_token_ids": [11, 22, 33]},
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("company"), "mistral")
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path) -> Iterator[Companies]:
+    """The requests of each company, and what each says by itself, on the plainest settings."""
+    companies = {"mixed": company(seed=1), "shared prefix": company(seed=2, shared_prefix=200)}
+    with thinking_engine(
+        checkpoint, async_scheduling=False, enable_prefix_caching=False, block_size=BLOCK
+    ) as engine:
+        yield {
+            name: (asks, [engine.run([_now(ask)])[0] for ask in asks])
+            for name, asks in companies.items()
+        }
+
+
+def _now(ask: Ask) -> Ask:
+    return Ask(ask.prompt, ask.thoughts, ask.sampling)
+
+
+def assert_same(asks: list[Ask], actual: list[list[Spoken]], expected: list[list[Spoken]]) -> None:
+    for ask, in_company, by_itself in zip(asks, actual, expected, strict=True):
+        assert len(in_company) == len(by_itself)
+        for answer, reference in zip(in_company, by_itself, strict=True):
+            assert answer[:4] == reference[:4], ask
+            assert answer.mixing_weights == pytest.approx(reference.mixing_weights, abs=1e-3)
+
+
+# A KV cache of 12 blocks: 2 layers, K and V, 32 slots, 1 head of 32, 4 bytes.
+SMALL_CACHE = {"kv_cache_memory_bytes": 12 * 2 * 2 * BLOCK * 32 * 4, "max_model_len": 256}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "synchronous": {"async_scheduling": False},
+    "asynchronous": {"async_scheduling": True},
+    "chunked prefill": {"max_num_batched_tokens": 72, "max_num_seqs": 48},
+    "few sequences": {"max_num_seqs": 3},
+    "preempted": {**SMALL_CACHE, "async_scheduling": False},
+    "preempted, asynchronous": {**SMALL_CACHE, "async_scheduling": True},
+    "compiled": {"enforce_eager": False},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_mixed_company(variant: str, checkpoint: Path, alone: Companies) -> None:
+    asks, expected = alone["mixed"]
+    settings = {"block_size": BLOCK, "enable_prefix_caching": False, **VARIANTS[variant]}
+    with thinking_engine(checkpoint, **settings) as engine:
+        assert_same(asks, engine.run(asks), expected)
+        assert (engine.preemptions > 0) == variant.startswith("preempted")
+        assert_nothing_left(engine)
+
+
+def test_shared_prefix(checkpoint: Path, alone: Companies) -> None:
+    asks, expected = alone["shared prefix"]
+    with thinking_engine(checkpoint, block_size=BLOCK, enable_prefix_caching=True) as engine:
+        assert_same(asks, engine.run(asks), expected)
+        # Now whole prompts are found in the cache; no thought may have overwritten them.
+        assert_same(asks, engine.run(asks), expected)
+        hits = {m.name: getattr(m, "value", 0) for m in engine.llm.get_metrics()}
+        assert hits["vllm:prefix_cache_hits"] > 200 * NUM_ASKS
+        assert_nothing_left(engine)
+
+
+def test_tensor_parallel(
+    checkpoint: Path,
+    alone: Companies,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    asks, expected = alone["mixed"]
+    with thinking_engine(checkpoint, tensor_parallel_size=2, block_size=BLOCK) as engine:
+        assert_same(asks, engine.run(asks), expected)
+
+
+def assert_nothing_left(engine: Engine) -> None:
+    assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
+    assert not engine.scheduler.requests
+    assert engine.scheduler.get_kv_cache_usage() == 0
