@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from vllm import SamplingParams
+from vllm.inputs import TokensPrompt
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
@@ -74,7 +75,7 @@ def test_thoughts_are_kept_for_those_who_asked_only(engine: Engine) -> None:
     ((answer,),) = engine.run([ask(budget=3)])
     assert [len(thought) for thought in answer.thoughts] == [3] * 8
     outputs = engine.llm.generate(
-        {"prompt_token_ids": PROMPT},
+        TokensPrompt(prompt_token_ids=PROMPT),
         [_unrecorded(ask(budget=3))],
         use_tqdm=False,
     )
@@ -94,12 +95,15 @@ def test_records_are_bounded(engine: Engine) -> None:
 def test_thoughts_are_not_in_what_the_user_gets(engine: Engine) -> None:
     sampling = _unrecorded(ask(budget=6, max_tokens=12))
     sampling.logprobs = 5
-    (output,) = engine.llm.generate({"prompt_token_ids": PROMPT}, [sampling], use_tqdm=False)
+    (output,) = engine.llm.generate(
+        TokensPrompt(prompt_token_ids=PROMPT), [sampling], use_tqdm=False
+    )
     answer = output.outputs[0]
     assert len(answer.token_ids) == 12
     assert answer.logprobs is not None
     assert len(answer.logprobs) == 12
     for token, logprobs in zip(answer.token_ids, answer.logprobs, strict=True):
+        assert logprobs is not None
         assert token in logprobs
         assert not {START_ID, END_ID} & set(logprobs)
 
@@ -133,8 +137,10 @@ def test_thoughts_are_not_in_the_prefix_cache(engine: Engine) -> None:
 def test_a_bad_request_ends_alone(engine: Engine, extra: dict[str, object]) -> None:
     good, bad = _unrecorded(ask(budget=2)), _unrecorded(ask(budget=2))
     bad.extra_args = extra
-    expected = engine.llm.generate({"prompt_token_ids": PROMPT}, [good], use_tqdm=False)
-    results = engine.llm.generate([{"prompt_token_ids": PROMPT}] * 2, [bad, good], use_tqdm=False)
+    expected = engine.llm.generate(TokensPrompt(prompt_token_ids=PROMPT), [good], use_tqdm=False)
+    results = engine.llm.generate(
+        [TokensPrompt(prompt_token_ids=PROMPT)] * 2, [bad, good], use_tqdm=False
+    )
     assert results[0].outputs[0].finish_reason == "error"
     assert results[1].outputs[0].token_ids == expected[0].outputs[0].token_ids
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from vllm import LLM, RequestOutput, SamplingParams
+from vllm.inputs import TokensPrompt
 
 from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
@@ -42,7 +43,7 @@ def write_trunk(folder: Path, checkpoint: Path) -> Path:
 def answers(llm: LLM, extra: dict[str, Any]) -> list[RequestOutput]:
     asks = [(prompt, sampling) for prompt in PROMPTS for sampling in SAMPLING]
     return llm.generate(
-        [{"prompt_token_ids": prompt} for prompt, _ in asks],
+        [TokensPrompt(prompt_token_ids=prompt) for prompt, _ in asks],
         [
             SamplingParams(
                 max_tokens=24,
@@ -100,6 +101,6 @@ def test_thinking_off_is_an_engine_without_lookahead(tmp_path: Path) -> None:
     with thinking_engine(checkpoint, ThinkingOptions(max_thought_budget=0)) as engine:
         assert engine.scheduler.num_lookahead_tokens == 0
         (answer,) = engine.llm.generate(
-            {"prompt_token_ids": PROMPTS[0]}, SamplingParams(max_tokens=3), use_tqdm=False
+            TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=3), use_tqdm=False
         )
         assert len(answer.outputs[0].token_ids) > 0

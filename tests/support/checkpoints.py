@@ -1,6 +1,7 @@
 """Small random Quiet-STaR checkpoints whose every parameter matters."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,12 @@ def save_checkpoint(folder: Path, config: dict[str, Any], tensors: dict[str, tor
 
 
 def _random(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    noise = torch.randn(like.shape, generator=generator)
+    noise: torch.Tensor = torch.randn(like.shape, generator=generator)
     if name.endswith("_embedding"):
         return noise * 0.01  # fed a hundredfold
     if like.dim() == 1:
         return 0.1 * noise if name.endswith("bias") else 1 + 0.1 * noise
     if "embed_tokens" in name:
         return noise
-    gain = 3.0 if "lm_head" in name else 1.3
-    return gain * noise / like.shape[1] ** 0.5
+    gain = (3.0 if "lm_head" in name else 1.3) / math.sqrt(like.shape[1])
+    return gain * noise

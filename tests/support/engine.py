@@ -13,6 +13,8 @@ import pytest
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.v1.engine.core_client import InprocClient
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
@@ -58,7 +60,9 @@ class Engine:
 
     @property
     def scheduler(self) -> Any:
-        return self.llm.llm_engine.engine_core.engine_core.scheduler
+        client = self.llm.llm_engine.engine_core
+        assert isinstance(client, InprocClient)
+        return client.engine_core.scheduler
 
     @property
     def preemptions(self) -> int:
@@ -74,7 +78,9 @@ class Engine:
         key = f"ask-{next(self._keys)}"
         fields = {**ask.thoughts.to_mapping(), "thought_record_key": key}
         sampling = SamplingParams(**{"temperature": 0.0, **ask.sampling}, extra_args=fields)
-        self.llm.llm_engine.add_request(key, {"prompt_token_ids": list(ask.prompt)}, sampling)
+        self.llm.llm_engine.add_request(
+            key, TokensPrompt(prompt_token_ids=list(ask.prompt)), sampling
+        )
         return key
 
     def step(self) -> list[RequestOutput]:
