@@ -1,0 +1,127 @@
+"""What is served and what is refused, and why, in words."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quietstar_infer.checkpoint import check_checkpoint, thought_tensor_shapes
+from quietstar_infer.config import END_TOKEN, START_TOKEN, QuietStarConfig
+from quietstar_infer.errors import CheckpointError
+from quietstar_infer.reference import ReferenceDecoder
+from tests.support.checkpoints import END_ID, START_ID, write_random_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return write_random_checkpoint(tmp_path / "checkpoint", "mistral")
+
+
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        check_checkpoint(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_complete_checkpoint_is_accepted(checkpoint: Path) -> None:
+    check_checkpoint(checkpoint)
+    config = QuietStarConfig.from_checkpoint(checkpoint)
+    assert config.meta_token_ids == (START_ID, END_ID)
+    assert config.default_thought_budget == 5
+
+
+def test_a_plain_trunk_is_refused(checkpoint: Path) -> None:
+    names = thought_tensor_shapes(64)
+    edit_tensors(checkpoint, lambda tensors: [tensors.pop(name) for name in names])
+    assert "is not a Quiet-STaR checkpoint" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("name", [*thought_tensor_shapes(64), "model.embed_tokens.weight"])
+def test_a_missing_tensor_is_named(checkpoint: Path, name: str) -> None:
+    edit_tensors(checkpoint, lambda tensors: tensors.pop(name))
+    assert refusal(checkpoint).endswith(f"is incomplete: it lacks {name}")
+
+
+def test_a_wrong_shape_is_named(checkpoint: Path) -> None:
+    edit_tensors(checkpoint, lambda t: t.update({"start_embedding": torch.zeros(2, 32)}))
+    assert "start_embedding has shape (2, 32), expected (2, 64)" in refusal(checkpoint)
+
+
+def test_a_vocabulary_that_was_not_grown_is_refused(checkpoint: Path) -> None:
+    name = "model.embed_tokens.weight"
+    edit_tensors(checkpoint, lambda t: t.update({name: t[name][:64].contiguous()}))
+    assert "too few for the meta-token id 65" in refusal(checkpoint)
+
+
+def test_a_tokenizer_without_meta_tokens_is_refused(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    text = path.read_text().replace(START_TOKEN, "<a>").replace(END_TOKEN, "<b>")
+    path.write_text(text)
+    edit_json(checkpoint / "tokenizer_config.json", lambda c: c.pop("extra_special_tokens"))
+    assert refusal(checkpoint).endswith(f"its tokenizer lacks {START_TOKEN} and {END_TOKEN}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "config.json").unlink(), "it has no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "is not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "should hold one JSON object"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no *.safetensors file"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"xx"), "cannot be read"),
+        (lambda f: (f / "tokenizer.json").write_text("nonsense"), "has no usable tokenizer"),
+    ],
+)
+def test_damaged_files_are_named(
+    checkpoint: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    damage(checkpoint)
+    assert words in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"embedding_mode": "random"}, "expected one of learned, reset"),
+        ({"default_thought_budget": -1}, "expected a whole number from 0 up"),
+        ({"default_thought_budget": "many"}, "expected a whole number from 0 up"),
+    ],
+)
+def test_a_bad_quiet_star_section_is_refused(
+    checkpoint: Path, section: dict[str, Any], words: str
+) -> None:
+    edit_json(checkpoint / "config.json", lambda config: config.update(quiet_star=section))
+    assert words in refusal(checkpoint)
+
+
+def test_meta_tokens_are_found_by_name(checkpoint: Path) -> None:
+    """Copies of the published checkpoint have the two ids swapped."""
+    path = checkpoint / "tokenizer.json"
+    text = path.read_text().replace(START_TOKEN, "?").replace(END_TOKEN, START_TOKEN)
+    path.write_text(text.replace("?", END_TOKEN))
+    assert QuietStarConfig.from_checkpoint(checkpoint).meta_token_ids == (END_ID, START_ID)
+
+
+def test_reset_mode_feeds_the_dash(checkpoint: Path) -> None:
+    table = load_file(checkpoint / "model.safetensors")["model.embed_tokens.weight"]
+    decoder = ReferenceDecoder.from_checkpoint(checkpoint, embedding_mode="reset")
+    assert torch.equal(decoder._start_H, table[7])
+    assert torch.equal(decoder._end_H, table[7])

@@ -1,0 +1,116 @@
+"""What cannot work is refused before an engine starts, in one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm.engine.arg_utils import EngineArgs
+
+from quietstar_infer.errors import CheckpointError, UnsupportedError
+from quietstar_infer.plugin import VLLM_VERSION, check_vllm_version, installed_vllm_version
+from quietstar_infer.vllm_plugin.options import (
+    ThinkingOptions,
+    check_vllm_config,
+    prepare_engine_args,
+    thinking_setup,
+)
+from tests.support.checkpoints import write_random_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("options"), "mistral")
+
+
+@pytest.mark.parametrize(
+    ("engine_args", "words"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
+        ({"decode_context_parallel_size": 2}, "context parallelism"),
+        ({"speculative_config": {"method": "ngram"}}, "speculative decoding"),
+        ({"runner": "pooling"}, "pooling"),
+        ({"convert": "embed"}, "pooling"),
+        ({"scheduler_cls": "my.Scheduler"}, "a scheduler of your own"),
+        ({"worker_cls": "my.Worker"}, "a worker of your own"),
+        ({"enable_prompt_embeds": True}, "prompt embeddings"),
+    ],
+)
+def test_unsupported_options(checkpoint: Path, engine_args: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        prepare_engine_args(EngineArgs(model=str(checkpoint), **engine_args), ThinkingOptions())
+
+
+def test_the_v2_runner_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    with pytest.raises(UnsupportedError, match="V2 model runner"):
+        prepare_engine_args(EngineArgs(model=str(checkpoint)), ThinkingOptions())
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.32.1", "0.33.0rc1", "1.0"])
+def test_another_vllm_is_refused(version: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"exactly, found {version}"):
+        check_vllm_version(version)
+
+
+def test_this_vllm_is_accepted() -> None:
+    check_vllm_version(installed_vllm_version())
+    check_vllm_version(f"{VLLM_VERSION}+cpu")
+
+
+def test_too_few_batched_tokens_are_refused(checkpoint: Path) -> None:
+    args = EngineArgs(
+        model=str(checkpoint), dtype="float32", max_num_seqs=64, max_num_batched_tokens=64
+    )
+    prepare_engine_args(args, ThinkingOptions())
+    with pytest.raises(UnsupportedError, match="it must be at least 65"):
+        check_vllm_config(args.create_engine_config())
+
+
+def test_another_trunk_is_refused(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, "mistral")
+    config = checkpoint / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "mistral"', '"model_type": "gpt2"'))
+    with pytest.raises(CheckpointError, match="the trunks that can think are llama, mistral"):
+        prepare_engine_args(EngineArgs(model=str(checkpoint)), ThinkingOptions())
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "not a name"])
+def test_a_missing_model_is_refused(model: str) -> None:
+    with pytest.raises(CheckpointError, match="neither a folder nor a hub name"):
+        prepare_engine_args(EngineArgs(model=model), ThinkingOptions())
+
+
+def test_architectures_do_not_matter(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, "llama")
+    config = checkpoint / "config.json"
+    config.write_text(config.read_text().replace("LlamaForCausalLM", "QuietForCausalLM"))
+    args = EngineArgs(model=str(checkpoint), dtype="float32")
+    prepare_engine_args(args, ThinkingOptions())
+    assert args.create_engine_config().model_config.architecture == "QuietStarLlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (ThinkingOptions(), (16, 5)),
+        (ThinkingOptions(max_thought_budget=3), (3, 3)),
+        (ThinkingOptions(max_thought_budget=0), (0, 0)),
+        (ThinkingOptions(default_thought_budget=0), (16, 0)),
+    ],
+)
+def test_budgets(checkpoint: Path, options: ThinkingOptions, expected: tuple[int, int]) -> None:
+    args = EngineArgs(model=str(checkpoint), dtype="float32")
+    prepare_engine_args(args, options)
+    limits = thinking_setup(args.create_engine_config()).limits
+    assert (limits.max_budget, limits.default_budget) == expected
+
+
+def test_a_default_above_the_largest_budget_is_refused(checkpoint: Path) -> None:
+    options = ThinkingOptions(max_thought_budget=4, default_thought_budget=5)
+    with pytest.raises(ValueError, match="must be from 0 to 4"):
+        prepare_engine_args(EngineArgs(model=str(checkpoint)), options)
+
+
+def test_an_unprepared_engine_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(UnsupportedError, match="prepare_engine_args"):
+        thinking_setup(EngineArgs(model=str(checkpoint)).create_engine_config())

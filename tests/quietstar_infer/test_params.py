@@ -1,0 +1,65 @@
+"""What a request may say about its thoughts."""
+
+from typing import Any
+
+import pytest
+
+from quietstar_infer.errors import ThoughtParamsError
+from quietstar_infer.params import ThoughtLimits, ThoughtParams
+
+LIMITS = ThoughtLimits(max_budget=16, default_budget=5)
+OFF = ThoughtLimits(max_budget=0, default_budget=0)
+
+
+def test_defaults() -> None:
+    assert ThoughtParams.from_mapping(None, LIMITS) == ThoughtParams(budget=5, temperature=1.0)
+    assert ThoughtParams.from_mapping({}, OFF).budget == 0
+
+
+def test_round_trip() -> None:
+    params = ThoughtParams(7, temperature=0.5, token_budget=40, record_key="key")
+    assert ThoughtParams.from_mapping(params.to_mapping(), LIMITS) == params
+
+
+@pytest.mark.parametrize(
+    ("fields", "limits", "words"),
+    [
+        ({"thought_budget": -1}, LIMITS, "a whole number from 0 to 16"),
+        ({"thought_budget": 17}, LIMITS, "a whole number from 0 to 16"),
+        ({"thought_budget": 2.0}, LIMITS, "a whole number from 0 to 16"),
+        ({"thought_budget": "5"}, LIMITS, "a whole number from 0 to 16"),
+        ({"thought_budget": True}, LIMITS, "a whole number from 0 to 16"),
+        ({"thought_budget": 1}, OFF, "thinking is off"),
+        ({"thought_temperature": -0.5}, LIMITS, "from 0 (greedy) up"),
+        ({"thought_temperature": float("nan")}, LIMITS, "from 0 (greedy) up"),
+        ({"thought_temperature": "hot"}, LIMITS, "from 0 (greedy) up"),
+        ({"thinking_token_budget": -3}, LIMITS, "from 0 up"),
+        ({"thinking_token_budget": 1.5}, LIMITS, "from 0 up"),
+    ],
+)
+def test_bad_values_are_refused(fields: dict[str, Any], limits: ThoughtLimits, words: str) -> None:
+    with pytest.raises(ThoughtParamsError) as caught:
+        ThoughtParams.from_mapping(fields, limits)
+    assert words in str(caught.value)
+    assert caught.value.parameter == next(iter(fields))
+
+
+@pytest.mark.parametrize(("max_budget", "default_budget"), [(-1, 0), (4, 5), (4, -1)])
+def test_bad_limits_are_refused(max_budget: int, default_budget: int) -> None:
+    with pytest.raises(ValueError, match="budget is"):
+        ThoughtLimits(max_budget, default_budget)
+
+
+@pytest.mark.parametrize("token_budget", [None, 0, 1, 7, 8, 100])
+def test_thought_tokens_add_up(token_budget: int | None) -> None:
+    params = ThoughtParams(budget=4, token_budget=token_budget)
+    spent = 0
+    for index in range(12):
+        assert params.thought_tokens(index) == spent
+        spent += params.budget_at(index)
+    assert spent == (48 if token_budget is None else min(48, token_budget))
+
+
+def test_no_thoughts_need_no_room() -> None:
+    assert ThoughtParams(budget=0).reserve == 0
+    assert ThoughtParams(budget=3).reserve == 4
