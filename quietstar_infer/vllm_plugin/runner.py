@@ -133,11 +133,12 @@ class ThinkingRunnerMixin(_Runner):
         """START, thought tokens and END in place of what vLLM read behind the text."""
         input_N = self.input_ids.gpu
         self._restore_text_tokens(rows, on_device, input_N)
-        input_N[on_device.tail_R[rows.first]] = self._quiet_star.start_token_id
+        # index_fill_ takes its value along with the launch: nothing is copied to the device.
+        input_N.index_fill_(0, on_device.tail_R[rows.first], self._quiet_star.start_token_id)
         fed = rows.continued
         token_R = self.thought_memory.token_SB[on_device.slot_R[fed], on_device.phase_R[fed] - 1]
         input_N[on_device.head_R[fed]] = token_R.to(input_N.dtype)
-        input_N[on_device.tail_R[rows.last]] = self._quiet_star.end_token_id
+        input_N.index_fill_(0, on_device.tail_R[rows.last], self._quiet_star.end_token_id)
 
     def _restore_text_tokens(
         self, rows: ThinkingRows, on_device: DeviceRows, input_N: torch.Tensor
