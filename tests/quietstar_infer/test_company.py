@@ -57,7 +57,7 @@ def _sampling(draw: random.Random) -> dict[str, Any]:
             {"temperature": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.3},
             {"temperature": 0.0, "logprobs": 3},
             {"temperature": 1.0, "stop": ["t10", "t20", "t30", "t40"]},
-            {"temperature": 1.0, "min_tokens": 4, "stop_token_ids": [11, 22, 33]},
+            {"temperature": 1.0, "min_tokens": 4, "max_tokens": 12, "stop_token_ids": [11, 22, 33]},
         ]
     )
 
