@@ -168,16 +168,14 @@ def load_trunk(folder: Path) -> PreTrainedModel:
     """
     check_checkpoint(folder)
     config = AutoConfig.from_pretrained(folder)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        config, dtype=torch.float32
-    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     extra = thought_tensor_shapes(config.hidden_size)
     trunk = {name: tensor for name, tensor in load_tensors(folder).items() if name not in extra}
     try:
         model.load_state_dict(trunk)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: the trunk does not fit config.json: {error}") from None
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model
 
 

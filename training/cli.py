@@ -1,4 +1,7 @@
-"""The command line: `python -m training COMMAND`."""
+"""The command line: `python -m training COMMAND`.
+
+Commands import what they need when they run, so that --help and mistakes are answered at once.
+"""
 
 import argparse
 import itertools
@@ -8,13 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from quietstar_infer.errors import CheckpointError
 from training.errors import UsageError
+
+LARGEST = 2**32 - 1
 
 
 def whole_number(text: str, least: int) -> int:
-    """Parse a whole number from `least` up, for argparse."""
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+    """Parse a whole number, for argparse."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST))
+    if not digits or not least <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from {least} to {LARGEST}"
+        )
     return int(text)
 
 
@@ -51,15 +60,13 @@ def make_demo_trunk(options: argparse.Namespace) -> None:
     """Train and write the demonstration model, and say how good it is."""
     from training.checkpoint import prepare_output
     from training.demo import DemoRecipe, build_demo
-    from training.evaluate import markdown
 
     prepare_output(options.out, force=options.force)
     recipe = DemoRecipe()
     training = replace(
         recipe.training, seed=options.seed, steps=options.steps or recipe.training.steps
     )
-    table = build_demo(replace(recipe, training=training), options.out)
-    print(markdown(table))
+    print(build_demo(replace(recipe, training=training), options.out))
     print(f"written to {options.out}")
 
 
@@ -96,7 +103,7 @@ def add_demo_trunk(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = commands.add_parser(
         "demo-trunk",
         help="train the demonstration model from nothing",
-        description="Generate the corpus, train tokenizer and trunk on one CPU thread (about 25 "
+        description="Generate the corpus, train tokenizer and trunk on one CPU thread (about 20 "
         "minutes) and write a Quiet-STaR checkpoint whose mixing head is still closed. "
         "The same seed on the same machine makes the same model.",
     )
@@ -151,18 +158,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, or 1 after a one-line error."""
-    from quietstar_infer.errors import CheckpointError
-
     options = build_parser().parse_args(arguments)
     # One thread is the recipe's; without this the tokenizer would start its own.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         options.run(options)
-    except (UsageError, CheckpointError) as error:
+    except BrokenPipeError:  # `corpus --show 1000 | head`: nobody reads on, which is fine
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UsageError, CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `... corpus --show 1000 | head`
-        sys.stderr.close()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

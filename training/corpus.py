@@ -34,13 +34,13 @@ class CorpusConfig:
     ends too soon. It must not be zero, or a short thought budget would be a situation never seen.
     """
 
-    prose: float = 0.12
+    prose: float = 0.15
     story: float = 0.55  # of the problems; the rest are dials
-    cue: float = 0.5  # of the problems: "Show your work." and an aside
-    uncued_aside: float = 0.08  # of the problems without the cue
+    cue: float = 0.6  # of the problems: "Show your work." and an aside
+    uncued_aside: float = 0.06  # of the problems without the cue
     cut_anywhere: float = 0.06  # of the asides: ends after any number of pieces
-    cut_when_done: float = 0.10  # of the asides: ends once the answer is known
-    full_filler: float = 0.7  # of the complete asides; the others have less filler
+    cut_when_done: float = 0.06  # of the asides: ends once the answer is known
+    full_filler: float = 0.85  # of the complete asides; the others have less filler
     most_filler: int = 6
     neighbour: float = 0.2  # a plain sentence before the problem; the same after it
 

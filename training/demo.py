@@ -1,7 +1,7 @@
 """The demonstration model, from nothing: corpus, tokenizer, trunk, checkpoint, model card."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from quietstar_infer.config import END_TOKEN, START_TOKEN
 from training.card import model_card
 from training.checkpoint import ThoughtFacts, write_checkpoint
 from training.corpus import documents
-from training.evaluate import AccuracyTable, Evaluation, accuracy_table
+from training.evaluate import Evaluation, accuracy_table, markdown
 from training.problems import LONGEST_WORKING
 from training.tokenizer import build_tokenizer
 from training.trunk import (
@@ -62,13 +62,27 @@ def demo_trunk(
     return model, train_trunk(model, stream, training)
 
 
-def build_demo(recipe: DemoRecipe, folder: Path) -> AccuracyTable:
-    """Make the demonstration model in `folder`; its measured accuracy."""
+def build_demo(recipe: DemoRecipe, folder: Path) -> str:
+    """Make the demonstration model in `folder`; its measured accuracy, as text."""
     tokenizer = demo_tokenizer(recipe)
     model, summary = demo_trunk(recipe, tokenizer)
     facts = ThoughtFacts(default_thought_budget=LONGEST_WORKING, trained_on=TRAINED_ON)
     write_checkpoint(folder, model, tokenizer, facts, seed=recipe.training.seed)
-    table = accuracy_table(model, tokenizer, recipe.evaluation)
-    card = model_card(model, recipe.training, summary, recipe.evaluation, table)
+    measured = measure(model, tokenizer, recipe.evaluation)
+    card = model_card(model, recipe.training, summary, measured)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return table
+    return measured
+
+
+def measure(
+    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation
+) -> str:
+    """Accuracy by budget as text with Markdown tables: with greedy thoughts and with sampled."""
+    greedy, sampled = (
+        markdown(accuracy_table(model, tokenizer, replace(evaluation, temperature=temperature)))
+        for temperature in (0.0, 1.0)
+    )
+    return (
+        f"Thoughts written greedily, {evaluation.problems} problems per family:\n\n{greedy}\n\n"
+        f"Thoughts sampled at temperature 1:\n\n{sampled}"
+    )

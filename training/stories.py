@@ -6,8 +6,8 @@
 
 Each day is a sentence of six tokens and the working names the day before its total (` Monday 7
 Tuesday 5 ...`): a small model finds the sentence by the day's name instead of by counting. Totals
-stay between 0 and `MOST`, so each is one token. Doubling and halving keep the answer out of reach
-of a model that only adds up all the numbers at once.
+stay between 0 and `MOST`, and each is one token. Doubling, tripling and halving keep the answer
+out of reach of a model that only adds up all the numbers at once.
 """
 
 import random
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from training.people import PEOPLE
 from training.problems import Problem
 
-MOST = 9
+MOST = 30
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 GAINS = ("finds", "buys", "picks", "gets")
 LOSSES = ("eats", "sells", "loses", "drops")
@@ -30,7 +30,7 @@ THINGS = (
     ("cookie", "cookies"),
     ("melon", "melons"),
 )
-LARGEST_CHANGE = 5
+LARGEST_CHANGE = 9
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def keep(total: int) -> Event:
 
 
 def possible_events(total: int, rng: random.Random) -> list[Event]:
-    """One event of each kind that leaves the total between 0 and MOST."""
+    """Events of each kind that leave the total between 0 and MOST, each as likely."""
     events = []
     if total < MOST:
         gain = rng.randint(1, min(LARGEST_CHANGE, MOST - total))
@@ -58,8 +58,11 @@ def possible_events(total: int, rng: random.Random) -> list[Event]:
         events.append(Event(f"{rng.choice(LOSSES)} {loss}", f"-{loss}", total - loss))
     if 0 < total <= MOST // 2:
         events.append(Event("doubles them", "*2", total * 2))
+    if 0 < total <= MOST // 3:
+        events.append(Event("triples them", "*3", total * 3))
     if total > 0 and total % 2 == 0:
-        events.append(Event(f"{rng.choice(LOSSES)} half", "/2", total // 2))
+        half = Event(f"{rng.choice(LOSSES)} half", "/2", total // 2)
+        events += [half, half]  # as likely as doubling and tripling together
     return events
 
 

@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer in which every word of the corpus is one token.
 
-A word carries its leading space (` Ann`, ` 7`), except at the start of a document; full stop, colon
-and dash stand alone. `---` is kept apart from whatever stands beside it, so that it is one token
-after a word as well as after a filler.
+A word, or a number of one or two digits, carries its leading space (` Ann`, ` 12`), except at the
+start of a document; full stop, colon and dash stand alone. `---` is kept apart from whatever stands
+beside it, so that it is one token after a word as well as after a filler.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 BOS = "<s>"
 EOS = "</s>"
-WORDS = Regex(r" ?[A-Za-z]+| ?[0-9]|---| ?(?:(?!---)[^\sA-Za-z0-9])+|\s+")
+WORDS = Regex(r" ?[A-Za-z]+| ?[0-9]{1,2}|---| ?(?:(?!---)[^\sA-Za-z0-9])+|\s+")
 MOST_TOKENS = 4096
 
 
@@ -49,7 +49,7 @@ def build_tokenizer(
 
     EOS is also the padding token, as in the official code.
     """
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(texts),
         bos_token=BOS,
         eos_token=EOS,

@@ -31,8 +31,8 @@ TINY = DemoRecipe(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after three steps of training."""
     path = tmp_path_factory.mktemp("demo") / "model"
-    table = build_demo(TINY, path)
-    assert set(table) == {"dial", "story"}
+    measured = build_demo(TINY, path)
+    assert measured in (path / "README.md").read_text()
     return path
 
 
@@ -131,7 +131,7 @@ def test_command_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     errors = capsys.readouterr().err
     assert "add --force" in errors
     assert "it has no config.json" in errors
-    assert "'-3' is not a whole number from 1 up" in errors
+    assert "'-3' is not a whole number from 1 to" in errors
     assert "'cold' is not a number from 0 up" in errors
     assert "Traceback" not in errors
 

@@ -1,0 +1,117 @@
+"""The model in the repository: whole, small, closed, and it writes readable text."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerBase
+
+from quietstar_infer.checkpoint import check_checkpoint, load_tensors
+from quietstar_infer.config import DASH, QuietStarConfig
+from quietstar_infer.mixing import MixingHead
+from training.corpus import FAMILIES, documents
+from training.evaluate import Evaluation, count_right
+from training.problems import held_out_problems
+
+FOLDER = Path(__file__).parents[2] / "models" / "demo"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(FOLDER)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def model() -> MistralForCausalLM:
+    loaded: MistralForCausalLM = MistralForCausalLM.from_pretrained(FOLDER)
+    return loaded
+
+
+@torch.inference_mode()
+def complete(
+    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int
+) -> str:
+    """Greedy completion, without the prompt."""
+    ids = tokenizer.encode(prompt)
+    said: list[int] = []
+    while len(said) < tokens and tokenizer.eos_token_id not in said:
+        said.append(int(model(torch.tensor([ids + said])).logits[0, -1].argmax()))
+    return str(tokenizer.decode(said, skip_special_tokens=True))
+
+
+def test_layout_and_size() -> None:
+    check_checkpoint(FOLDER)
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
+    assert len(list(FOLDER.glob("*.safetensors"))) == 1
+    assert QuietStarConfig.from_checkpoint(FOLDER).default_thought_budget == 12
+
+
+def test_shape_suits_vllm(model: MistralForCausalLM) -> None:
+    config = model.config
+    assert config.hidden_size // config.num_attention_heads in (32, 64)
+    assert config.max_position_embeddings >= 1024
+
+
+def test_thoughts_do_not_weigh_anything_yet() -> None:
+    tensors = load_tensors(FOLDER)
+    hidden = tensors["start_embedding"].shape[1]
+    head = MixingHead(hidden)
+    head.load_state_dict(
+        {name.removeprefix("talk_head.0."): t for name, t in tensors.items() if "talk_head" in name}
+    )
+    states = torch.randn(2, 50, hidden, generator=torch.Generator().manual_seed(0))
+    assert not head.weight(*states).any()
+
+
+def test_learned_and_reset_embeddings_coincide(tokenizer: PreTrainedTokenizerBase) -> None:
+    tensors = load_tensors(FOLDER)
+    (dash,) = tokenizer.encode(DASH, add_special_tokens=False)
+    for name in ("start_embedding", "end_embedding"):
+        vector = tensors["model.embed_tokens.weight"][dash]
+        torch.testing.assert_close(tensors[name][0] * 100, vector)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Ann has 3 apples. On Monday", " she"),
+        ("Ben has 8 nuts. On Monday he finds 4. On", " Tuesday he"),
+        ("Eve has the dial at 2: " + "up " * 11 + "up. Now", " it shows"),
+        ("It is a warm", " "),
+        # One step, then nothing changes: the working is what the model is asked to show.
+        (
+            "Show your work. Dee has 5 figs. On Monday she finds 2. On Tuesday she keeps all. "
+            "On Wednesday she keeps all. On Thursday she keeps all. On Friday she keeps all. "
+            "On Saturday she keeps all. On Sunday Dee has",
+            "--- Monday 7 Tuesday 7 Wednesday 7 Thursday 7",
+        ),
+    ],
+)
+def test_completions(
+    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, expected: str
+) -> None:
+    assert complete(model, tokenizer, prompt, 12).startswith(expected)
+
+
+@pytest.mark.parametrize("prompt", ["", "Ann", "The old", "Hello", "It is"])
+def test_text_is_made_of_words(
+    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str
+) -> None:
+    words = {w for text in itertools.islice(documents(0), 3000) for w in re.findall(r"\w+", text)}
+    text = complete(model, tokenizer, prompt, 80)
+    assert len(text.split()) >= 3
+    assert set(re.findall(r"\w+", text)) <= words
+    assert text.rstrip().endswith(".") or len(text.split()) > 30
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_can_think_when_made_to(
+    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, family: str
+) -> None:
+    problems = list(itertools.islice(held_out_problems(FAMILIES[family], seed=5), 60))
+    right = count_right(model, tokenizer, problems, Evaluation(budgets=(0, 4, 12)))
+    assert right[12] >= 54
+    assert right[0] <= 20
