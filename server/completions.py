@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from fastapi import Request
@@ -51,8 +51,8 @@ class ThinkingCompletions(OpenAIServingCompletion):
             params, request.n, bool(request.return_thoughts), self._engine, self._decode
         )
         request.serve_with(thoughts)
-        streaming = False
-        try:
+        with ExitStack() as at_end:
+            at_end.callback(thoughts.forget)
             result = await self.create_completion(request, raw_request)
             if isinstance(result, ErrorResponse):
                 return result
@@ -61,11 +61,8 @@ class ThinkingCompletions(OpenAIServingCompletion):
                 response = result.model_dump()
                 thoughts.describe(response)
                 return response
-            streaming = True
-            return _forgetting(result, thoughts)
-        finally:
-            if not streaming:
-                thoughts.forget()
+            # A stream has only begun: it forgets when it ends.
+            return _ending_with(result, at_end.pop_all())
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text: str = self.renderer.get_tokenizer().decode(list(token_ids))
@@ -133,11 +130,9 @@ def _described(line: str, thoughts: RequestThoughts, is_first: bool) -> str:
     return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-async def _forgetting(lines: AsyncGenerator[str], thoughts: RequestThoughts) -> AsyncGenerator[str]:
-    """A stream, whose thoughts the workers forget when it ends, however it ends."""
-    try:
+async def _ending_with(lines: AsyncGenerator[str], at_end: ExitStack) -> AsyncGenerator[str]:
+    """A stream, and what is to be done when it ends, however it ends."""
+    with at_end:
         async with aclosing(lines):
             async for line in lines:
                 yield line
-    finally:
-        thoughts.forget()

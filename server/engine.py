@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
+from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs, get_kwargs
@@ -133,9 +134,16 @@ def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineArgs:
     """vLLM's engine arguments for a parsed command line, made ready for thinking.
 
-    Raises `CheckpointError`, `UnsupportedError` and `ValueError`; see `prepare_engine_args`.
+    Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
+    and `ValueError`.
     """
-    engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
+    try:
+        # Where the hub is out of bounds (HF_HUB_OFFLINE), vLLM looks for the model at once.
+        engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
+    except LocalEntryNotFoundError:
+        raise StartError(
+            f"{args.model} is not a folder, and not in the cache of downloaded models"
+        ) from None
     if current_platform.is_cpu():
         _suit_cpu(engine_args)
     prepare_engine_args(engine_args, options)

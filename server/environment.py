@@ -1,4 +1,4 @@
-"""What is set up in each process before vLLM is imported."""
+"""Environment variables that must be set before vLLM is imported; its processes inherit them."""
 
 import os
 
@@ -22,11 +22,3 @@ def set_defaults() -> None:
     """Set what the user has not set."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-
-
-def leave_process_group() -> None:
-    """For the engine's processes: Ctrl-C, which goes to a whole group, is for the server alone.
-
-    It lets running requests finish and then stops the engine; the engine must not stop first.
-    """
-    os.setpgid(0, 0)

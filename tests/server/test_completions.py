@@ -45,12 +45,10 @@ def test_the_official_client_gets_text_and_usage(openai: OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 7
     assert answer.usage.completion_tokens_details is not None
     assert answer.usage.completion_tokens_details.reasoning_tokens == 7 * DEFAULT_BUDGET
-    assert answer.model_extra == answer.model_extra | {
-        "quiet_star": {
-            "thought_budget": DEFAULT_BUDGET,
-            "thought_temperature": 1.0,
-            "thinking_token_budget": None,
-        }
+    assert answer.model_dump()["quiet_star"] == {
+        "thought_budget": DEFAULT_BUDGET,
+        "thought_temperature": 1.0,
+        "thinking_token_budget": None,
     }
 
 
@@ -146,9 +144,7 @@ def test_logprobs(http: httpx.Client) -> None:
 
 
 def test_a_prompt_can_be_scored_without_thinking(http: httpx.Client) -> None:
-    answer = complete(
-        http, prompt=PROMPT, echo=True, logprobs=1, max_tokens=1, thought_budget=0
-    )
+    answer = complete(http, prompt=PROMPT, echo=True, logprobs=1, max_tokens=1, thought_budget=0)
     assert answer["choices"][0]["logprobs"]["token_logprobs"][0] is None
     assert len(answer["choices"][0]["logprobs"]["token_logprobs"]) > 3
 
@@ -202,9 +198,7 @@ def test_thoughts_of_many_prompts_and_choices(http: httpx.Client) -> None:
 def test_thoughts_only_where_asked_for(http: httpx.Client) -> None:
     answer = complete(http, prompt=PROMPT, max_tokens=3, return_thoughts=False)
     assert "thoughts" not in answer["choices"][0]
-    silent = complete(
-        http, prompt=PROMPT, max_tokens=3, thought_budget=0, return_thoughts=True
-    )
+    silent = complete(http, prompt=PROMPT, max_tokens=3, thought_budget=0, return_thoughts=True)
     assert silent["choices"][0]["thoughts"] == [None] * 3
 
 

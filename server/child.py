@@ -1,0 +1,15 @@
+"""The first thing that runs in each process that the engine starts."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+# Ctrl-C goes to a whole process group, and is meant for the server alone: it lets running requests
+# finish, and then stops the engine.
+os.setpgid(0, 0)
+# vLLM's processes would outlive a server that is killed.
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

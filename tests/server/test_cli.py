@@ -1,0 +1,150 @@
+"""The command line: help that teaches, and one line for each mistake."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.cli import main, make_parser, parse, thinking_options
+from server.engine import FlexibleArgumentParser
+from tests.server.processes import DEMO, ROOT
+
+OURS = (
+    "--max-thought-budget",
+    "--default-thought-budget",
+    "--thought-embeddings",
+    "--allow-return-thoughts",
+    "--max-recorded-thought-tokens",
+)
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command line leaves behind in its process must not reach the next test."""
+    monkeypatch.setattr(FlexibleArgumentParser, "_search_keyword", None)
+    # Read, not set: monkeypatch puts back what was there when it is undone.
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def help_text(capsys: pytest.CaptureFixture[str], option: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([option])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command line that fails with status 2 prints on stderr."""
+    try:
+        status: object = main(arguments)
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m server: ")
+    return line
+
+
+def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_text(capsys, "--help")
+    positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port")]
+    assert positions == sorted(positions)
+    assert positions[-1] < text.index("ModelConfig")
+    assert len(text.splitlines()) < 60
+    assert "passes" in text
+
+
+def test_help_leads_to_every_option_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_text(capsys, "--help=all")
+    for option in (*OURS, "--tensor-parallel-size", "--api-key", "--gpu-memory-utilization"):
+        assert option in text
+
+
+def test_help_on_a_group_and_on_one_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--kv-cache-memory-bytes" in help_text(capsys, "--help=cacheconfig")
+    text = help_text(capsys, "--help=max_model_len")
+    assert "--max-model-len" in text
+    assert "--max-thought-budget" not in text
+
+
+def test_engine_options_pass_through_beside_ours() -> None:
+    args = parse(
+        ["some/model", "--max-num-seqs", "7", "--max_thought_budget=9", "--served-model-name", "x"]
+    )
+    assert (args.model, args.max_num_seqs, args.served_model_name) == ("some/model", 7, ["x"])
+    assert thinking_options(args).max_thought_budget == 9
+
+
+def test_the_model_may_be_an_option() -> None:
+    assert parse(["--model", "some/model"]).model == "some/model"
+    assert parse(["some/model", "--model", "some/model"]).model == "some/model"
+
+
+def test_options_come_from_a_file_too(tmp_path: Path) -> None:
+    config = tmp_path / "options.yaml"
+    config.write_text("max-thought-budget: 4\nallow-return-thoughts: true\nport: 81\n")
+    args = parse(["some/model", "--config", str(config), "--port", "82"])
+    assert thinking_options(args).max_thought_budget == 4
+    assert args.allow_return_thoughts
+    assert args.port == 82
+
+
+def test_no_option_has_two_meanings() -> None:
+    # argparse would refuse a second option of the same name; a destination it overwrites silently.
+    by_destination: dict[str, list[str]] = {}
+    for action in make_parser()._actions:
+        by_destination.setdefault(action.dest, []).append(str(action.option_strings))
+    doubled = {name: options for name, options in by_destination.items() if len(options) > 1}
+    assert not doubled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which model?"),
+        (["a", "--model", "b"], "two models, a and b"),
+        (["a", "--max-thought-buget", "3"], "unrecognized arguments: --max-thought-buget"),
+        (["a", "--max-thought-budget", "many"], "--max-thought-budget: invalid int value: 'many'"),
+        (["a", "--max-thought-budget", "-1"], "--max-thought-budget is -1, must be 0 or more"),
+        (["a", "--thought-embeddings", "odd"], "choose from"),
+        (["a", "--port", "70000"], "70000 is not a port"),
+        (["/nowhere"], "/nowhere"),
+        ([str(ROOT / "tests")], "no config.json"),
+        ([str(DEMO), "--default-thought-budget", "17"], "must be from 0 to 16"),
+        ([str(DEMO), "--pipeline-parallel-size", "2"], "pipeline parallelism"),
+        ([str(DEMO), "--runner", "pooling"], "pooling"),
+        ([str(DEMO), "--dtype", "float7"], "--dtype"),
+        ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in failure(capsys, *arguments)
+
+
+def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = failure(capsys, str(DEMO), "--port", str(port))
+    assert f"127.0.0.1 port {port}" in line
+
+
+def test_a_mistake_in_a_real_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "models/no-such-model"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"HF_HUB_OFFLINE": "1", "PATH": ""},
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "models/no-such-model" in done.stderr

@@ -1,0 +1,40 @@
+"""What a server does where nothing is asked for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server.defaults import GIB, cpu_dtype, cpu_kv_cache_bytes
+from server.environment import DEFAULTS, set_defaults
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ("flags : fpu sse avx2 avx512f", "float32"),
+        ("flags : fpu avx512f avx512_bf16", "auto"),
+        ("flags : fpu amx_bf16", "auto"),
+        ("Features : fp asimd bf16", "auto"),
+        ("Features : fp asimd", "float32"),
+    ],
+)
+def test_a_cpu_without_bf16_computes_in_float32(tmp_path: Path, flags: str, dtype: str) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\n{flags}\n")
+    assert cpu_dtype(cpuinfo) == dtype
+
+
+def test_where_the_cpu_cannot_be_asked_vllm_decides(tmp_path: Path) -> None:
+    assert cpu_dtype(tmp_path / "missing") == "auto"
+
+
+def test_the_kv_cache_leaves_the_machine_its_memory() -> None:
+    assert 0 < cpu_kv_cache_bytes() <= 4 * GIB
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in DEFAULTS:
+        monkeypatch.setenv(name, "theirs")
+    set_defaults()
+    assert {os.environ[name] for name in DEFAULTS} == {"theirs"}

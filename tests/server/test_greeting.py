@@ -1,0 +1,42 @@
+"""The command that a ready server prints can be pasted into a shell."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from server.greeting import curl_command
+
+
+def bodies(command: str, folder: Path) -> list[dict[str, object]]:
+    """What a shell would have curl send."""
+    curl = folder / "curl"
+    # Prints its last argument, the one of -d.
+    curl.write_text('#!/bin/sh\nfor last; do :; done; printf "%s" "$last"\n')
+    curl.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": f"{folder}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("prompt", ["plain", 'it\'s "quoted" $HOME `ls` \\', "Grüße\nund mehr"])
+def test_the_prompt_survives_the_shell(tmp_path: Path, prompt: str) -> None:
+    command = curl_command("http://localhost:1", prompt, budget=12, has_api_key=False)
+    sent = bodies(command, tmp_path)
+    assert [body["prompt"] for body in sent] == [prompt, prompt]
+    assert [body["thought_budget"] for body in sent] == [0, 12]
+
+
+def test_without_thinking_there_is_one_request(tmp_path: Path) -> None:
+    command = curl_command("http://localhost:1", "a", budget=0, has_api_key=False)
+    assert [body["thought_budget"] for body in bodies(command, tmp_path)] == [0]
+
+
+def test_a_key_is_asked_for_and_not_shown() -> None:
+    assert "$API_KEY" in curl_command("http://localhost:1", "a", budget=1, has_api_key=True)
