@@ -32,7 +32,7 @@ from quietstar_infer.checkpoint import (
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.mixing import MixingHead, mix
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise, mask_meta_tokens
+from quietstar_infer.sampling import choose_thought_token, gumbel_noise, mask_meta_tokens, row_keys
 
 # From a thought token's logits (V,), the text position p and the step k (0 for t_1) to the token.
 ChooseThought = Callable[[torch.Tensor, int, int], int]
@@ -65,8 +65,8 @@ def seeded_thought(seed: int, temperature: float) -> ChooseThought:
     """The thought token that a request with this seed and temperature draws, in the engine too."""
 
     def choose(logits_V: torch.Tensor, position: int, step: int) -> int:
-        seed_1, position_1, step_1 = torch.tensor([[seed], [position], [step]])
-        noise_1V = gumbel_noise(seed_1, position_1, step_1, len(logits_V))
+        key_12 = torch.from_numpy(row_keys([seed], [position], [step]))
+        noise_1V = gumbel_noise(key_12, len(logits_V))
         return int(choose_thought_token(logits_V[None], torch.tensor([temperature]), noise_1V))
 
     return choose

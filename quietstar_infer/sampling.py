@@ -10,10 +10,13 @@ Shapes: N rows, V vocabulary.
 
 import hashlib
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-_MASK_32 = 0xFFFFFFFF
-_GOLDEN_RATIO_32 = 0x9E3779B9
+_GOLDEN_RATIO = 0x9E3779B9
+_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+_SALTS = (0x243F6A88, 0x85A308D3)
 
 
 def seed_from_text(text: str) -> int:
@@ -21,20 +24,33 @@ def seed_from_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def gumbel_noise(
-    seed_N: torch.Tensor, position_N: torch.Tensor, step_N: torch.Tensor, vocab_size: int
-) -> torch.Tensor:
-    """Standard Gumbel noise, (N, V) float32, a pure function of its integer arguments (each (N,),
-    int64).
+def row_keys(
+    seed_N: npt.ArrayLike, position_N: npt.ArrayLike, step_N: npt.ArrayLike
+) -> npt.NDArray[np.int32]:
+    """Two 32-bit keys per row, (N, 2), each scrambled with all of (seed, position, step), int64.
+
+    On the host, where the engine knows all three: one upload, and no work on the device.
+    """
+    seed = np.asarray(seed_N, dtype=np.int64).astype(np.uint64)
+    words = (seed >> np.uint64(32), np.asarray(position_N), np.asarray(step_N))
+    keys = []
+    for salt in _SALTS:
+        key = seed.astype(np.uint32) ^ np.uint32(salt)
+        for word in words:
+            key = _scramble_keys(key) ^ (word.astype(np.uint32) * np.uint32(_GOLDEN_RATIO))
+        keys.append(_scramble_keys(key))
+    return np.stack(keys, axis=-1).view(np.int32)
+
+
+def gumbel_noise(key_N2: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Standard Gumbel noise, (N, V) float32, a pure function of the rows' keys (int32).
 
     Values lie in [-2.9, 17.4]: a uniform number of 24 bits, the resolution of float32, is behind
     each.
     """
-    low_N, high_N = _row_keys(seed_N, position_N, step_N)
-    entry_V = torch.arange(vocab_size, device=seed_N.device, dtype=torch.int64)
-    bits_NV = _to_int32(entry_V * _GOLDEN_RATIO_32) ^ low_N[:, None]
-    bits_NV = _scramble(bits_NV)
-    bits_NV ^= high_N[:, None]
+    entry_V = torch.arange(vocab_size, device=key_N2.device, dtype=torch.int32)
+    bits_NV = (entry_V * _signed(_GOLDEN_RATIO)) ^ key_N2[:, :1]
+    bits_NV = _scramble(bits_NV) ^ key_N2[:, 1:]
     bits_NV = _scramble(bits_NV)
     uniform_NV = (_shift_right(bits_NV, 8).to(torch.float32) + 0.5) * 2.0**-24
     # -log(1 - u) is exponential; small u, the winning side of an argmax, keeps its full precision.
@@ -62,27 +78,18 @@ def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> t
     return logits
 
 
-def _row_keys(
-    seed_N: torch.Tensor, position_N: torch.Tensor, step_N: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two 32-bit keys per row, each scrambled with all of (seed, position, step)."""
-    keys = []
-    for salt in (0x243F6A88, 0x85A308D3):
-        key_N = _to_int32(seed_N & _MASK_32) ^ _to_int32(torch.full_like(seed_N, salt))
-        for word_N in ((seed_N >> 32) & _MASK_32, position_N, step_N):
-            key_N = _scramble(key_N) ^ _to_int32(word_N * _GOLDEN_RATIO_32)
-        keys.append(_scramble(key_N))
-    return keys[0], keys[1]
+def _scramble_keys(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """A bijection of 32-bit integers without statistical bias worth naming (xorshift-multiply)."""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(_MULTIPLIERS[0])
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(_MULTIPLIERS[1])
+    return x ^ (x >> np.uint32(16))
 
 
 def _scramble(x: torch.Tensor) -> torch.Tensor:
-    """A bijection of 32-bit integers without statistical bias worth naming (xorshift-multiply)."""
-    x = x ^ _shift_right(x, 16)
-    x *= 0x7FEB352D
-    x ^= _shift_right(x, 15)
-    x *= _signed_32(0x846CA68B)
-    x ^= _shift_right(x, 16)
-    return x
+    """`_scramble_keys` on the device."""
+    x = (x ^ _shift_right(x, 16)) * _signed(_MULTIPLIERS[0])
+    x = (x ^ _shift_right(x, 15)) * _signed(_MULTIPLIERS[1])
+    return x ^ _shift_right(x, 16)
 
 
 def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
@@ -90,11 +97,6 @@ def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (x >> bits) & ((1 << (32 - bits)) - 1)
 
 
-def _to_int32(x: torch.Tensor) -> torch.Tensor:
-    """The low 32 bits of int64 values, as int32."""
-    low = x & _MASK_32
-    return torch.where(low > 0x7FFFFFFF, low - 0x100000000, low).to(torch.int32)
-
-
-def _signed_32(x: int) -> int:
+def _signed(x: int) -> int:
+    """The int32 with the same bits."""
     return x - 0x100000000 if x > 0x7FFFFFFF else x

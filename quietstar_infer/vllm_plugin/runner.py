@@ -24,7 +24,7 @@ from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise, seed_from_text
+from quietstar_infer.sampling import choose_thought_token, gumbel_noise, row_keys, seed_from_text
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
@@ -52,8 +52,9 @@ class DeviceRows(NamedTuple):
     row_R: torch.Tensor
     slot_R: torch.Tensor
     phase_R: torch.Tensor
-    position_R: torch.Tensor
-    seed_R: torch.Tensor
+    # The keys of its noise, int32 in value.
+    low_R: torch.Tensor
+    high_R: torch.Tensor
     # The row's first and last token among the batch's N.
     head_R: torch.Tensor
     tail_R: torch.Tensor
@@ -117,12 +118,13 @@ class ThinkingRunnerMixin(_Runner):
     def _upload(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> DeviceRows:
         """All indices in one copy, which the device need not wait for."""
         starts = self.query_start_loc.np
+        phases = [step.phase for step in rows.steps]
+        seeds = [self._thinker(request_id).seed for request_id in rows.request_ids]
         columns = (
             rows.row_R,
             [self.thought_memory.acquire(request_id) for request_id in rows.request_ids],
-            [step.phase for step in rows.steps],
-            position_R,
-            [self._thinker(request_id).seed for request_id in rows.request_ids],
+            phases,
+            *row_keys(seeds, position_R, phases).T,
             starts[rows.row_R],
             starts[rows.row_R + 1] - 1,
         )
@@ -237,9 +239,8 @@ class ThinkingRunnerMixin(_Runner):
             return
         slot_U, phase_U = on_device.slot_R[going], on_device.phase_R[going]
         logits_UV = logits_NV[on_device.row_R[going]]
-        noise_UV = gumbel_noise(
-            on_device.seed_R[going], on_device.position_R[going], phase_U, logits_UV.shape[1]
-        )
+        key_U2 = torch.stack([on_device.low_R[going], on_device.high_R[going]], dim=1)
+        noise_UV = gumbel_noise(key_U2.to(torch.int32), logits_UV.shape[1])
         temperatures = [self._thinkers[id_].temperature for id_ in rows.request_ids[going]]
         temperature_U = async_tensor_h2d(temperatures, device=self.device, dtype=torch.float32)
         self.thought_memory.token_SB[slot_U, phase_U] = choose_thought_token(

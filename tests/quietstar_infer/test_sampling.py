@@ -1,6 +1,7 @@
 """Thought sampling is exact, and a pure function of seed, position and step."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,17 +10,19 @@ from quietstar_infer.sampling import (
     choose_thought_token,
     gumbel_noise,
     mask_meta_tokens,
+    row_keys,
     seed_from_text,
 )
 
 
-def keys(count: int, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Seeds, positions, steps: `count` positions of one request."""
-    return torch.full((count,), seed), torch.arange(count), torch.zeros(count, dtype=torch.int64)
+def keys(count: int, seed: int = 7, first_position: int = 0, step: int = 0) -> torch.Tensor:
+    """The keys of `count` positions of one request."""
+    positions = range(first_position, first_position + count)
+    return torch.from_numpy(row_keys([seed] * count, list(positions), [step] * count))
 
 
 def test_noise_has_the_moments_of_a_gumbel() -> None:
-    noise = gumbel_noise(*keys(2000), vocab_size=1000)
+    noise = gumbel_noise(keys(2000), vocab_size=1000)
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.005)  # Euler's constant
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.01)
     assert torch.isfinite(noise).all()
@@ -29,7 +32,7 @@ def test_noise_has_the_moments_of_a_gumbel() -> None:
 def test_draws_follow_the_softmax(temperature: float) -> None:
     count, vocab_size = 100_000, 20
     logits = 2 * torch.randn(vocab_size, generator=torch.Generator().manual_seed(0))
-    noise = gumbel_noise(*keys(count), vocab_size)
+    noise = gumbel_noise(keys(count), vocab_size)
     drawn = choose_thought_token(logits.expand(count, -1), torch.full((count,), temperature), noise)
     frequency = torch.bincount(drawn, minlength=vocab_size) / count
     expected = torch.softmax(logits / temperature, dim=0)
@@ -39,38 +42,35 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
 
 def test_temperature_0_is_greedy() -> None:
     logits = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
-    chosen = choose_thought_token(logits, torch.zeros(50), gumbel_noise(*keys(50), 30))
+    chosen = choose_thought_token(logits, torch.zeros(50), gumbel_noise(keys(50), 30))
     assert torch.equal(chosen, logits.argmax(dim=1))
 
 
 def test_noise_does_not_depend_on_the_other_rows() -> None:
-    seed, position, step = keys(64)
-    together = gumbel_noise(seed, position, step, 100)
+    key = keys(64)
+    together = gumbel_noise(key, 100)
     for row in (0, 17, 63):
-        alone = gumbel_noise(seed[[row]], position[[row]], step[[row]], 100)
-        assert torch.equal(alone[0], together[row])
+        assert torch.equal(gumbel_noise(key[[row]], 100)[0], together[row])
 
 
-@pytest.mark.parametrize("shifted", ["seed", "seed high bits", "position", "step", "entry"])
-def test_neighbouring_keys_are_uncorrelated(shifted: str) -> None:
-    seed, position, step = keys(500)
-    noise = gumbel_noise(seed, position, step, 501)
-    other = {
-        "seed": lambda: gumbel_noise(seed + 1, position, step, 501),
-        "seed high bits": lambda: gumbel_noise(seed + 2**40, position, step, 501),
-        "position": lambda: gumbel_noise(seed, position + 1, step, 501),
-        "step": lambda: gumbel_noise(seed, position, step + 1, 501),
-        "entry": lambda: noise.roll(1, dims=1),
-    }[shifted]()
-    pair = torch.stack([noise.flatten(), other.flatten()])
-    assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / math.sqrt(noise.numel())
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda: gumbel_noise(keys(500, seed=8), 501), id="seed"),
+        pytest.param(lambda: gumbel_noise(keys(500, seed=7 + 2**40), 501), id="high seed bits"),
+        pytest.param(lambda: gumbel_noise(keys(500, first_position=1), 501), id="position"),
+        pytest.param(lambda: gumbel_noise(keys(500, step=1), 501), id="step"),
+        pytest.param(lambda: gumbel_noise(keys(500), 501).roll(1, dims=1), id="entry"),
+    ],
+)
+def test_neighbouring_keys_are_uncorrelated(other: Callable[[], torch.Tensor]) -> None:
+    pair = torch.stack([gumbel_noise(keys(500), 501).flatten(), other().flatten()])
+    assert abs(torch.corrcoef(pair)[0, 1].item()) < 5 / math.sqrt(pair.shape[1])
 
 
 def test_noise_is_the_same_in_every_version() -> None:
     """A seeded request must say the same after an update: the function is pinned."""
-    noise = gumbel_noise(
-        torch.tensor([0, 2**62 + 12345]), torch.tensor([0, 1000]), torch.tensor([0, 7]), 3
-    )
+    noise = gumbel_noise(torch.from_numpy(row_keys([0, 2**62 + 12345], [0, 1000], [0, 7])), 3)
     pinned = [[1.923722, 1.899308, -0.304252], [1.268607, 1.414198, -0.655023]]
     torch.testing.assert_close(noise, torch.tensor(pinned), rtol=0, atol=2e-6)
 
@@ -82,5 +82,5 @@ def test_seed_from_text_is_stable_and_fits_an_int64() -> None:
 
 def test_meta_tokens_are_never_chosen() -> None:
     logits = mask_meta_tokens(torch.zeros(1000, 5), (3, 4))
-    drawn = choose_thought_token(logits, torch.ones(1000), gumbel_noise(*keys(1000), 5))
+    drawn = choose_thought_token(logits, torch.ones(1000), gumbel_noise(keys(1000), 5))
     assert set(drawn.tolist()) == {0, 1, 2}
