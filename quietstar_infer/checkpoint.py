@@ -2,8 +2,10 @@
 
 A checkpoint is a Hugging Face folder of the trunk plus
 
-    start_embedding, end_embedding   (2, H)   row 0 x `embedding_scale` is the vector fed; row 1, a
-    log-std, is not used talk_head.0.{0,2}.{weight,bias}, talk_head.0.4.weight   the mixing head
+    start_embedding, end_embedding   (2, H); row 0 times `embedding_scale` is the vector that is
+                                     fed; row 1, a log-std, is not used
+    talk_head.0.{0,2}.{weight,bias}  the mixing head's hidden layers
+    talk_head.0.4.weight             its last layer
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -9,5 +9,5 @@ rows.py        index arithmetic of one batch's thinking rows
 memory.py      what is kept on the device between two passes of a thought
 records.py     what requests thought, for those that asked
 runner.py      the thought passes in vLLM's model runner
-worker.py      the workers that run it, on CUDA and on the CPU
+worker.py      what the server can ask a worker; cpu_worker.py and cuda_worker.py run it
 """

@@ -3,10 +3,10 @@
 vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose
 place, input and outcome differ, in four places:
 
-    _prepare_inputs   the row lies behind its text token, and its input is a thought token or a
-    meta-token _model_forward    a first pass keeps the base hidden state; a last one mixes it with
-    the thought's sample_tokens     the row's logits say a thought token, kept here, unless the
-    thought is done _update_states    requests that finished or were preempted leave nothing behind
+    _prepare_inputs  the row lies behind its text token, and is fed a thought token or a meta-token
+    _model_forward   a first pass keeps the base hidden state; a last one mixes it with the thought
+    sample_tokens    the row's logits say a thought token, kept here, unless the thought is done
+    _update_states   requests that finished or were preempted leave nothing behind
 
 Shapes: N tokens of the batch, R thinking rows, H hidden, V vocabulary, B the largest budget.
 """

@@ -9,9 +9,9 @@ from vllm.v1.core.sched.output import SchedulerOutput
 class ThoughtStep:
     """One pass of a thought of `budget` sampled tokens, before visible token number `index`.
 
-        phase 0            x_p, START   [p, p+1]        keep the base hidden state of x_p; sample
-        t_1 phase 1 … b-1      t_k          [p+1+k]         sample t_{k+1} phase b            t_b,
-        END     [p+1+b, p+2+b]  mix, then vLLM's own sampler says x_{p+1}
+        phase 0        x_p, START  [p, p+1]        keep the base hidden state; sample t_1
+        phase 1 … b-1  t_k         [p+1+k]         sample t_{k+1}
+        phase b        t_b, END    [p+1+b, p+2+b]  mix; then vLLM's own sampler says x_{p+1}
 
     In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind
     the text and disappears by being overwritten.
