@@ -3,6 +3,8 @@
 MODEL ?= models/demo
 PORT ?= 8000
 ARGS ?=
+# Whoever tries the demonstration may look at its thoughts.
+DEMO_ARGS = $(if $(filter models/demo,$(MODEL)),--allow-return-thoughts)
 DEVICE ?= $(shell nvidia-smi -L > /dev/null 2>&1 && echo cuda || echo cpu)
 
 export VENV ?= .venv
@@ -16,7 +18,7 @@ help: ## list these commands
 
 serve: ## install what is missing, then serve MODEL (models/demo) on PORT (8000); more options in ARGS
 	@scripts/install $(DEVICE) pins project
-	@scripts/serve $(MODEL) --port $(PORT) $(ARGS)
+	@scripts/serve $(MODEL) --port $(PORT) $(DEMO_ARGS) $(ARGS)
 
 test: lint ## lint, then run all tests; options for pytest in ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -54,12 +54,20 @@ OFFICIAL_FLAGS: Mapping[str, bool] = {
 
 @dataclass(frozen=True)
 class ThoughtFacts:
-    """The `quiet_star` section of `config.json`."""
+    """The `quiet_star` section of `config.json`.
+
+    `example_prompt` is what a server suggests for a first request.
+    """
 
     default_thought_budget: int
     trained_on: str
     embedding_mode: str = "learned"
     embedding_scale: float = EMBEDDING_SCALE
+    example_prompt: str | None = None
+
+    def section(self) -> dict[str, Any]:
+        """The section as it is written: what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def initial_thought_tensors(embed_tokens_VH: Tensor, dash: int, *, seed: int) -> dict[str, Tensor]:
@@ -106,7 +114,7 @@ def config_json(model: MistralForCausalLM, facts: ThoughtFacts) -> dict[str, Any
         "vocab_size": config.vocab_size,
         "max_thoughts": passes + 2,  # passes + tokens talked ahead (1) + 1
         **OFFICIAL_FLAGS,
-        "quiet_star": asdict(facts),
+        "quiet_star": facts.section(),
     }
 
 

@@ -24,6 +24,11 @@ from training.trunk import (
 )
 
 TRAINED_ON = "a generated corpus of dial puzzles, word problems and plain sentences (training/)"
+EXAMPLE_PROMPT = (
+    "Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half. On Wednesday he triples "
+    "them. On Thursday he eats 8. On Friday he keeps all. On Saturday he keeps all. On Sunday "
+    "Ben has"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,11 @@ def build_demo(recipe: DemoRecipe, folder: Path) -> str:
     """Make the demonstration model in `folder`; its measured accuracy, as text."""
     tokenizer = demo_tokenizer(recipe)
     model, summary = demo_trunk(recipe, tokenizer)
-    facts = ThoughtFacts(default_thought_budget=LONGEST_WORKING, trained_on=TRAINED_ON)
+    facts = ThoughtFacts(
+        default_thought_budget=LONGEST_WORKING,
+        trained_on=TRAINED_ON,
+        example_prompt=EXAMPLE_PROMPT,
+    )
     write_checkpoint(folder, model, tokenizer, facts, seed=recipe.training.seed)
     measured = measure(model, tokenizer, recipe.evaluation)
     card = model_card(model, recipe.training, summary, measured)

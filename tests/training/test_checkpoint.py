@@ -82,6 +82,7 @@ def test_configuration(folder: Path) -> None:
         "trained_on",
         "embedding_mode",
         "embedding_scale",
+        "example_prompt",
     }
     facts = QuietStarConfig.from_checkpoint(folder)
     assert facts.default_thought_budget == 12
