@@ -27,7 +27,7 @@ def test_serve_installs_then_starts_the_demonstration_model(sandbox: Sandbox) ->
     assert sandbox.run("make", "serve", "DEVICE=cpu").returncode == 0
     *installs, start = sandbox.calls()
     assert len(installs) == 3
-    assert start == "-m server models/demo --port 8000"
+    assert start == "-m server models/demo --port 8000 --allow-return-thoughts"
     sandbox.run("make", "serve", "DEVICE=cpu", "PORT=9", "MODEL=mine", "ARGS=--seed 1")
     assert sandbox.calls() == ["-m server mine --port 9 --seed 1"]
 
