@@ -40,7 +40,6 @@ FRONTEND_OPTIONS = (
     "middleware",
     "enable_request_id_headers",
     "disable_fastapi_docs",
-    "h11_max_incomplete_event_size",
     "uvicorn_log_level",
     "disable_uvicorn_access_log",
     "log_error_stack",

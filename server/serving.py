@@ -97,7 +97,6 @@ def _uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
         ssl_ca_certs=args.ssl_ca_certs,
         ssl_cert_reqs=args.ssl_cert_reqs,
         ssl_ciphers=args.ssl_ciphers or "TLSv1",
-        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
     )
 
 

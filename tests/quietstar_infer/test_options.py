@@ -26,6 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("engine_args", "words"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
+        ({"data_parallel_size": 2}, "data parallelism"),
         ({"decode_context_parallel_size": 2}, "context parallelism"),
         ({"speculative_config": {"method": "ngram"}}, "speculative decoding"),
         ({"runner": "pooling"}, "pooling"),
