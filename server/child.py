@@ -10,6 +10,7 @@ _PR_SET_PDEATHSIG = 1
 # Ctrl-C goes to a whole process group, and is meant for the server alone: it lets running requests
 # finish, and then stops the engine.
 os.setpgid(0, 0)
-# vLLM's processes would outlive a server that is killed.
+# vLLM's processes would outlive a server that is killed. SIGKILL, because an engine that is still
+# starting takes note of any other signal when it has waited for its server for minutes.
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -5,7 +5,6 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from quietstar_infer.config import EMBEDDING_MODES
@@ -198,9 +197,9 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the server; returns the exit status."""
     args = parse(arguments)
-    # Until the HTTP server takes the signals over, SIGTERM must not leave the engine's processes
-    # behind.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # While the engine starts, a signal ends this process at once, and its end that of the engine's
+    # processes (server.child). To unwind vLLM from in between can take forever.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         engine_args = engine_arguments(args, thinking_options(args))
         print(f"Starting the engine for {args.model} …", flush=True)
@@ -209,13 +208,7 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(error, BAD_USAGE)
     except EngineFailed as error:
         return _fail(error, FAILURE)
-    except KeyboardInterrupt:
-        return FAILURE
     return 0
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(error: Exception, status: int) -> int:

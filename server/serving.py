@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
 
 
 async def serve(args: Namespace, engine_args: AsyncEngineArgs) -> None:

@@ -28,9 +28,9 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(FlexibleArgumentParser, "_search_keyword", None)
     # Read, not set: monkeypatch puts back what was there when it is undone.
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
-    handler = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGINT)
     yield
-    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
 
 
 def help_text(capsys: pytest.CaptureFixture[str], option: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.server.processes import DEMO, RunningServer, running_server
+from tests.server.processes import DEMO, ROOT, RunningServer, running_server
 
 # Two thoughts of 3 tokens fit, a third does not.
 ROOM = 8
@@ -132,5 +133,19 @@ def test_a_killed_server_leaves_no_process_behind() -> None:
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert len(children) >= 2
         server.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+
+
+def test_a_server_can_be_stopped_while_it_starts() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "server", str(DEMO), "--port", "0"], cwd=ROOT
+    ) as starting:
+        process = psutil.Process(starting.pid)
+        # The resource tracker, the engine and its worker.
+        eventually(lambda: len(process.children(recursive=True)) >= 3, seconds=120)
+        children = process.children(recursive=True)
+        starting.send_signal(signal.SIGINT)
+        assert starting.wait(10) == -signal.SIGINT
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
