@@ -37,6 +37,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --start-period=30m --interval=15s --timeout=5s --retries=3 \
     CMD ["/app/.venv/bin/python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health')"]
 ENTRYPOINT ["/app/scripts/serve", "--host", "0.0.0.0"]
+CMD ["--model", "models/demo", "--allow-return-thoughts"]
 
 FROM base AS cpu
 RUN scripts/install cpu pins

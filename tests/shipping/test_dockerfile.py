@@ -81,6 +81,8 @@ def test_the_server_is_not_root_and_answers_for_its_health(image: str) -> None:
 def test_a_stop_reaches_the_server_itself(image: str) -> None:
     # Exec form, and a script that ends in exec: the server is process 1.
     assert json.loads(last("ENTRYPOINT", image))[0] == "/app/scripts/serve"
+    # Without arguments: the demonstration model, which is in the image.
+    assert json.loads(last("CMD", image))[:2] == ["--model", "models/demo"]
     assert (ROOT / "scripts/serve").read_text().splitlines()[-1].startswith("exec ")
     assert last("STOPSIGNAL", image) == "SIGTERM"
 
