@@ -154,7 +154,8 @@ def neighbours(http: httpx.Client) -> Iterator[None]:
     }
 
     def ask() -> Any:
-        return http.post("/v1/completions", json=body).raise_for_status().json()["choices"]
+        (choice,) = http.post("/v1/completions", json=body).raise_for_status().json()["choices"]
+        return choice["text"], [thought["token_ids"] for thought in choice["thoughts"]]
 
     alone = ask()
     answers: list[Any] = []
