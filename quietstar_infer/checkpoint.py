@@ -100,6 +100,12 @@ def _check_vocabulary(folder: Path, shapes: Mapping[str, Shape]) -> None:
     if EMBED_TOKENS not in shapes:
         raise CheckpointError(f"{folder} is incomplete: it lacks {EMBED_TOKENS}")
     vocab_size = shapes[EMBED_TOKENS][0]
+    declared = read_json(folder / "config.json").get("vocab_size")
+    if declared != vocab_size:
+        raise CheckpointError(
+            f"{folder}: config.json says vocab_size {declared}, but {EMBED_TOKENS} has "
+            f"{vocab_size} rows"
+        )
     largest = max(QuietStarConfig.from_checkpoint(folder).meta_token_ids)
     if largest >= vocab_size:
         raise CheckpointError(

@@ -68,6 +68,10 @@ def test_a_wrong_shape_is_named(checkpoint: Path) -> None:
 def test_a_vocabulary_that_was_not_grown_is_refused(checkpoint: Path) -> None:
     name = "model.embed_tokens.weight"
     edit_tensors(checkpoint, lambda t: t.update({name: t[name][:64].contiguous()}))
+    assert "config.json says vocab_size 66, but model.embed_tokens.weight has 64" in refusal(
+        checkpoint
+    )
+    edit_json(checkpoint / "config.json", lambda config: config.update(vocab_size=64))
     assert "too few for the meta-token id 65" in refusal(checkpoint)
 
 
