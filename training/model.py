@@ -19,6 +19,7 @@ from quietstar_infer.checkpoint import (
 )
 from quietstar_infer.config import DASH, EMBEDDING_SCALE, END_TOKEN, START_TOKEN, QuietStarConfig
 from quietstar_infer.mixing import MixingHead
+from training.attention import plug_into
 from training.batch import Batch, check_window
 from training.checkpoint import initial_thought_tensors, load_trunk
 from training.errors import UsageError
@@ -42,6 +43,7 @@ class QuietThinker(nn.Module):
         embedding_scale: float,
     ) -> None:
         super().__init__()
+        plug_into(trunk)
         self.trunk = trunk
         self.meta_token_ids = meta_token_ids
         self.embedding_scale = embedding_scale

@@ -14,6 +14,7 @@ from torch import Tensor
 from quietstar_infer.checkpoint import END_EMBEDDING, MIXING_HEAD_PREFIX, START_EMBEDDING
 from training.batch import Batch, make_batch
 from training.dense import dense_step
+from training.fast import fast_step
 from training.model import QuietThinker
 from training.presets import OFFICIAL, Preset, Thinking
 from training.sampling import ChooseThoughts, recorded_noise
@@ -23,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["train_n4_t2_p2", "train_n8_t4_p2", "train_n8_t4_p2_nll_only"]
 TOLERANCE = 1e-5
 Step = Callable[[QuietThinker, Batch, Preset, ChooseThoughts], StepOutput]
-STEPS: dict[str, Step] = {"dense": dense_step}
+STEPS: dict[str, Step] = {"dense": dense_step, "fast": fast_step}
 
 
 class Case(NamedTuple):

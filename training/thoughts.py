@@ -1,0 +1,91 @@
+"""Sampling the thoughts of all positions at once, one token of every thought per pass.
+
+Keys and values are kept, so each pass reads T·P tokens and the text is read once.
+
+Shapes: B sequences, T text positions, P thoughts per position, K thought tokens, H hidden, V
+vocabulary; N = B·T·P rows, in this order.
+"""
+
+import torch
+from torch import Tensor
+
+from quietstar_infer.sampling import mask_meta_tokens
+from training.attention import GrowingPaths
+from training.cross_entropy import compute_dtype, logit_chunks
+from training.model import QuietThinker
+from training.presets import Preset
+from training.sampling import ChooseThoughts
+from training.step import Thoughts
+
+# Stands for -inf where it is multiplied with a probability of 0.
+_VERY_NEGATIVE = -1e9
+
+
+@torch.no_grad()
+def sample_thoughts(
+    thinker: QuietThinker, ids_BT: Tensor, preset: Preset, choose: ChooseThoughts
+) -> Thoughts:
+    """A thought of `budget` tokens for each of the thoughts of each position."""
+    budget, per_position = preset.thinking.budget, preset.thinking.per_position
+    sequences, positions = ids_BT.shape
+    thoughts = _empty_thoughts(ids_BT, preset)
+    if budget == 0:
+        return thoughts
+    position_T = torch.arange(positions, device=ids_BT.device)
+    paths = GrowingPaths(per_position, capacity=budget)
+    _read(thinker, thinker.embed(ids_BT), position_T, paths)
+    position_N = position_T.repeat_interleave(per_position)
+    embedding_BNH = thinker.start_H.expand(sequences, len(position_N), -1)
+    for step in range(budget):
+        hidden_BNH = _read(thinker, embedding_BNH, position_N + 1 + step, paths)
+        _choose_tokens(thinker, hidden_BNH.flatten(0, 1), step, preset, choose, thoughts)
+        embedding_BNH = thinker.embed(thoughts.ids[..., step].flatten(1))
+    return thoughts
+
+
+def _empty_thoughts(ids_BT: Tensor, preset: Preset) -> Thoughts:
+    shape = (*ids_BT.shape, preset.thinking.per_position, preset.thinking.budget)
+    log_prob = torch.empty(shape, device=ids_BT.device)
+    return Thoughts(ids_BT.new_empty(shape), log_prob, torch.empty_like(log_prob))
+
+
+def _read(
+    thinker: QuietThinker, embedding_BNH: Tensor, position_N: Tensor, paths: GrowingPaths
+) -> Tensor:
+    hidden_BNH = thinker.read(embedding_BNH, position_N[None], thoughts=paths)
+    paths.advance()
+    return hidden_BNH
+
+
+def _choose_tokens(
+    thinker: QuietThinker,
+    hidden_NH: Tensor,
+    step: int,
+    preset: Preset,
+    choose: ChooseThoughts,
+    thoughts: Thoughts,
+) -> None:
+    """Fill in the step-th token of every thought."""
+    ids_N, log_prob_N, entropy_N = (
+        torch.empty(len(hidden_NH), dtype=x.dtype, device=x.device) for x in thoughts
+    )
+    weight_VH = thinker.lm_head_VH
+    for rows, logits in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
+        mask_meta_tokens(logits, thinker.meta_token_ids)
+        ids_N[rows] = choose(logits, step, rows.start)
+        entropy_N[rows] = _entropy(logits)
+        log_prob_N[rows] = _log_prob(logits.div_(preset.objective.logprob_temperature), ids_N[rows])
+    for kept, x_N in zip(thoughts, (ids_N, log_prob_N, entropy_N), strict=True):
+        kept[..., step] = x_N.view(kept.shape[:-1])
+
+
+def _entropy(logits_NV: Tensor) -> Tensor:
+    """Entropy in nats, (N,)."""
+    log_sum_N = logits_NV.logsumexp(dim=-1)
+    probability_NV = (logits_NV - log_sum_N[:, None]).exp_()
+    mean_logit_N: Tensor = torch.linalg.vecdot(probability_NV, logits_NV.clamp(min=_VERY_NEGATIVE))
+    return log_sum_N - mean_logit_N
+
+
+def _log_prob(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
+    return logits_NV.gather(1, ids_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=-1)
