@@ -1,17 +1,25 @@
 """What suits a CPU where the user asks for nothing in particular."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 GIB = 1 << 30
 # x86's names and ARM's.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
-def cpu_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> Literal["auto", "float32"]:
-    """float32 on a CPU without bf16 instructions, where vLLM's choice, bf16, is about a hundred
-    times slower."""
+def cpu_dtype(
+    checkpoint: Mapping[str, Any], cpuinfo: Path = Path("/proc/cpuinfo")
+) -> Literal["auto", "float32"]:
+    """What the computation type `auto` means on a CPU, for a checkpoint's `config.json`.
+
+    float32 for weights in float32, which vLLM would round to bf16, and on a CPU without bf16
+    instructions, where bf16 is about a hundred times slower.
+    """
+    if "float32" in (checkpoint.get("dtype"), checkpoint.get("torch_dtype")):
+        return "float32"
     try:
         flags = set(cpuinfo.read_text().split())
     except OSError:

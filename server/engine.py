@@ -44,6 +44,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from quietstar_infer.config import read_json
 from quietstar_infer.plugin import installed_vllm_version
 from quietstar_infer.vllm_plugin.options import (
     ThinkingOptions,
@@ -144,15 +145,15 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
         raise StartError(
             f"{args.model} is not a folder, and not in the cache of downloaded models"
         ) from None
+    prepare_engine_args(engine_args, options)
     if current_platform.is_cpu():
         _suit_cpu(engine_args)
-    prepare_engine_args(engine_args, options)
     return engine_args
 
 
 def _suit_cpu(engine_args: AsyncEngineArgs) -> None:
     if engine_args.dtype == "auto":
-        engine_args.dtype = cpu_dtype()
+        engine_args.dtype = cpu_dtype(read_json(Path(engine_args.model) / "config.json"))
     asked_for = (
         engine_args.kv_cache_memory_bytes is not None
         or engine_args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization

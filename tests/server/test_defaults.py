@@ -22,11 +22,15 @@ from server.environment import DEFAULTS, set_defaults
 def test_a_cpu_without_bf16_computes_in_float32(tmp_path: Path, flags: str, dtype: str) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor : 0\n{flags}\n")
-    assert cpu_dtype(cpuinfo) == dtype
+    assert cpu_dtype({"torch_dtype": "bfloat16"}, cpuinfo) == dtype
+    assert cpu_dtype({}, cpuinfo) == dtype
+    # Weights in float32 are never rounded.
+    assert cpu_dtype({"torch_dtype": "float32"}, cpuinfo) == "float32"
+    assert cpu_dtype({"dtype": "float32"}, cpuinfo) == "float32"
 
 
 def test_where_the_cpu_cannot_be_asked_vllm_decides(tmp_path: Path) -> None:
-    assert cpu_dtype(tmp_path / "missing") == "auto"
+    assert cpu_dtype({}, tmp_path / "missing") == "auto"
 
 
 def test_the_kv_cache_leaves_the_machine_its_memory() -> None:
