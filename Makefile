@@ -35,7 +35,7 @@ format: install ## let ruff rewrite the code
 	$(VENV)/bin/ruff format .
 
 install: ## make the virtual environment (DEVICE=cpu|cuda; found by itself)
-	@scripts/install $(DEVICE) pins project dev
+	@scripts/install $(DEVICE) pins training project dev
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

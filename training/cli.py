@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
+from training.demo_cli import add_demo_commands
 from training.errors import UsageError
 
 LARGEST = 2**32 - 1
@@ -83,6 +84,57 @@ def evaluate_demo(options: argparse.Namespace) -> None:
     print(markdown(accuracy_table(model, load_tokenizer(options.model), evaluation)))
 
 
+def train_thinker(options: argparse.Namespace) -> None:
+    """Train a quiet thinker by a recipe and export it."""
+    from training.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.set)
+    from training.run import train  # after the recipe: this one takes seconds
+
+    print(f"written to {train(recipe, resume=options.resume)}")
+
+
+def export_thinker(options: argparse.Namespace) -> None:
+    """Export the best checkpoint of a run."""
+    from training.export import export_run
+
+    print(f"written to {export_run(options.run_folder)}")
+
+
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`train`: from a trunk to a quiet thinker."""
+    parser = commands.add_parser(
+        "train",
+        help="teach a model to think, by a recipe",
+        description="Train a trunk, or a Quiet-STaR checkpoint, as a recipe says, and export the "
+        "best checkpoint to the folder `model` of the run's output. On several GPUs: "
+        "`torchrun --nproc-per-node 8 -m training train ...`, with FSDP: "
+        "`accelerate launch --use_fsdp -m training train ...`.",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file (recipes/)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrule the recipe, as in --set run.steps=50; may be given again",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in run.output")
+    parser.set_defaults(run=train_thinker)
+
+
+def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`export`: a run that was stopped can be served, too."""
+    parser = commands.add_parser(
+        "export",
+        help="export the best checkpoint of a run that did not end",
+        description="Write the best checkpoint of a run to its folder `model`, in the official "
+        "layout. `train` does so at its end.",
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the run's output folder")
+    parser.set_defaults(run=export_thinker)
+
+
 def add_corpus(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """`corpus`: look at the training text."""
     parser = commands.add_parser(
@@ -150,9 +202,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Each command has its own --help.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_train(commands)
+    add_export(commands)
     add_corpus(commands)
     add_demo_trunk(commands)
     add_demo_eval(commands)
+    add_demo_commands(commands)
     return parser
 
 

@@ -1,0 +1,110 @@
+"""The gradient of one step, from however many processes run this: by Trainer with DDP, and of a
+model that FSDP has sharded.
+
+    torchrun --nproc-per-node 2 -m tests.support.gradients FOLDER OUT
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tests.support.runs import small_recipe
+from training.batch import make_batch
+from training.build import ThinkingStep, build
+from training.data import load_pieces
+from training.noise import seeded_draw, sequence_seeds
+from training.recipe import Recipe
+from training.trainer import QuietTrainer, training_arguments
+
+SEQUENCES = 4
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters' gradients by name; whole where they are sharded."""
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {
+        name: (grad.full_tensor() if isinstance(grad, DTensor) else grad).clone()
+        for name, grad in gradients.items()
+        if grad is not None
+    }
+
+
+class GradientTap(TrainerCallback):
+    """Keeps the gradients of the first step."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, Tensor] = {}
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.gradients = gradients_of(kwargs["model"])
+        control.should_training_stop = True
+
+
+def first_gradients(recipe: Recipe) -> dict[str, Tensor]:
+    """All parameters' gradients in the first step of a run."""
+    built = build(recipe)
+    trainer = QuietTrainer(
+        recipe,
+        built,
+        load_pieces(recipe, built.tokenizer),
+        training_arguments(recipe, resumed=True),  # without an evaluation first
+    )
+    tap = GradientTap()
+    trainer.add_callback(tap)
+    trainer.train()
+    return tap.gradients
+
+
+def step_gradients(model: ThinkingStep, rows: slice) -> dict[str, Tensor]:
+    """The gradients of one step on some of the rows of a batch."""
+    generator = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(8, 60, (SEQUENCES, 16), generator=generator)
+    batch = make_batch(ids_BT[rows], pad_token_id=2)
+    rows_per_sequence = 16 * model.preset.thinking.per_position
+    choose = seeded_draw(sequence_seeds(batch, 0, 0), rows_per_sequence)
+    model(batch, choose).loss.backward()
+    return gradients_of(model)
+
+
+def recipe_without_clipping(folder: Path, sequences_per_device: int) -> Recipe:
+    """Four sequences per step, all of one length, so that a mean of means is the mean."""
+    return small_recipe(
+        folder,
+        optimisation={"sequences_per_step": SEQUENCES, "max_grad_norm": 1e9},
+        run={
+            "sequences_per_device": sequences_per_device,
+            "output": str(folder / f"gradients-{sequences_per_device}"),
+        },
+    )
+
+
+def main(folder: str, out: str) -> None:
+    recipe = recipe_without_clipping(Path(folder), SEQUENCES // 2)
+    by_ddp = first_gradients(recipe)
+
+    rank = torch.distributed.get_rank()
+    model = build(recipe).model
+    for layer in model.thinker.trunk.base_model.get_submodule("layers").children():
+        fully_shard(layer)
+    fully_shard(model)
+    share = SEQUENCES // torch.distributed.get_world_size()
+    by_fsdp = step_gradients(model, slice(rank * share, (rank + 1) * share))
+
+    if rank == 0:
+        if all(isinstance(parameter, DTensor) for parameter in model.parameters()):
+            print("sharded by FSDP")
+        named = {"ddp": by_ddp, "fsdp": by_fsdp}
+        save_file({f"{way}.{n}": g for way, all_ in named.items() for n, g in all_.items()}, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,51 @@
+"""Several processes, DDP and FSDP, and accumulation: the gradient of one process with it all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.gradients import first_gradients, recipe_without_clipping, step_gradients
+from training.build import build
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradients")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Tensor]:
+    """The gradient of four sequences at once."""
+    return first_gradients(recipe_without_clipping(folder, 4))
+
+
+def assert_equal(gradients: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
+    assert gradients.keys() == whole.keys()
+    for name, expected in whole.items():
+        torch.testing.assert_close(gradients[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_accumulation(folder: Path, whole: dict[str, Tensor]) -> None:
+    assert_equal(first_gradients(recipe_without_clipping(folder, 1)), whole)
+
+
+def test_two_processes(folder: Path, whole: dict[str, Tensor], tmp_path: Path) -> None:
+    out = tmp_path / "gradients.safetensors"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    module = ["-m", "tests.support.gradients", str(folder), str(out)]
+    done = subprocess.run([*launcher, *module], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sharded by FSDP" in done.stdout
+    found = load_file(out)
+    trained = {n.removeprefix("ddp."): g for n, g in found.items() if n.startswith("ddp.")}
+    assert_equal(trained, whole)
+    sharded = {n.removeprefix("fsdp."): g for n, g in found.items() if n.startswith("fsdp.")}
+    model = build(recipe_without_clipping(folder, 4)).model
+    assert_equal(sharded, step_gradients(model, slice(None)))

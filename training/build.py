@@ -1,0 +1,130 @@
+"""The model that a recipe trains: from a plain trunk or a Quiet-STaR checkpoint, with or without
+LoRA."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from peft import LoraConfig, LoraModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from quietstar_infer.checkpoint import START_EMBEDDING
+from quietstar_infer.config import load_tokenizer
+from training.batch import Batch
+from training.dense import dense_step
+from training.errors import UsageError
+from training.model import QuietThinker
+from training.presets import Preset
+from training.recipe import Lora, Recipe
+from training.sampling import ChooseThoughts
+from training.step import StepOutput
+
+WEIGHTS = "model.safetensors"
+
+
+class ThinkingStep(nn.Module):
+    """A whole training step as a forward pass, which is what DDP and FSDP can wrap."""
+
+    accepts_loss_kwargs = False  # for Trainer: the loss is a mean over the batch
+
+    def __init__(self, thinker: QuietThinker, preset: Preset) -> None:
+        super().__init__()
+        self.thinker = thinker
+        self.preset = preset
+        # For accelerate: FSDP shards by the trunk's layers.
+        self._no_split_modules = thinker.trunk._no_split_modules
+
+    def forward(self, batch: Batch, choose: ChooseThoughts) -> StepOutput:
+        """Think at every position, and the loss."""
+        return dense_step(self.thinker, batch, self.preset, choose)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Every trained parameter by name; one that is tied to another is left out."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_weights(self, folder: Path) -> None:
+        """Load what `trainable_state` was saved as; raises `UsageError` if it does not fit."""
+        state = load_file(folder / WEIGHTS)
+        if state.keys() != self.trainable_state().keys():
+            raise UsageError(f"{folder} is not a checkpoint of this recipe's model")
+        self.load_state_dict(state, strict=False)
+
+
+class Built(NamedTuple):
+    """The model, its tokenizer, and peft's handle on the trunk where there is LoRA."""
+
+    model: ThinkingStep
+    tokenizer: PreTrainedTokenizerBase
+    tuner: LoraModel | None
+
+
+def build(recipe: Recipe) -> Built:
+    """The model as a run starts with it, float32, on the CPU. The same recipe builds the same one.
+
+    Raises `UsageError` and `CheckpointError`.
+    """
+    torch.manual_seed(recipe.run.seed)
+    thinker, tokenizer = load_thinker(recipe)
+    tokenizer.padding_side = "right"
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of {recipe.model.source} has no end-of-text token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if recipe.run.gradient_checkpointing:
+        thinker.trunk.gradient_checkpointing_enable()
+    lora = recipe.model.lora
+    tuner = add_lora(thinker.trunk, lora) if lora else None
+    return Built(ThinkingStep(thinker, recipe.settings), tokenizer, tuner)
+
+
+def load_thinker(recipe: Recipe) -> tuple[QuietThinker, PreTrainedTokenizerBase]:
+    """Trunk, thought parts and tokenizer; raises `UsageError` and `CheckpointError`."""
+    source, scale = recipe.model.source, recipe.optimisation.embedding_scale
+    try:
+        folder = Path(source) if Path(source).is_dir() else _download(source)
+        if _has_thought_parts(folder):
+            return QuietThinker.from_checkpoint(folder, scale), load_tokenizer(folder)
+        trunk: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot load the model {source}: {reason}") from None
+    return QuietThinker.from_trunk(trunk, tokenizer, scale, seed=recipe.run.seed), tokenizer
+
+
+def add_lora(trunk: PreTrainedModel, lora: Lora) -> LoraModel:
+    """Freeze the trunk and put adapters into it, in place; START, END and mixing head stay as they
+    are."""
+    targets = lora.target_modules
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    return LoraModel(trunk, config, "default")
+
+
+def _download(name: str) -> Path:
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    # The same weights again, under the names of their first publishers.
+    other = ["consolidated*", "original/*"]
+    return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=other))
+
+
+def _has_thought_parts(folder: Path) -> bool:
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if START_EMBEDDING in file.keys():  # noqa: SIM118 - not a mapping
+                return True
+    return False

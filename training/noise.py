@@ -1,0 +1,47 @@
+"""Thought noise that depends on (seed, step, text, position, thought, token) and on nothing else.
+
+So a run that was stopped goes on as if it had not been, and thoughts are the same whichever process
+has the sequence and whatever else is in its batch.
+
+Shapes: B sequences, N rows, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quietstar_infer.sampling import row_keys, seed_from_text
+from training.batch import IGNORED, Batch
+from training.sampling import ChooseThoughts
+
+
+def sequence_seeds(batch: Batch, seed: int, step: int | str) -> list[int]:
+    """A seed for every sequence, from its text."""
+    return [
+        seed_from_text(f"{seed}/{step}/{ids[labels != IGNORED].tolist()}")
+        for ids, labels in zip(batch.input_ids_BT.cpu(), batch.labels_BT.cpu(), strict=True)
+    ]
+
+
+def seeded_draw(
+    seeds: Sequence[int], rows_per_sequence: int, temperature: float = 1.0
+) -> ChooseThoughts:
+    """An exact draw from softmax(logits / temperature) by one uniform number per row."""
+    seed_B = np.asarray(seeds, dtype=np.int64)
+
+    def choose(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+        sequence_N, row_N = divmod(
+            np.arange(first_row, first_row + len(logits_NV)), rows_per_sequence
+        )
+        key_N2 = row_keys(seed_B[sequence_N], row_N, np.full_like(row_N, step))
+        uniform_N = ((key_N2[:, 0].view(np.uint32) >> 8) + 0.5) * 2.0**-24
+        cumulated_NV = (logits_NV.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
+        uniform_N1 = torch.from_numpy(uniform_N).to(cumulated_NV)[:, None]
+        # Above 0 and at most the total: what is hit has weight, rounded as the sum may be.
+        token_N1 = torch.searchsorted(cumulated_NV, uniform_N1 * cumulated_NV[:, -1:])
+        # Only logits that are no numbers hit nothing; they shall reach the loss, and be told there.
+        return token_N1.squeeze(-1).clamp(max=logits_NV.shape[1] - 1)
+
+    return choose
