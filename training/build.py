@@ -21,8 +21,8 @@ from transformers import (
 from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import load_tokenizer
 from training.batch import Batch
-from training.dense import dense_step
 from training.errors import UsageError
+from training.fast import fast_step
 from training.model import QuietThinker
 from training.presets import Preset
 from training.recipe import Lora, Recipe
@@ -46,7 +46,7 @@ class ThinkingStep(nn.Module):
 
     def forward(self, batch: Batch, choose: ChooseThoughts) -> StepOutput:
         """Think at every position, and the loss."""
-        return dense_step(self.thinker, batch, self.preset, choose)
+        return fast_step(self.thinker, batch, self.preset, choose)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained parameter by name; one that is tied to another is left out."""

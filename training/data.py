@@ -47,8 +47,6 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
             )
         evaluation, train = train, train.skip(data.eval_documents)
     evaluation = evaluation.take(data.eval_documents)
-    if data.streaming:
-        train = train.shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
     cut = cutter(data, tokenizer, window=window, shortest=shortest, seed=recipe.run.seed)
     pieces = Pieces(*(_cut_all(dataset, cut) for dataset in (train, evaluation)))
     for name, dataset in pieces._asdict().items():
@@ -57,7 +55,11 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
                 f"{data.path} has no document of {shortest} tokens or more for {name}; "
                 f"{data.eval_documents} documents are for evaluation (data.eval_documents)"
             )
-    return pieces
+    if not data.streaming:
+        return pieces
+    # Without end: Trainer cannot resume in the second pass over a stream.
+    endless = train.repeat(None).shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
+    return pieces._replace(train=_cut_all(endless, cut))
 
 
 def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:

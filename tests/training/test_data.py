@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +55,16 @@ def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     assert train[0][:5] == [12, 13, 14, 15, 2]
 
 
-def test_streaming_reads_the_same_documents(tmp_path: Path) -> None:
-    recipe = recipe_for(tmp_path, path=write(tmp_path, ".jsonl", TEXTS))
-    train, evaluation = load(recipe)
+def test_streaming_reads_the_same_documents_again_and_again(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, path=write(tmp_path, ".jsonl", TEXTS), pieces="window")
     streamed = replace(recipe, data=replace(recipe.data, streaming=True, shuffle_buffer=8))
-    shuffled, same = load(streamed)
-    assert same == evaluation
-    assert shuffled != train
-    assert sorted(chain.from_iterable(shuffled)) == sorted(chain.from_iterable(train))
-    assert load(streamed) == (shuffled, same)
+    pieces = load_pieces(streamed, load_tokenizer(TOKENIZER))
+    train, evaluation = load(recipe)
+    assert [row["input_ids"] for row in pieces.evaluation] == evaluation
+    for _ in range(2):
+        shuffled = [row["input_ids"] for row in pieces.train.take(3 * len(train))]
+        assert shuffled != 3 * train
+        assert all(shuffled.count(piece) >= 2 for piece in train)
 
 
 def test_windows_are_of_one_document(tmp_path: Path) -> None:
