@@ -71,9 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(checkpoint: Path) -> Iterator[Companies]:
     """The requests of each company, and what each says by itself, on the plainest settings."""
     companies = {"mixed": company(seed=1), "shared prefix": company(seed=2, shared_prefix=200)}
-    with thinking_engine(
-        checkpoint, async_scheduling=False, enable_prefix_caching=False, block_size=BLOCK
-    ) as engine:
+    with thinking_engine(checkpoint, enable_prefix_caching=False, block_size=BLOCK) as engine:
         yield {
             name: (asks, [engine.run([_now(ask)])[0] for ask in asks])
             for name, asks in companies.items()
@@ -95,12 +93,17 @@ def assert_same(asks: list[Ask], actual: list[list[Spoken]], expected: list[list
 # A KV cache of 12 blocks: 2 layers, K and V, 32 slots, 1 head of 32, 4 bytes.
 SMALL_CACHE = {"kv_cache_memory_bytes": 12 * 2 * 2 * BLOCK * 32 * 4, "max_model_len": 256}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "synchronous": {"async_scheduling": False},
-    "asynchronous": {"async_scheduling": True},
+    "plain": {},
+    "asynchronous": {"asynchronous": True},
     "chunked prefill": {"max_num_batched_tokens": 72, "max_num_seqs": 48},
+    "chunked prefill, asynchronous": {
+        "max_num_batched_tokens": 72,
+        "max_num_seqs": 48,
+        "asynchronous": True,
+    },
     "few sequences": {"max_num_seqs": 3},
-    "preempted": {**SMALL_CACHE, "async_scheduling": False},
-    "preempted, asynchronous": {**SMALL_CACHE, "async_scheduling": True},
+    "preempted": SMALL_CACHE,
+    "preempted, asynchronous": {**SMALL_CACHE, "asynchronous": True},
     "compiled": {"enforce_eager": False},
 }
 
@@ -115,9 +118,12 @@ def test_mixed_company(variant: str, checkpoint: Path, alone: Companies) -> None
         assert_nothing_left(engine)
 
 
-def test_shared_prefix(checkpoint: Path, alone: Companies) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_shared_prefix(asynchronous: bool, checkpoint: Path, alone: Companies) -> None:
     asks, expected = alone["shared prefix"]
-    with thinking_engine(checkpoint, block_size=BLOCK, enable_prefix_caching=True) as engine:
+    with thinking_engine(
+        checkpoint, asynchronous=asynchronous, block_size=BLOCK, enable_prefix_caching=True
+    ) as engine:
         assert_same(asks, engine.run(asks), expected)
         # Now whole prompts are found in the cache; no thought may have overwritten them.
         assert_same(asks, engine.run(asks), expected)

@@ -14,9 +14,9 @@ DEMO = Path(__file__).parents[2] / "models" / "demo"
 PATTERN = r" [0-9]{1,2} [a-z]{3,5}\."
 
 
-@pytest.mark.parametrize("async_scheduling", [False, True])
-def test_grammar_binds_the_visible_text_only(async_scheduling: bool) -> None:
-    with thinking_engine(DEMO, async_scheduling=async_scheduling) as engine:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_grammar_binds_the_visible_text_only(asynchronous: bool) -> None:
+    with thinking_engine(DEMO, asynchronous=asynchronous) as engine:
         outputs = engine.llm.generate(
             [TextPrompt(prompt="Ann has 3 apples. Now she has")] * 3,
             [

@@ -15,11 +15,13 @@ PROMPT = [1, *range(3, 36)]
 MAX_RECORDED = 40
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+@pytest.fixture(scope="module", params=[False, True], ids=["synchronous", "asynchronous"])
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     checkpoint = write_random_checkpoint(tmp_path_factory.mktemp("lifecycle"), "llama")
     options = ThinkingOptions(max_recorded_thought_tokens=MAX_RECORDED)
-    with thinking_engine(checkpoint, options, block_size=32) as running:
+    with thinking_engine(checkpoint, options, request.param, block_size=32) as running:
         yield running
 
 

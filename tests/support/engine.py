@@ -4,12 +4,13 @@ import gc
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
@@ -18,6 +19,7 @@ from vllm.v1.engine.core_client import InprocClient
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
+from tests.support.asynchronous import asynchronous_cpu
 
 # Long enough for every test; short contexts keep the KV cache small.
 ENGINE_ARGS: dict[str, Any] = {
@@ -63,6 +65,11 @@ class Engine:
         client = self.llm.llm_engine.engine_core
         assert isinstance(client, InprocClient)
         return client.engine_core.scheduler
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the scheduler runs a step ahead of the results."""
+        return bool(self.llm.llm_engine.vllm_config.scheduler_config.async_scheduling)
 
     @property
     def preemptions(self) -> int:
@@ -137,13 +144,18 @@ class Engine:
 
 @contextmanager
 def thinking_engine(
-    checkpoint: Path, options: ThinkingOptions | None = None, **engine_args: Any
+    checkpoint: Path,
+    options: ThinkingOptions | None = None,
+    asynchronous: bool = False,
+    **engine_args: Any,
 ) -> Iterator[Engine]:
-    """Our engine on a checkpoint."""
+    """Our engine on a checkpoint; on the CPU, `asynchronous` needs the stand-in for CUDA."""
     args = EngineArgs(model=str(checkpoint), **{**ENGINE_ARGS, **engine_args})
     prepare_engine_args(args, options or ThinkingOptions())
-    with _running(args) as llm:
-        yield Engine(llm)
+    with asynchronous_cpu() if asynchronous else nullcontext(), _running(args) as llm:
+        engine = Engine(llm)
+        assert engine.is_asynchronous == asynchronous or torch.cuda.is_available()
+        yield engine
 
 
 @contextmanager
