@@ -11,7 +11,7 @@ export VENV ?= .venv
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format install clean
+.PHONY: help serve test lint format install demo-model clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ format: install ## let ruff rewrite the code
 
 install: ## make the virtual environment (DEVICE=cpu|cuda; found by itself)
 	@scripts/install $(DEVICE) pins training project dev
+
+demo-model: install ## make the demonstration model anew, from nothing, in models/demo (about an hour)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m training demo-model --out models/demo --force $(ARGS)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -33,7 +33,7 @@ from quietstar_infer.checkpoint import (
     load_tensors,
     thought_tensor_shapes,
 )
-from quietstar_infer.config import DASH, EMBEDDING_SCALE
+from quietstar_infer.config import EMBEDDING_SCALE
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.mixing import MixingHead
 from training.errors import UsageError
@@ -140,6 +140,8 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
+    for where_from in ("is_local", "local_files_only"):
+        content.pop(where_from, None)
     write_json(path, content | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
@@ -148,22 +150,19 @@ def write_checkpoint(
     model: MistralForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     facts: ThoughtFacts,
-    *,
-    seed: int,
+    thought: Mapping[str, Tensor],
 ) -> None:
-    """Write a trunk with fresh thought parts; `seed` is that of the mixing head.
+    """Write a trunk and its thought parts, which are given by official name.
 
     Other safetensors files in the folder are removed: vLLM would load them too. Raises
     `CheckpointError` if what was written is not a whole checkpoint.
     """
-    dash = tokenizer.encode(DASH, add_special_tokens=False)[0]
     trunk = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    thought = initial_thought_tensors(trunk["model.embed_tokens.weight"], dash, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.safetensors"):
         stale.unlink()
     weights = folder / "model.safetensors"
-    save_file(trunk | thought, weights, metadata={"format": "pt"})
+    save_file({**trunk, **thought}, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors makes it private; a server may run as somebody else
     write_json(folder / "config.json", config_json(model, facts))
     write_json(folder / "generation_config.json", generation_json(model))

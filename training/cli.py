@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
+from training.demo_cli import add_demo_commands
 from training.errors import UsageError
 
 LARGEST = 2**32 - 1
@@ -206,6 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_corpus(commands)
     add_demo_trunk(commands)
     add_demo_eval(commands)
+    add_demo_commands(commands)
     return parser
 
 

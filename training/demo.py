@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from transformers import MistralForCausalLM, PreTrainedTokenizerBase
 
-from quietstar_infer.config import END_TOKEN, START_TOKEN
+from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
 from training.card import model_card
-from training.checkpoint import ThoughtFacts, write_checkpoint
+from training.checkpoint import ThoughtFacts, initial_thought_tensors, write_checkpoint
 from training.corpus import documents
 from training.evaluate import Evaluation, accuracy_table, markdown
 from training.problems import LONGEST_WORKING
@@ -76,7 +76,10 @@ def build_demo(recipe: DemoRecipe, folder: Path) -> str:
         trained_on=TRAINED_ON,
         example_prompt=EXAMPLE_PROMPT,
     )
-    write_checkpoint(folder, model, tokenizer, facts, seed=recipe.training.seed)
+    table_VH = model.state_dict()["model.embed_tokens.weight"]
+    dash = tokenizer.encode(DASH, add_special_tokens=False)[0]
+    thought = initial_thought_tensors(table_VH, dash, seed=recipe.training.seed)
+    write_checkpoint(folder, model, tokenizer, facts, thought)
     measured = measure(model, tokenizer, recipe.evaluation)
     card = model_card(model, recipe.training, summary, measured)
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,6 +1,7 @@
-"""The model in the repository: whole, small, closed, and it writes readable text."""
+"""The model in the repository: whole, small, it thinks, and it writes readable text."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerB
 
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors
 from quietstar_infer.config import DASH, QuietStarConfig
-from quietstar_infer.mixing import MixingHead
 from training.corpus import FAMILIES, documents
 from training.evaluate import Evaluation, count_right
+from training.model import QuietThinker
 from training.problems import held_out_problems
+from training.quiet import by_kind, quiet_scores, solved, thoughts_at, token_facts
+from training.report import accuracy_table
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"
 
@@ -55,23 +58,42 @@ def test_shape_suits_vllm(model: MistralForCausalLM) -> None:
     assert config.max_position_embeddings >= 1024
 
 
-def test_thoughts_do_not_weigh_anything_yet() -> None:
-    tensors = load_tensors(FOLDER)
-    hidden = tensors["start_embedding"].shape[1]
-    head = MixingHead(hidden)
-    head.load_state_dict(
-        {name.removeprefix("talk_head.0."): t for name, t in tensors.items() if "talk_head" in name}
-    )
-    states = torch.randn(2, 50, hidden, generator=torch.Generator().manual_seed(0))
-    assert not head.weight(*states).any()
-
-
-def test_learned_and_reset_embeddings_coincide(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_start_and_end_are_still_near_the_dash(tokenizer: PreTrainedTokenizerBase) -> None:
     tensors = load_tensors(FOLDER)
     (dash,) = tokenizer.encode(DASH, add_special_tokens=False)
+    vector = tensors["model.embed_tokens.weight"][dash]
     for name in ("start_embedding", "end_embedding"):
-        vector = tensors["model.embed_tokens.weight"][dash]
-        torch.testing.assert_close(tensors[name][0] * 100, vector)
+        moved = (tensors[name][0] * 100 - vector).norm()
+        assert 0 < moved < 0.1 * vector.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quiet_thoughts_help(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
+    thinker = QuietThinker.from_checkpoint(FOLDER)
+    evaluation = Evaluation(problems=40, budgets=(0, 4, 12), seed=7)
+    scores = quiet_scores(thinker, tokenizer, evaluation)[family]
+    assert scores[12].accuracy >= 0.8
+    assert scores[4].accuracy < scores[12].accuracy
+    assert scores[0].accuracy <= 0.45
+    assert scores[12].mixing_weight > 0.3
+
+
+def test_the_mixing_head_is_open_at_answers_only(tokenizer: PreTrainedTokenizerBase) -> None:
+    thinker = QuietThinker.from_checkpoint(FOLDER)
+    documents = solved(tokenizer, Evaluation(problems=10, seed=7), 10)
+    choose = thoughts_at(1.0, seed=0)
+    kinds = by_kind(token_facts(thinker, thinker, documents, tokenizer.pad_token_id, 12, choose))
+    assert kinds["answer"].mixing_weight > 0.3
+    assert kinds["answer"].nll < kinds["answer"].base_nll / 2
+    assert abs(kinds["easy"].mixing_weight) < 0.2
+    assert abs(kinds["open"].mixing_weight) < 0.2
+    assert kinds["easy"].nll < 0.05
+
+
+def test_the_results_are_there() -> None:
+    results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+    assert len(results["thinkers"]) == len(results["controls"]) == 3
+    assert accuracy_table(results) in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
