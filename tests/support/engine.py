@@ -15,6 +15,7 @@ from vllm import LLM, RequestOutput, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.core_client import InprocClient
 
 from quietstar_infer.params import ThoughtParams
@@ -84,7 +85,12 @@ class Engine:
         """Send a request without running the engine; returns its id and record key."""
         key = f"ask-{next(self._keys)}"
         fields = {**ask.thoughts.to_mapping(), "thought_record_key": key}
-        sampling = SamplingParams(**{"temperature": 0.0, **ask.sampling}, extra_args=fields)
+        sampling = SamplingParams(
+            **{"temperature": 0.0, **ask.sampling},
+            extra_args=fields,
+            # All of a request's `n` answers in one output.
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
         self.llm.llm_engine.add_request(
             key, TokensPrompt(prompt_token_ids=list(ask.prompt)), sampling
         )
@@ -107,7 +113,9 @@ class Engine:
                     outputs[key_of[output.request_id]] = output
             if not waiting and not self.llm.llm_engine.has_unfinished_requests():
                 break
-        return [self._spoken(outputs[index]) for index in range(len(asks))]
+        answers = [self._spoken(outputs[index]) for index in range(len(asks))]
+        assert [len(answer) for answer in answers] == [ask.sampling.get("n", 1) for ask in asks]
+        return answers
 
     def _spoken(self, output: RequestOutput) -> list[Spoken]:
         """Pair the answers with what the worker recorded; a child's id begins with its number."""
