@@ -9,10 +9,10 @@ It is plugged into transformers as the attention implementation `IMPLEMENTATION`
 trunk whose attention goes through that interface works unchanged. Sliding windows are not modelled
 (`training.batch.check_window` refuses texts longer than one).
 
-Shapes: B sequences, G key-value heads, Q query heads of each, T text positions, P thoughts per
-position, L path tokens that ask, M path tokens that answer (M ≥ L; the last L are those that ask),
-D head size; C positions of a chunk, J text keys that a chunk can see, R = P·Q·L score rows of a
-position. Arrays of path tokens are (B, G, T, P, M, D); queries (B, G, T, P, Q, L, D).
+Shapes: B sequences, G key-value heads, Q query heads of each, T text positions, C consecutive ones
+of them, P thoughts per position, L path tokens that ask, M path tokens that answer (M ≥ L; the last
+L are those that ask), D head size; J text keys that the last of C positions sees (the one before it
+sees J - 1 …), R = P·Q·L score rows of a position.
 """
 
 from collections.abc import Iterator
@@ -23,25 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
-from training.layout import Layout
+from training.errors import UsageError
+from training.softmax import softmax_and_log_sum
 
 IMPLEMENTATION = "quiet_star"
-CHUNK_ELEMENTS = 2**20
-"""Scores that exist at a time. More is not faster: a block should stay in the processor's cache."""
-
-
-class Chunk(NamedTuple):
-    """The positions [first, last); they see the text keys [0, last)."""
-
-    first: int
-    last: int
-
-
-def chunks(positions: int, elements_per_position: int) -> Iterator[Chunk]:
-    """Positions in runs whose scores fit into `CHUNK_ELEMENTS`, at least one position each."""
-    size = max(1, CHUNK_ELEMENTS // elements_per_position)
-    for first in range(0, positions, size):
-        yield Chunk(first, min(first + size, positions))
+CHUNK_SCORES = {"cpu": 2**19, "cuda": 2**26}
+"""Scores that exist at a time: on a CPU they should stay in its caches."""
 
 
 class _Scores(NamedTuple):
@@ -58,10 +45,26 @@ class _Keys(NamedTuple):
     own: Tensor
 
 
-def _keys(text_BGTD: Tensor, own_BGTPMD: Tensor, chunk: Chunk) -> _Keys:
+class _Chunk(NamedTuple):
+    """Some of the positions, and the text keys that the last of them sees."""
+
+    positions: slice
+    text: slice
+
+
+def _chunks(query_BGCPQLD: Tensor, text_keys: int, own_keys: int) -> Iterator[_Chunk]:
+    """Positions in runs whose scores fit into `CHUNK_SCORES`, at least one position each."""
+    positions = query_BGCPQLD.shape[2]
+    rows = query_BGCPQLD[:, :, 0, ..., 0].numel()
+    size = max(1, CHUNK_SCORES[query_BGCPQLD.device.type] // (rows * (text_keys + own_keys)))
+    for first in range(0, positions, size):
+        last = min(first + size, positions)
+        yield _Chunk(slice(first, last), slice(0, text_keys - positions + last))
+
+
+def _keys(text_BGJD: Tensor, own_BGCPMD: Tensor, chunk: _Chunk) -> _Keys:
     return _Keys(
-        text_BGTD[:, :, : chunk.last].flatten(0, 1),
-        own_BGTPMD[:, :, chunk.first : chunk.last].flatten(0, 3),
+        text_BGJD[:, :, chunk.text].flatten(0, 1), own_BGCPMD[:, :, chunk.positions].flatten(0, 3)
     )
 
 
@@ -72,12 +75,11 @@ def _products(query: Tensor, keys: _Keys) -> _Scores:
     return _Scores((text_rows @ keys.text.mT).float(), (own_rows @ keys.own.mT).float())
 
 
-def _hide_future(scores: _Scores, chunk: Chunk, asking: int) -> None:
+def _hide_future(scores: _Scores, positions: int, asking: int) -> None:
     """Put -inf where a position would see later text or a path token a later one, in place."""
-    positions = chunk.last - chunk.first
-    text_CRJ = scores.text.unflatten(1, (positions, -1))[..., chunk.first :]
-    later_CJ = torch.ones(positions, positions, dtype=torch.bool, device=text_CRJ.device).triu(1)
-    text_CRJ.masked_fill_(later_CJ[:, None], -torch.inf)
+    text_CRC = scores.text.unflatten(1, (positions, -1))[..., -positions:]
+    later_CC = torch.ones(positions, positions, dtype=torch.bool, device=text_CRC.device).triu(1)
+    text_CRC.masked_fill_(later_CC[:, None], -torch.inf)
     answering = scores.own.shape[-1]
     own_QLM = scores.own.unflatten(1, (-1, asking))
     later_LM = torch.ones(asking, answering, dtype=torch.bool, device=own_QLM.device)
@@ -95,9 +97,7 @@ def _weighted(weights: _Scores, values: _Keys, like: Tensor) -> Tensor:
     return text.add_((weights.own.to(values.own.dtype) @ values.own).view(like.shape))
 
 
-class _ThoughtAttention(torch.autograd.Function):
-    """softmax(scaling · q·k) v over text and own keys; out like the queries."""
-
+class _PathAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -108,52 +108,41 @@ class _ThoughtAttention(torch.autograd.Function):
         own_value: Tensor,
         scaling: float,
     ) -> Tensor:
-        query = query * scaling
         out = torch.empty_like(query)
-        log_sum = query.new_empty(query.shape[:-1], dtype=torch.float32)
-        for chunk in _chunks_of(query, own_key):
-            positions = slice(*chunk)
-            part = query[:, :, positions]
-            scores = _products(part, _keys(text_key, own_key, chunk))
-            _hide_future(scores, chunk, query.shape[-2])
-            rows = _log_sum_exp(scores).view(part.shape[:-1])
-            log_sum[:, :, positions] = rows
-            _to_probabilities(scores, rows)
-            values = _keys(text_value, own_value, chunk)
-            out[:, :, positions] = _weighted(scores, values, part)
-        ctx.save_for_backward(query, text_key, text_value, own_key, own_value, out, log_sum)
+        for chunk in _chunks(query, text_key.shape[2], own_key.shape[4]):
+            at = (slice(None), slice(None), chunk.positions)
+            part = query[at] * scaling
+            weights = _attention_weights(part, _keys(text_key, own_key, chunk))
+            out[at] = _weighted(weights, _keys(text_value, own_value, chunk), part)
+        ctx.save_for_backward(query, text_key, text_value, own_key, own_value, out)
         ctx.scaling = scaling
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, text_key, text_value, own_key, own_value, out, log_sum = ctx.saved_tensors
-        grad_out = gradients[0]
-        # δ: what the softmax takes off every score's gradient.
-        delta = (grad_out.float() * out.float()).sum(dim=-1)
+        query, text_key, text_value, own_key, own_value, out = ctx.saved_tensors
+        (grad_out,) = gradients
         grad_query = torch.empty_like(query)
-        grad_text_key, grad_text_value = (
-            torch.zeros_like(x, dtype=torch.float32) for x in (text_key, text_value)
-        )
+        # Every position adds to the text's: in float32, whatever the keys are in.
+        grad_text_key = torch.zeros_like(text_key, dtype=torch.float32)
+        grad_text_value = torch.zeros_like(text_value, dtype=torch.float32)
         grad_own_key, grad_own_value = torch.empty_like(own_key), torch.empty_like(own_value)
-        for chunk in _chunks_of(query, own_key):
-            positions, text = slice(*chunk), slice(0, chunk.last)
-            part, grad_part = query[:, :, positions], grad_out[:, :, positions].contiguous()
+        for chunk in _chunks(query, text_key.shape[2], own_key.shape[4]):
+            at = (slice(None), slice(None), chunk.positions)
+            text = (slice(None), slice(None), chunk.text)
+            part, grad_part = query[at] * ctx.scaling, grad_out[at].contiguous()
             keys = _keys(text_key, own_key, chunk)
-            weights = _products(part, keys)
-            _hide_future(weights, chunk, query.shape[-2])
-            _to_probabilities(weights, log_sum[:, :, positions])
+            weights = _attention_weights(part, keys)
             grad_values = _transposed(weights, grad_part)
-            grad_text_value[:, :, text] += grad_values.text.view_as(grad_text_value[:, :, text])
-            grad_own_value[:, :, positions] = grad_values.own.view_as(own_value[:, :, positions])
+            _add_keys(grad_values, grad_text_value[text], grad_own_value[at])
             grad_scores = _products(grad_part, _keys(text_value, own_value, chunk))
-            _softmax_backward(grad_scores, weights, delta[:, :, positions])
-            grad_query[:, :, positions] = _weighted(grad_scores, keys, part)
-            grad_keys = _transposed(grad_scores, part)
-            grad_text_key[:, :, text] += grad_keys.text.view_as(grad_text_key[:, :, text])
-            grad_own_key[:, :, positions] = grad_keys.own.view_as(own_key[:, :, positions])
+            # What the softmax takes off the gradient of every score of a row.
+            delta = (grad_part.float() * out[at].float()).sum(dim=-1)
+            _softmax_backward(grad_scores, weights, delta)
+            grad_query[at] = _weighted(grad_scores, keys, part) * ctx.scaling
+            _add_keys(_transposed(grad_scores, part), grad_text_key[text], grad_own_key[at])
         return (
-            grad_query * ctx.scaling,
+            grad_query,
             grad_text_key.to(text_key.dtype),
             grad_text_value.to(text_value.dtype),
             grad_own_key,
@@ -162,22 +151,24 @@ class _ThoughtAttention(torch.autograd.Function):
         )
 
 
-def _chunks_of(query: Tensor, own_key: Tensor) -> Iterator[Chunk]:
-    positions, keys = query.shape[2], query.shape[2] + own_key.shape[-2]
-    rows = query.numel() // query.shape[-1] // positions
-    return chunks(positions, rows * keys)
+def _attention_weights(query: Tensor, keys: _Keys) -> _Scores:
+    """softmax of scaled queries · keys over both kinds of keys.
+
+    Each kind is softmaxed by itself and then given its share of the whole, by log Σ exp.
+    """
+    scores = _products(query, keys)
+    _hide_future(scores, positions=query.shape[2], asking=query.shape[-2])
+    (text, text_log_sum), (own, own_log_sum) = (softmax_and_log_sum(part) for part in scores)
+    log_sum = torch.logaddexp(text_log_sum.flatten(), own_log_sum.flatten())
+    text.mul_(_rows_like((text_log_sum.flatten() - log_sum).exp_(), text))
+    own.mul_(_rows_like((own_log_sum.flatten() - log_sum).exp_(), own))
+    return _Scores(text, own)
 
 
-def _log_sum_exp(scores: _Scores) -> Tensor:
-    """log Σ exp over both kinds of keys; every row sees at least two, so it is finite."""
-    text, own = (part.logsumexp(dim=-1).flatten() for part in scores)
-    return torch.logaddexp(text, own)
-
-
-def _to_probabilities(scores: _Scores, log_sum: Tensor) -> None:
-    """exp(score - log Σ exp), in place."""
-    for part in scores:
-        part.sub_(_rows_like(log_sum, part)).exp_()
+def _add_keys(found: _Keys, text: Tensor, own: Tensor) -> None:
+    """Add a chunk's share to the text's gradient; it is all there is to its positions' own."""
+    text += found.text.view_as(text)
+    own.copy_(found.own.view_as(own))
 
 
 def _softmax_backward(grad: _Scores, weights: _Scores, delta: Tensor) -> None:
@@ -197,109 +188,123 @@ def _transposed(weights: _Scores, rows: Tensor) -> _Keys:
 
 
 def path_attention(
-    query: Tensor,
-    text_key: Tensor,
-    text_value: Tensor,
-    own_key: Tensor,
-    own_value: Tensor,
+    query_BGCPQLD: Tensor,
+    text_key_BGJD: Tensor,
+    text_value_BGJD: Tensor,
+    own_key_BGCPMD: Tensor,
+    own_value_BGCPMD: Tensor,
     scaling: float,
 ) -> Tensor:
-    """Attention of path tokens, (B, G, T, P, Q, L, D); the last L of a path's M keys are theirs."""
-    out: Tensor = _ThoughtAttention.apply(  # type: ignore[no-untyped-call]  # torch's
-        query, text_key, text_value, own_key, own_value, scaling
+    """softmax(scaling · q·k) v of path tokens over text and own keys, in the query's shape."""
+    out: Tensor = _PathAttention.apply(  # type: ignore[no-untyped-call]  # torch's
+        query_BGCPQLD, text_key_BGJD, text_value_BGJD, own_key_BGCPMD, own_value_BGCPMD, scaling
     )
     return out
 
 
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """The text's own attention: query (B, G·Q, T, D), keys and values (B, G, T, D)."""
-    return F.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
-    )
+class Text:
+    """Attention while a text is read: causal, and keys and values of each layer are kept for its
+    paths.
+
+    With `needs_grad`, `UsageError` is raised where they come without a graph, which is what
+    reentrant gradient checkpointing does to them.
+    """
+
+    def __init__(self, *, needs_grad: bool) -> None:
+        self.needs_grad = needs_grad
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
+    ) -> Tensor:
+        """Query (B, G·Q, T, D), keys and values (B, G, T, D); out like the query."""
+        if self.needs_grad and not (key.requires_grad and value.requires_grad):
+            raise UsageError("thoughts need gradient checkpointing with use_reentrant=False")
+        # When checkpointing reads the layer again, what is in use already is the same.
+        self._kept.setdefault(layer, (key, value))
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+
+    def keys_values(self, layer: int, positions: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first so many positions, (B, G, J, D) each."""
+        key, value = self._kept[layer]
+        return key[:, :, :positions], value[:, :, :positions]
 
 
 class WholePaths:
-    """Attention while a text and all its paths are read in one go, as `Layout` says."""
+    """Attention while all paths of the positions [first, last) of a text are read in one go."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, text: Text, first: int, last: int, per_position: int) -> None:
+        self.text = text
+        self.last = last
+        self.paths = (last - first, per_position)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Query (B, G·Q, N, D), keys and values (B, G, N, D): out like the query."""
-        positions, per_position, _ = self.layout
-        (text_query, paths_query), (text_key, paths_key), (text_value, paths_value) = (
-            (x[:, :, :positions], x[:, :, positions:].unflatten(2, (positions, per_position, -1)))
-            for x in (query, key, value)
-        )
-        text = causal_attention(text_query, text_key, text_value, scaling)
-        paths = path_attention(
-            _by_key_head(paths_query, key.shape[1]),
-            text_key,
-            text_value,
-            paths_key,
-            paths_value,
+        """Query (B, G·Q, C·P·L, D), keys and values (B, G, C·P·L, D); out like the query."""
+        query, key, value = (x.unflatten(2, (*self.paths, -1)) for x in (query, key, value))
+        out = path_attention(
+            _by_key_head(query, key.shape[1]),
+            *self.text.keys_values(layer, self.last),
+            key,
+            value,
             scaling,
         )
-        return torch.cat([text, _by_query_head(paths)], dim=2)
+        return _by_query_head(out)
 
 
 class GrowingPaths:
-    """Attention while thoughts are sampled: first the text, then one more token of every path.
+    """Attention while thoughts are sampled, one token of every path of a text at a time.
 
-    Keeps keys and values of each layer, at most `capacity` path tokens. `token` counts the path
-    tokens read so far; call `advance` after each.
+    Keeps keys and values of at most `capacity` tokens of a path; call `advance` after each.
     """
 
-    def __init__(self, per_position: int, capacity: int) -> None:
-        self.per_position = per_position
+    def __init__(self, text: Text, positions: int, per_position: int, capacity: int) -> None:
+        self.text = text
+        self.paths = (positions, per_position)
         self.capacity = capacity
-        self.token = -1
-        self._text: list[tuple[Tensor, Tensor]] = []
-        self._own: list[tuple[Tensor, Tensor]] = []
+        self._token = 0
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def advance(self) -> None:
-        """The text, or one token of every path, has gone through all layers."""
-        self.token += 1
+        """A token of every path has gone through all layers."""
+        self._token += 1
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Text (B, heads, T, D), later path tokens (B, heads, T·P, D): out like the query."""
-        if self.token < 0:
-            self._text.append((key, value))
-            self._own.append((self._empty(key), self._empty(value)))
-            return causal_attention(query, key, value, scaling)
-        for kept, new in zip(self._own[layer], (key, value), strict=True):
-            kept[..., self.token, :] = new.unflatten(2, (-1, self.per_position))
-        paths_query = query.unflatten(2, (-1, self.per_position, 1))
-        own_key, own_value = (kept[..., : self.token + 1, :] for kept in self._own[layer])
-        return _by_query_head(
-            path_attention(
-                _by_key_head(paths_query, key.shape[1]),
-                *self._text[layer],
-                own_key,
-                own_value,
-                scaling,
-            )
+        """Query (B, G·Q, T·P, D), keys and values (B, G, T·P, D); out like the query."""
+        if layer not in self._kept:
+            self._kept[layer] = self._room_for(key), self._room_for(value)
+        for kept, new in zip(self._kept[layer], (key, value), strict=True):
+            kept[..., self._token, :] = new.unflatten(2, self.paths)
+        own_key, own_value = (kept[..., : self._token + 1, :] for kept in self._kept[layer])
+        out = path_attention(
+            _by_key_head(query.unflatten(2, (*self.paths, 1)), key.shape[1]),
+            *self.text.keys_values(layer, self.paths[0]),
+            own_key,
+            own_value,
+            scaling,
         )
+        return _by_query_head(out)
 
-    def _empty(self, text_BGTD: Tensor) -> Tensor:
-        *text, size = text_BGTD.shape
-        return text_BGTD.new_empty((*text, self.per_position, self.capacity, size))
-
-
-def _by_key_head(query_BHTPLD: Tensor, key_heads: int) -> Tensor:
-    """(B, G·Q, T, P, L, D) to (B, G, T, P, Q, L, D)."""
-    query_BGQTPLD: Tensor = query_BHTPLD.unflatten(1, (key_heads, -1))
-    return query_BGQTPLD.movedim(2, 4).contiguous()
+    def _room_for(self, new: Tensor) -> Tensor:
+        sequences, heads, _, size = new.shape
+        return new.new_empty((sequences, heads, *self.paths, self.capacity, size))
 
 
-def _by_query_head(out_BGTPQLD: Tensor) -> Tensor:
-    """(B, G, T, P, Q, L, D) to (B, G·Q, T·P·L, D)."""
-    out_BGQTPLD: Tensor = out_BGTPQLD.movedim(4, 2)
-    return out_BGQTPLD.flatten(3, 5).flatten(1, 2)
+def _by_key_head(query_BHCPLD: Tensor, key_heads: int) -> Tensor:
+    """(B, G·Q, C, P, L, D) to (B, G, C, P, Q, L, D)."""
+    query_BGQCPLD: Tensor = query_BHCPLD.unflatten(1, (key_heads, -1))
+    return query_BGQCPLD.movedim(2, 4).contiguous()
+
+
+def _by_query_head(out_BGCPQLD: Tensor) -> Tensor:
+    """(B, G, C, P, Q, L, D) to (B, G·Q, C·P·L, D)."""
+    out_BGQCPLD: Tensor = out_BGCPQLD.movedim(4, 2)
+    return out_BGQCPLD.flatten(3, 5).flatten(1, 2)
 
 
 def attention_forward(
@@ -310,7 +315,7 @@ def attention_forward(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    thoughts: WholePaths | GrowingPaths | None = None,
+    thoughts: Text | WholePaths | GrowingPaths | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form that transformers calls; out (B, N, heads, D).

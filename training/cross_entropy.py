@@ -4,34 +4,53 @@ Shapes: N rows, H hidden, V vocabulary.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from quietstar_infer.sampling import mask_meta_tokens
+from training.softmax import softmax_and_log_sum
 
-CHUNK_LOGITS = 2**22
-"""Logits that exist at a time: few enough for the memory to be used again, enough for a matrix
-product to run at full speed."""
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+"""Logits that exist at a time: on a CPU they should stay near its caches."""
 
 
 def token_cross_entropy(
     hidden_NH: Tensor,
     weight_VH: Tensor,
     targets_N: Tensor,
-    temperature: float = 1.0,
-    banned: tuple[int, int] | None = None,
+    likely_factor_N: Tensor | None = None,
 ) -> Tensor:
-    """-log softmax(W h / temperature) at the target, (N,) float32; `banned` ids have no share.
+    """-log softmax(W h) at the target, (N,) float32.
 
-    The logits are not kept but computed anew in the backward pass.
+    The logits are not kept but computed anew in the backward pass. Where the loss is likely to be
+    a sum of the results times `likely_factor_N` (times anything), the gradient is computed at once,
+    and the backward pass has nothing left to do if the guess was right.
     """
-    dtype = compute_dtype(weight_VH)
+    if not torch.is_grad_enabled():
+        likely_factor_N = None
     nll_N: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch's
-        hidden_NH, weight_VH, targets_N, temperature, banned, dtype
+        hidden_NH, weight_VH, targets_N, likely_factor_N, compute_dtype(weight_VH)
     )
     return nll_N
+
+
+def score_function(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    nll_N: Tensor,
+    temperature: float,
+    banned: tuple[int, int],
+) -> Tensor:
+    """`nll_N`, as values that are known from sampling, with the gradient of
+    -log softmax(W h / temperature) at the target; `banned` ids have no share in the softmax.
+    """
+    with_gradient_N: Tensor = _ScoreFunction.apply(  # type: ignore[no-untyped-call]  # torch's
+        hidden_NH, weight_VH, targets_N, nll_N, temperature, banned, compute_dtype(weight_VH)
+    )
+    return with_gradient_N
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
@@ -47,12 +66,40 @@ def logit_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Runs of rows and their logits in float32, which the next run overwrites."""
     weight_VH = weight_VH.to(dtype)
-    size = max(1, CHUNK_LOGITS // len(weight_VH))
+    size = max(1, CHUNK_LOGITS[weight_VH.device.type] // len(weight_VH))
     buffer = weight_VH.new_empty((min(size, len(hidden_NH)), len(weight_VH)))
     for first in range(0, len(hidden_NH), size):
         part = hidden_NH[first : first + size].to(dtype)
         logits = torch.mm(part, weight_VH.mT, out=buffer[: len(part)])
         yield slice(first, first + len(part)), logits.float()
+
+
+class _Gradient(NamedTuple):
+    """Σ factor · d nll / d hidden and / d weight."""
+
+    hidden_NH: Tensor
+    weight_VH: Tensor
+
+    @classmethod
+    def zeros(cls, hidden_NH: Tensor, weight_VH: Tensor) -> "_Gradient":
+        return cls(torch.empty_like(hidden_NH), torch.zeros_like(weight_VH))
+
+    def add(
+        self,
+        rows: slice,
+        hidden_NH: Tensor,
+        cast_VH: Tensor,
+        probability_NV: Tensor,
+        targets_N: Tensor,
+        factor_N: Tensor,
+    ) -> None:
+        """Take in some rows; overwrites the probabilities, of which only these rows are given."""
+        # d nll / d logits = softmax - one_hot(target)
+        factor_N1 = factor_N[rows, None]
+        grad = probability_NV.mul_(factor_N1).scatter_add_(1, targets_N[rows, None], -factor_N1)
+        grad = grad.to(cast_VH.dtype)
+        self.hidden_NH[rows] = (grad @ cast_VH).to(self.hidden_NH.dtype)
+        _add_product(self.weight_VH, grad.mT, hidden_NH[rows].to(cast_VH.dtype))
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -62,48 +109,87 @@ class _CrossEntropy(torch.autograd.Function):
         hidden_NH: Tensor,
         weight_VH: Tensor,
         targets_N: Tensor,
-        temperature: float,
-        banned: tuple[int, int] | None,
+        likely_factor_N: Tensor | None,
         dtype: torch.dtype,
     ) -> Tensor:
-        log_sum_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
-        target_logit_N = torch.empty_like(log_sum_N)
+        ctx.dtype = dtype
+        nll_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
+        gradient = None if likely_factor_N is None else _Gradient.zeros(hidden_NH, weight_VH)
         for rows, logits in logit_chunks(hidden_NH, weight_VH, dtype):
-            _tempered(logits, temperature, banned)
-            target_logit_N[rows] = logits.gather(1, targets_N[rows, None]).squeeze(1)
-            log_sum_N[rows] = logits.logsumexp(dim=1)
-        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, log_sum_N)
-        ctx.temperature, ctx.banned, ctx.dtype = temperature, banned, dtype
-        return log_sum_N - target_logit_N
+            probability, log_sum = softmax_and_log_sum(logits)
+            nll_N[rows] = log_sum - logits.gather(1, targets_N[rows, None]).squeeze(1)
+            if gradient is not None and likely_factor_N is not None:
+                gradient.add(
+                    rows, hidden_NH, weight_VH.to(dtype), probability, targets_N, likely_factor_N
+                )
+        ctx.save_for_backward(
+            hidden_NH, weight_VH, targets_N, likely_factor_N, *(gradient or (None, None))
+        )
+        return nll_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, targets_N, log_sum_N = ctx.saved_tensors
-        factor_N = gradients[0] / ctx.temperature
-        cast_VH = weight_VH.to(ctx.dtype)
-        grad_hidden_NH = torch.empty_like(hidden_NH)
-        grad_weight_VH = torch.zeros_like(weight_VH)
-        for rows, logits in logit_chunks(hidden_NH, weight_VH, ctx.dtype):
-            _tempered(logits, ctx.temperature, ctx.banned)
-            # d/dz = (softmax(z) - one_hot(target)) · d/dnll, in the logits' own memory.
-            logits.sub_(log_sum_N[rows, None]).exp_().mul_(factor_N[rows, None])
-            logits.scatter_add_(1, targets_N[rows, None], -factor_N[rows, None])
-            grad = logits.to(ctx.dtype)
-            grad_hidden_NH[rows] = (grad @ cast_VH).to(hidden_NH.dtype)
-            _add_product(grad_weight_VH, grad.mT, hidden_NH[rows].to(ctx.dtype))
-        return grad_hidden_NH, grad_weight_VH, None, None, None, None
+        hidden_NH, weight_VH, targets_N, likely_factor_N, *likely = ctx.saved_tensors
+        (factor_N,) = gradients
+        scale = None if likely_factor_N is None else _common_factor(factor_N, likely_factor_N)
+        if scale is not None:
+            return likely[0] * scale, likely[1] * scale, None, None, None
+        gradient = _gradient(hidden_NH, weight_VH, targets_N, factor_N, 1.0, None, ctx.dtype)
+        return *gradient, None, None, None
 
 
-def _tempered(logits: Tensor, temperature: float, banned: tuple[int, int] | None) -> None:
-    """Ban and divide, in place."""
-    if banned is not None:
-        mask_meta_tokens(logits, banned)
-    if temperature != 1:
-        logits.div_(temperature)
+class _ScoreFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        targets_N: Tensor,
+        nll_N: Tensor,
+        temperature: float,
+        banned: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden_NH, weight_VH, targets_N)
+        ctx.settings = temperature, banned, dtype
+        return nll_N.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, targets_N = ctx.saved_tensors
+        gradient = _gradient(hidden_NH, weight_VH, targets_N, gradients[0], *ctx.settings)
+        return *gradient, None, None, None, None, None
+
+
+def _gradient(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    targets_N: Tensor,
+    factor_N: Tensor,
+    temperature: float,
+    banned: tuple[int, int] | None,
+    dtype: torch.dtype,
+) -> _Gradient:
+    """Σ factor · gradient of -log softmax(W h / temperature) at the target."""
+    gradient = _Gradient.zeros(hidden_NH, weight_VH)
+    cast_VH = weight_VH.to(dtype)
+    for rows, logits in logit_chunks(hidden_NH, weight_VH, dtype):
+        if banned is not None:
+            mask_meta_tokens(logits, banned)
+        probability = logits.div_(temperature).softmax(dim=1)
+        gradient.add(rows, hidden_NH, cast_VH, probability, targets_N, factor_N / temperature)
+    return gradient
+
+
+def _common_factor(factor_N: Tensor, likely_N: Tensor) -> Tensor | None:
+    """c, a scalar, if factor = c · likely up to rounding."""
+    common = factor_N.sum() / likely_N.sum()
+    agree = torch.allclose(factor_N, common * likely_N, rtol=1e-5, atol=0.0)
+    return common if agree else None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right; where the dtypes differ, sums are kept in the total's."""
+    """total += left @ right; where the dtypes differ, the sum is kept in the total's."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:

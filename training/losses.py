@@ -28,6 +28,18 @@ def talk_losses(nll_BTPS: Tensor, real_BTS: Tensor, averaging: Averaging) -> Ten
     )
 
 
+def likely_factors(
+    real_BTS: Tensor, per_position: int, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """What the loss will multiply token losses with: the base's (), the mixed predictions' (S,).
+
+    Exact, unless the official averaging meets a loss that is exactly 0.
+    """
+    number_S = real_BTS.sum(dim=(0, 1)).clamp(min=1)
+    talk_S = objective.talk_weight / (number_S * per_position * len(number_S))
+    return objective.base_weight / number_S[0], talk_S
+
+
 def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor) -> Tensor:
     """R_i = Σ_s (NLL_base of x_i+1+s - NLL_mixed of it), (B, T, P), detached.
 

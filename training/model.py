@@ -147,16 +147,11 @@ class QuietThinker(nn.Module):
 
     def embed_paths(self, thought_ids: Tensor, following_ids: Tensor) -> Tensor:
         """START, the thought (…, K), END and the text that follows it (…, F): (…, K+2+F, H)."""
-        meta_shape = (*thought_ids.shape[:-1], 1, self.start_H.shape[0])
-        return torch.cat(
-            [
-                self.start_H.expand(meta_shape),
-                self.embed(thought_ids),
-                self.end_H.expand(meta_shape),
-                self.embed(following_ids),
-            ],
-            dim=-2,
-        )
+        budget = thought_ids.shape[-1]
+        # One look-up: each would have a gradient of the size of the table.
+        tokens = self.embed(torch.cat([thought_ids, following_ids], dim=-1))
+        start, end = (x.expand(*tokens.shape[:-2], 1, -1) for x in (self.start_H, self.end_H))
+        return torch.cat([start, tokens[..., :budget, :], end, tokens[..., budget:, :]], dim=-2)
 
     def read(self, embeddings_BNH: Tensor, position_ids_1N: Tensor, **attention: Any) -> Tensor:
         """The trunk's output after its final norm, (B, N, H); `attention` reaches the attention."""

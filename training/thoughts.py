@@ -1,6 +1,6 @@
 """Sampling the thoughts of all positions at once, one token of every thought per pass.
 
-Keys and values are kept, so each pass reads T·P tokens and the text is read once.
+Keys and values are kept, so each pass reads T·P tokens, and the text is not read again.
 
 Shapes: B sequences, T text positions, P thoughts per position, K thought tokens, H hidden, V
 vocabulary; N = B·T·P rows, in this order.
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from quietstar_infer.sampling import mask_meta_tokens
-from training.attention import GrowingPaths
+from training.attention import GrowingPaths, Text
 from training.cross_entropy import compute_dtype, logit_chunks
 from training.model import QuietThinker
 from training.presets import Preset
 from training.sampling import ChooseThoughts
+from training.softmax import softmax_and_log_sum
 from training.step import Thoughts
 
 # Stands for -inf where it is multiplied with a probability of 0.
@@ -23,21 +24,20 @@ _VERY_NEGATIVE = -1e9
 
 @torch.no_grad()
 def sample_thoughts(
-    thinker: QuietThinker, ids_BT: Tensor, preset: Preset, choose: ChooseThoughts
+    thinker: QuietThinker, text: Text, ids_BT: Tensor, preset: Preset, choose: ChooseThoughts
 ) -> Thoughts:
-    """A thought of `budget` tokens for each of the thoughts of each position."""
+    """A thought of `budget` tokens for each of the thoughts of each position of a text that has
+    been read.
+    """
     budget, per_position = preset.thinking.budget, preset.thinking.per_position
     sequences, positions = ids_BT.shape
     thoughts = _empty_thoughts(ids_BT, preset)
-    if budget == 0:
-        return thoughts
-    position_T = torch.arange(positions, device=ids_BT.device)
-    paths = GrowingPaths(per_position, capacity=budget)
-    _read(thinker, thinker.embed(ids_BT), position_T, paths)
-    position_N = position_T.repeat_interleave(per_position)
+    paths = GrowingPaths(text, positions, per_position, capacity=budget)
+    position_N = torch.arange(positions, device=ids_BT.device).repeat_interleave(per_position)
     embedding_BNH = thinker.start_H.expand(sequences, len(position_N), -1)
     for step in range(budget):
-        hidden_BNH = _read(thinker, embedding_BNH, position_N + 1 + step, paths)
+        hidden_BNH = thinker.read(embedding_BNH, position_N[None] + 1 + step, thoughts=paths)
+        paths.advance()
         _choose_tokens(thinker, hidden_BNH.flatten(0, 1), step, preset, choose, thoughts)
         embedding_BNH = thinker.embed(thoughts.ids[..., step].flatten(1))
     return thoughts
@@ -47,14 +47,6 @@ def _empty_thoughts(ids_BT: Tensor, preset: Preset) -> Thoughts:
     shape = (*ids_BT.shape, preset.thinking.per_position, preset.thinking.budget)
     log_prob = torch.empty(shape, device=ids_BT.device)
     return Thoughts(ids_BT.new_empty(shape), log_prob, torch.empty_like(log_prob))
-
-
-def _read(
-    thinker: QuietThinker, embedding_BNH: Tensor, position_N: Tensor, paths: GrowingPaths
-) -> Tensor:
-    hidden_BNH = thinker.read(embedding_BNH, position_N[None], thoughts=paths)
-    paths.advance()
-    return hidden_BNH
 
 
 def _choose_tokens(
@@ -80,12 +72,11 @@ def _choose_tokens(
 
 
 def _entropy(logits_NV: Tensor) -> Tensor:
-    """Entropy in nats, (N,)."""
-    log_sum_N = logits_NV.logsumexp(dim=-1)
-    probability_NV = (logits_NV - log_sum_N[:, None]).exp_()
+    """Entropy in nats, (N,): log Σ exp z - Σ p z."""
+    probability_NV, log_sum_N = softmax_and_log_sum(logits_NV)
     mean_logit_N: Tensor = torch.linalg.vecdot(probability_NV, logits_NV.clamp(min=_VERY_NEGATIVE))
     return log_sum_N - mean_logit_N
 
 
 def _log_prob(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
-    return logits_NV.gather(1, ids_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=-1)
+    return logits_NV.log_softmax(dim=-1).gather(1, ids_N[:, None]).squeeze(1)
