@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
+from training.benchmark import add_benchmark_command
 from training.demo_cli import add_demo_commands
 from training.errors import UsageError
 
@@ -208,6 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_demo_trunk(commands)
     add_demo_eval(commands)
     add_demo_commands(commands)
+    add_benchmark_command(commands)
     return parser
 
 
