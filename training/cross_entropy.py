@@ -184,8 +184,8 @@ def _gradient(
 def _common_factor(factor_N: Tensor, likely_N: Tensor) -> Tensor | None:
     """c, a scalar, if factor = c · likely up to rounding."""
     common = factor_N.sum() / likely_N.sum()
-    agree = torch.allclose(factor_N, common * likely_N, rtol=1e-5, atol=0.0)
-    return common if agree else None
+    differs_N = (factor_N - common * likely_N).abs() > 1e-5 * factor_N.abs()
+    return None if differs_N.any() or not common.isfinite() else common
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
