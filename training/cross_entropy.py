@@ -70,8 +70,19 @@ def logit_chunks(
     buffer = weight_VH.new_empty((min(size, len(hidden_NH)), len(weight_VH)))
     for first in range(0, len(hidden_NH), size):
         part = hidden_NH[first : first + size].to(dtype)
-        logits = torch.mm(part, weight_VH.mT, out=buffer[: len(part)])
+        logits = buffer[: len(part)]
+        for columns in _columns(weight_VH):
+            torch.mm(part, weight_VH[columns].mT, out=logits[:, columns])
         yield slice(first, first + len(part)), logits.float()
+
+
+def _columns(weight_VH: Tensor) -> Iterator[slice]:
+    """Vocabulary entries to multiply at a time: on a CPU, so few that their part of the head stays
+    in a core's cache, which is a fifth faster.
+    """
+    size = 2**18 // weight_VH.shape[1] if weight_VH.device.type == "cpu" else len(weight_VH)
+    for first in range(0, len(weight_VH), max(1, size)):
+        yield slice(first, first + max(1, size))
 
 
 class _Gradient(NamedTuple):
@@ -122,18 +133,19 @@ class _CrossEntropy(torch.autograd.Function):
                 gradient.add(
                     rows, hidden_NH, weight_VH.to(dtype), probability, targets_N, likely_factor_N
                 )
-        ctx.save_for_backward(
-            hidden_NH, weight_VH, targets_N, likely_factor_N, *(gradient or (None, None))
-        )
+        ctx.save_for_backward(hidden_NH, weight_VH, targets_N, likely_factor_N)
+        ctx.likely = gradient
         return nll_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, targets_N, likely_factor_N, *likely = ctx.saved_tensors
+        hidden_NH, weight_VH, targets_N, likely_factor_N = ctx.saved_tensors
         (factor_N,) = gradients
-        scale = None if likely_factor_N is None else _common_factor(factor_N, likely_factor_N)
+        # Used up: a second backward pass computes it anew.
+        likely, ctx.likely = ctx.likely, None
+        scale = None if likely is None else _common_factor(factor_N, likely_factor_N)
         if scale is not None:
-            return likely[0] * scale, likely[1] * scale, None, None, None
+            return likely.hidden_NH.mul_(scale), likely.weight_VH.mul_(scale), None, None, None
         gradient = _gradient(hidden_NH, weight_VH, targets_N, factor_N, 1.0, None, ctx.dtype)
         return *gradient, None, None, None
 
