@@ -91,10 +91,9 @@ def _rows_like(rows: Tensor, part: Tensor) -> Tensor:
     return rows.reshape(*part.shape[:2], 1)
 
 
-def _weighted(weights: _Scores, values: _Keys, like: Tensor) -> Tensor:
-    """Σ weight · value over both kinds of keys, in the shape of the chunk's queries."""
-    text = (weights.text.to(values.text.dtype) @ values.text).view(like.shape)
-    return text.add_((weights.own.to(values.own.dtype) @ values.own).view(like.shape))
+def _sum_values(weights: Tensor, values: Tensor, like: Tensor) -> Tensor:
+    """Σ weight · value over one kind of keys, in the shape of the chunk's queries."""
+    return (weights.to(values.dtype) @ values).view(like.shape)
 
 
 class _PathAttention(torch.autograd.Function):
@@ -108,19 +107,20 @@ class _PathAttention(torch.autograd.Function):
         own_value: Tensor,
         scaling: float,
     ) -> Tensor:
-        out = torch.empty_like(query)
+        out = _empty_by_token(query)
+        log_sum = torch.empty(query.shape[:-1], device=query.device)
         for chunk in _chunks(query, text_key.shape[2], own_key.shape[4]):
             at = (slice(None), slice(None), chunk.positions)
-            part = query[at] * scaling
-            weights = _attention_weights(part, _keys(text_key, own_key, chunk))
-            out[at] = _weighted(weights, _keys(text_value, own_value, chunk), part)
-        ctx.save_for_backward(query, text_key, text_value, own_key, own_value, out)
+            scores = _scores(query[at] * scaling, _keys(text_key, own_key, chunk))
+            values = _keys(text_value, own_value, chunk)
+            out[at], log_sum[at] = _merge(scores, values, like=query[at])
+        ctx.save_for_backward(query, text_key, text_value, own_key, own_value, out, log_sum)
         ctx.scaling = scaling
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, text_key, text_value, own_key, own_value, out = ctx.saved_tensors
+        query, text_key, text_value, own_key, own_value, out, log_sum = ctx.saved_tensors
         (grad_out,) = gradients
         grad_query = torch.empty_like(query)
         # Every position adds to the text's: in float32, whatever the keys are in.
@@ -132,14 +132,16 @@ class _PathAttention(torch.autograd.Function):
             text = (slice(None), slice(None), chunk.text)
             part, grad_part = query[at] * ctx.scaling, grad_out[at].contiguous()
             keys = _keys(text_key, own_key, chunk)
-            weights = _attention_weights(part, keys)
+            weights = _weights(_scores(part, keys), log_sum[at])
             grad_values = _transposed(weights, grad_part)
             _add_keys(grad_values, grad_text_value[text], grad_own_value[at])
             grad_scores = _products(grad_part, _keys(text_value, own_value, chunk))
             # What the softmax takes off the gradient of every score of a row.
             delta = (grad_part.float() * out[at].float()).sum(dim=-1)
             _softmax_backward(grad_scores, weights, delta)
-            grad_query[at] = _weighted(grad_scores, keys, part) * ctx.scaling
+            grad_part = _sum_values(grad_scores.text, keys.text, part)
+            grad_part += _sum_values(grad_scores.own, keys.own, part)
+            torch.mul(grad_part, ctx.scaling, out=grad_query[at])
             _add_keys(_transposed(grad_scores, part), grad_text_key[text], grad_own_key[at])
         return (
             grad_query,
@@ -151,18 +153,40 @@ class _PathAttention(torch.autograd.Function):
         )
 
 
-def _attention_weights(query: Tensor, keys: _Keys) -> _Scores:
-    """softmax of scaled queries · keys over both kinds of keys.
-
-    Each kind is softmaxed by itself and then given its share of the whole, by log Σ exp.
+def _empty_by_token(query_BGCPQLD: Tensor) -> Tensor:
+    """Room for an output, (B, G, C, P, Q, L, D), that lies in memory as (B, C, P, L, G, Q, D):
+    transformers takes it from there without a copy.
     """
+    sequences, heads, positions, per_position, queries, length, size = query_BGCPQLD.shape
+    out = query_BGCPQLD.new_empty(
+        (sequences, positions, per_position, length, heads, queries, size)
+    )
+    return out.permute(0, 4, 1, 2, 5, 3, 6)
+
+
+def _scores(query: Tensor, keys: _Keys) -> _Scores:
+    """Scaled queries · keys, -inf where a token is not seen."""
     scores = _products(query, keys)
     _hide_future(scores, positions=query.shape[2], asking=query.shape[-2])
-    (text, text_log_sum), (own, own_log_sum) = (softmax_and_log_sum(part) for part in scores)
-    log_sum = torch.logaddexp(text_log_sum.flatten(), own_log_sum.flatten())
-    text.mul_(_rows_like((text_log_sum.flatten() - log_sum).exp_(), text))
-    own.mul_(_rows_like((own_log_sum.flatten() - log_sum).exp_(), own))
-    return _Scores(text, own)
+    return scores
+
+
+def _merge(scores: _Scores, values: _Keys, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention over both kinds of keys, and log Σ exp of all scores of a row.
+
+    Each kind is attended to by itself; its output's share of the whole is known by its log Σ exp.
+    """
+    (text, text_sum), (own, own_sum) = (softmax_and_log_sum(part) for part in scores)
+    text_sum, own_sum = (part.view(like.shape[:-1]) for part in (text_sum, own_sum))
+    log_sum = torch.logaddexp(text_sum, own_sum)
+    text_share, own_share = ((x - log_sum).exp_()[..., None] for x in (text_sum, own_sum))
+    out = _sum_values(text, values.text, like).mul(text_share)
+    return out.addcmul_(_sum_values(own, values.own, like), own_share), log_sum
+
+
+def _weights(scores: _Scores, log_sum: Tensor) -> _Scores:
+    """The softmax of all scores of a row together, in place."""
+    return _Scores(*(part.sub_(_rows_like(log_sum, part)).exp_() for part in scores))
 
 
 def _add_keys(found: _Keys, text: Tensor, own: Tensor) -> None:
@@ -320,18 +344,24 @@ def attention_forward(
 ) -> tuple[Tensor, None]:
     """Attention in the form that transformers calls; out (B, N, heads, D).
 
-    Without `thoughts` it is ordinary attention, causal unless a mask says otherwise.
+    Without `thoughts` it is ordinary attention, causal unless a mask says otherwise; where keys are
+    cached, the queries are the last of them.
     """
     # Under autocast, rotary embeddings and norms leave float32 behind.
     query, key = query.to(value.dtype), key.to(value.dtype)
     if thoughts is None:
+        asking, answering = query.shape[2], key.shape[2]
+        if attention_mask is None and 1 < asking < answering:
+            attention_mask = torch.ones(
+                asking, answering, dtype=torch.bool, device=query.device
+            ).tril(answering - asking)
         out = F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=attention_mask,
             dropout_p=dropout,
-            is_causal=attention_mask is None,
+            is_causal=attention_mask is None and asking > 1,
             scale=scaling,
             enable_gqa=True,
         )

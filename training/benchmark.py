@@ -21,7 +21,7 @@ OFFICIAL = {(2002, 256): (9.29, 1541.0), (32002, 128): (14.73, 2436.0)}
 one forward and backward of the same model on one thread: fp32, n_ahead 12, n_ahead_talk 4, n_passes
 2, batch 1. Quoted from an earlier measurement: the code needs transformers 4.37."""
 OFFICIAL_BUDGET = 9
-VERSIONS = ("fast", "fast, recomputing", "dense")
+VERSIONS = ("fast", "keeping all", "recomputing layers", "dense")
 BUDGETS = (4, 8, 16, 32)
 
 
@@ -138,8 +138,9 @@ def add_benchmark_command(
         "benchmark",
         help="time and memory of a training step",
         description="Measure a training step with thoughts, forward and backward, on one CPU "
-        "thread: the fast version, the same with layers computed again in the backward pass, and "
-        "the dense reference, beside figures of the official code. Takes about five minutes.",
+        "thread: the version that trains by default, which computes the feed-forward parts again "
+        "in the backward pass, the same keeping everything or computing whole layers again, and "
+        "the dense reference, beside figures of the official code. Takes about ten minutes.",
     )
     parser.add_argument(
         "--repeats",

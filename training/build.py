@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, LoraModel
@@ -22,10 +23,11 @@ from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import load_tokenizer
 from training.batch import Batch
 from training.errors import UsageError
-from training.fast import fast_step
+from training.fast import fast_step, passes_for
 from training.model import QuietThinker
 from training.presets import Preset
 from training.recipe import Lora, Recipe
+from training.recompute import recompute, tokens_per_pass
 from training.sampling import ChooseThoughts
 from training.step import StepOutput
 
@@ -46,7 +48,10 @@ class ThinkingStep(nn.Module):
 
     def forward(self, batch: Batch, choose: ChooseThoughts) -> StepOutput:
         """Think at every position, and the loss."""
-        return fast_step(self.thinker, batch, self.preset, choose)
+        tokens = tokens_per_pass(self.thinker.trunk)
+        passes = passes_for(batch, self.preset.thinking, tokens)
+        most = most_of_all_processes(passes, batch.input_ids_BT.device)
+        return fast_step(self.thinker, batch, self.preset, choose, passes=most)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained parameter by name; one that is tied to another is left out."""
@@ -58,6 +63,17 @@ class ThinkingStep(nn.Module):
         if state.keys() != self.trainable_state().keys():
             raise UsageError(f"{folder} is not a checkpoint of this recipe's model")
         self.load_state_dict(state, strict=False)
+
+
+def most_of_all_processes(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers. With FSDP they gather a layer's weights together, and
+    so must read equally often, however long their texts are.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return number
+    most = torch.tensor(number, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 class Built(NamedTuple):
@@ -80,8 +96,7 @@ def build(recipe: Recipe) -> Built:
         raise UsageError(f"the tokenizer of {recipe.model.source} has no end-of-text token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if recipe.run.gradient_checkpointing:
-        thinker.trunk.gradient_checkpointing_enable()
+    recompute(thinker.trunk, recipe.run.recompute)
     lora = recipe.model.lora
     tuner = add_lora(thinker.trunk, lora) if lora else None
     return Built(ThinkingStep(thinker, recipe.settings), tokenizer, tuner)

@@ -4,85 +4,21 @@ Commands import what they need when they run, so that --help and mistakes are an
 """
 
 import argparse
-import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
+from training.answers import add_answers_command
 from training.benchmark import add_benchmark_command
 from training.demo_cli import add_demo_commands
 from training.errors import UsageError
 
-LARGEST = 2**32 - 1
 
-
-def whole_number(text: str, least: int) -> int:
-    """Parse a whole number, for argparse."""
-    digits = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST))
-    if not digits or not least <= int(text) <= LARGEST:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number from {least} to {LARGEST}"
-        )
-    return int(text)
-
-
-def count(text: str) -> int:
-    """A whole number from 1 up."""
-    return whole_number(text, 1)
-
-
-def seed(text: str) -> int:
-    """A whole number from 0 up."""
-    return whole_number(text, 0)
-
-
-def temperature(text: str) -> float:
-    """A number from 0 up."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return value
-
-
-def show_corpus(options: argparse.Namespace) -> None:
-    """Print documents of the corpus, one per line."""
-    from training.corpus import documents
-
-    for text in itertools.islice(documents(options.seed), options.show):
-        print(text)
-
-
-def make_demo_trunk(options: argparse.Namespace) -> None:
-    """Train and write the demonstration model, and say how good it is."""
-    from training.checkpoint import prepare_output
-    from training.demo import DemoRecipe, build_demo
-
-    prepare_output(options.out, force=options.force)
-    recipe = DemoRecipe()
-    training = replace(
-        recipe.training, seed=options.seed, steps=options.steps or recipe.training.steps
-    )
-    print(build_demo(replace(recipe, training=training), options.out))
-    print(f"written to {options.out}")
-
-
-def evaluate_demo(options: argparse.Namespace) -> None:
-    """Print the accuracy of a demonstration model by thought budget."""
-    from quietstar_infer.config import load_tokenizer
-    from training.checkpoint import load_trunk
-    from training.evaluate import Evaluation, accuracy_table, markdown
-
-    evaluation = Evaluation(
-        problems=options.problems, temperature=options.temperature, seed=options.seed
-    )
-    model = load_trunk(options.model)
-    print(markdown(accuracy_table(model, load_tokenizer(options.model), evaluation)))
+def is_main_process() -> bool:
+    """Whether this is the process that speaks for all those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train_thinker(options: argparse.Namespace) -> None:
@@ -92,7 +28,14 @@ def train_thinker(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, options.set)
     from training.run import train  # after the recipe: this one takes seconds
 
-    print(f"written to {train(recipe, resume=options.resume)}")
+    try:
+        model = train(recipe, resume=options.resume)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the checkpoints in {recipe.run.output} are whole; add --resume to go on"
+        ) from None
+    if is_main_process():
+        print(f"written to {model}")
 
 
 def export_thinker(options: argparse.Namespace) -> None:
@@ -136,65 +79,6 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=export_thinker)
 
 
-def add_corpus(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`corpus`: look at the training text."""
-    parser = commands.add_parser(
-        "corpus",
-        help="look at the text that the demonstration model learns from",
-        description="Print documents of the generated corpus, one per line. The same seed prints "
-        "the same documents.",
-    )
-    parser.add_argument(
-        "--show", type=count, default=10, metavar="N", help="documents (default 10)"
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="default 0, as in training")
-    parser.set_defaults(run=show_corpus)
-
-
-def add_demo_trunk(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`demo-trunk`: make the demonstration model."""
-    parser = commands.add_parser(
-        "demo-trunk",
-        help="train the demonstration model from nothing",
-        description="Generate the corpus, train tokenizer and trunk on one CPU thread (about 20 "
-        "minutes) and write a Quiet-STaR checkpoint whose mixing head is still closed. "
-        "The same seed on the same machine makes the same model.",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--force", action="store_true", help="write into a folder that has files")
-    parser.add_argument("--seed", type=seed, default=0, help="default 0")
-    parser.add_argument(
-        "--steps",
-        type=count,
-        metavar="N",
-        help="fewer steps for a quick look; default: the recipe's",
-    )
-    parser.set_defaults(run=make_demo_trunk)
-
-
-def add_demo_eval(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`demo-eval`: measure a demonstration model."""
-    parser = commands.add_parser(
-        "demo-eval",
-        help="accuracy of a demonstration model by thought budget",
-        description="Ask held-out problems and print the share of right answers: answered at once, "
-        "and after a thought of b tokens that is forced into the text between two dashes.",
-    )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="checkpoint folder")
-    parser.add_argument(
-        "--problems", type=count, default=500, metavar="N", help="per family (default 500)"
-    )
-    parser.add_argument(
-        "--temperature",
-        type=temperature,
-        default=0.0,
-        metavar="T",
-        help="of the thoughts: 0, the default, writes the likeliest tokens, 1 samples",
-    )
-    parser.add_argument("--seed", type=seed, default=1, help="which problems are drawn (default 1)")
-    parser.set_defaults(run=evaluate_demo)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all commands."""
     parser = argparse.ArgumentParser(
@@ -205,10 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_train(commands)
     add_export(commands)
-    add_corpus(commands)
-    add_demo_trunk(commands)
-    add_demo_eval(commands)
     add_demo_commands(commands)
+    add_answers_command(commands)
     add_benchmark_command(commands)
     return parser
 
@@ -223,9 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `corpus --show 1000 | head`: nobody reads on, which is fine
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UsageError, CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A wrong recipe is wrong in every process.
+        if is_main_process() or not isinstance(error, UsageError):
+            print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        if is_main_process():
+            print(": ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
         return 130
     return 0

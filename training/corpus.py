@@ -35,7 +35,7 @@ class CorpusConfig:
     """
 
     prose: float = 0.15
-    story: float = 0.55  # of the problems; the rest are dials
+    story: float = 0.65  # of the problems; the rest are dials
     cue: float = 0.6  # of the problems: "Show your work." and an aside
     uncued_aside: float = 0.06  # of the problems without the cue
     cut_anywhere: float = 0.06  # of the asides: ends after any number of pieces
@@ -77,6 +77,13 @@ def document(config: CorpusConfig, rng: random.Random) -> str:
         return paragraph(rng)
     family = "story" if rng.random() < config.story else "dial"
     return told(draw(FAMILIES[family], rng, held_out=False), config, rng)
+
+
+def documents_without_asides(seed: int) -> Iterator[str]:
+    """The corpus without asides and without the words that ask for one: what is read by a model
+    that shall learn to think quietly.
+    """
+    return documents(seed, CorpusConfig(cue=0.0, uncued_aside=0.0))
 
 
 def documents(seed: int, config: CorpusConfig | None = None) -> Iterator[str]:

@@ -12,8 +12,10 @@ from torch import Tensor
 from quietstar_infer.sampling import mask_meta_tokens
 from training.softmax import softmax_and_log_sum
 
-CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
 """Logits that exist at a time: on a CPU they should stay near its caches."""
+CHUNK_ROWS = {"cpu": 256, "cuda": 2**16}
+"""Rows that are multiplied with the head at a time: on a CPU more would not be faster."""
 
 
 def token_cross_entropy(
@@ -66,7 +68,8 @@ def logit_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Runs of rows and their logits in float32, which the next run overwrites."""
     weight_VH = weight_VH.to(dtype)
-    size = max(1, CHUNK_LOGITS[weight_VH.device.type] // len(weight_VH))
+    device = weight_VH.device.type
+    size = min(CHUNK_ROWS[device], max(1, CHUNK_LOGITS[device] // len(weight_VH)))
     buffer = weight_VH.new_empty((min(size, len(hidden_NH)), len(weight_VH)))
     for first in range(0, len(hidden_NH), size):
         part = hidden_NH[first : first + size].to(dtype)
@@ -80,7 +83,7 @@ def _columns(weight_VH: Tensor) -> Iterator[slice]:
     """Vocabulary entries to multiply at a time: on a CPU, so few that their part of the head stays
     in a core's cache, which is a fifth faster.
     """
-    size = 2**18 // weight_VH.shape[1] if weight_VH.device.type == "cpu" else len(weight_VH)
+    size = 2**17 // weight_VH.shape[1] if weight_VH.device.type == "cpu" else len(weight_VH)
     for first in range(0, len(weight_VH), max(1, size)):
         yield slice(first, first + max(1, size))
 
@@ -124,17 +127,8 @@ class _CrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.dtype = dtype
-        nll_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
-        gradient = None if likely_factor_N is None else _Gradient.zeros(hidden_NH, weight_VH)
-        for rows, logits in logit_chunks(hidden_NH, weight_VH, dtype):
-            probability, log_sum = softmax_and_log_sum(logits)
-            nll_N[rows] = log_sum - logits.gather(1, targets_N[rows, None]).squeeze(1)
-            if gradient is not None and likely_factor_N is not None:
-                gradient.add(
-                    rows, hidden_NH, weight_VH.to(dtype), probability, targets_N, likely_factor_N
-                )
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, likely_factor_N)
-        ctx.likely = gradient
+        nll_N, ctx.likely = _walk(hidden_NH, weight_VH, targets_N, likely_factor_N, dtype)
         return nll_N
 
     @staticmethod
@@ -146,7 +140,8 @@ class _CrossEntropy(torch.autograd.Function):
         scale = None if likely is None else _common_factor(factor_N, likely_factor_N)
         if scale is not None:
             return likely.hidden_NH.mul_(scale), likely.weight_VH.mul_(scale), None, None, None
-        gradient = _gradient(hidden_NH, weight_VH, targets_N, factor_N, 1.0, None, ctx.dtype)
+        _, gradient = _walk(hidden_NH, weight_VH, targets_N, factor_N, ctx.dtype)
+        assert gradient is not None
         return *gradient, None, None, None
 
 
@@ -163,34 +158,42 @@ class _ScoreFunction(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N)
-        ctx.settings = temperature, banned, dtype
+        ctx.settings = dtype, temperature, banned
         return nll_N.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, targets_N = ctx.saved_tensors
-        gradient = _gradient(hidden_NH, weight_VH, targets_N, gradients[0], *ctx.settings)
+        _, gradient = _walk(hidden_NH, weight_VH, targets_N, gradients[0], *ctx.settings)
+        assert gradient is not None
         return *gradient, None, None, None, None, None
 
 
-def _gradient(
+def _walk(
     hidden_NH: Tensor,
     weight_VH: Tensor,
     targets_N: Tensor,
-    factor_N: Tensor,
-    temperature: float,
-    banned: tuple[int, int] | None,
+    factor_N: Tensor | None,
     dtype: torch.dtype,
-) -> _Gradient:
-    """Σ factor · gradient of -log softmax(W h / temperature) at the target."""
-    gradient = _Gradient.zeros(hidden_NH, weight_VH)
+    temperature: float = 1.0,
+    banned: tuple[int, int] | None = None,
+) -> tuple[Tensor, _Gradient | None]:
+    """-log softmax(W h / temperature) at the target, and Σ factor · its gradient, where there are
+    factors.
+    """
+    nll_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
+    gradient = None if factor_N is None else _Gradient.zeros(hidden_NH, weight_VH)
     cast_VH = weight_VH.to(dtype)
     for rows, logits in logit_chunks(hidden_NH, weight_VH, dtype):
         if banned is not None:
             mask_meta_tokens(logits, banned)
-        probability = logits.div_(temperature).softmax(dim=1)
-        gradient.add(rows, hidden_NH, cast_VH, probability, targets_N, factor_N / temperature)
-    return gradient
+        if temperature != 1:
+            logits.div_(temperature)
+        probability, log_sum = softmax_and_log_sum(logits)
+        nll_N[rows] = log_sum - logits.gather(1, targets_N[rows, None]).squeeze(1)
+        if gradient is not None and factor_N is not None:
+            gradient.add(rows, hidden_NH, cast_VH, probability, targets_N, factor_N / temperature)
+    return nll_N, gradient
 
 
 def _common_factor(factor_N: Tensor, likely_N: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch
 from transformers import MistralForCausalLM, PreTrainedTokenizerBase
 
 from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
-from training.card import model_card
+from training.card import trunk_card
 from training.checkpoint import ThoughtFacts, initial_thought_tensors, write_checkpoint
 from training.corpus import documents
 from training.evaluate import Evaluation, accuracy_table, markdown
@@ -81,7 +81,7 @@ def build_demo(recipe: DemoRecipe, folder: Path) -> str:
     thought = initial_thought_tensors(table_VH, dash, seed=recipe.training.seed)
     write_checkpoint(folder, model, tokenizer, facts, thought)
     measured = measure(model, tokenizer, recipe.evaluation)
-    card = model_card(model, recipe.training, summary, measured)
+    card = trunk_card(model, recipe.training, summary, measured)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return measured
 

@@ -1,22 +1,28 @@
 """The demonstration model, taught: trunk, thinkers and controls of several seeds, all measured."""
 
+import itertools
 import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import MistralForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from quietstar_infer.checkpoint import thought_tensor_shapes
 from quietstar_infer.config import load_tokenizer
-from training.checkpoint import ThoughtFacts, load_trunk, write_checkpoint
-from training.corpus import FAMILIES
-from training.demo import EXAMPLE_PROMPT, TRAINED_ON, DemoRecipe, build_demo
+from training.build import ThinkingStep
+from training.card import thinker_card
+from training.corpus import FAMILIES, documents_without_asides
+from training.demo import DemoRecipe, build_demo
 from training.evaluate import Evaluation
 from training.model import QuietThinker
 from training.problems import LONGEST_WORKING, Problem
@@ -32,14 +38,15 @@ from training.quiet import (
     thoughts_at,
     token_facts,
 )
-from training.report import WEIGHT_BINS, card
-from training.teach import Lesson, teach, train_on
+from training.recipe import Recipe, load_recipe
+from training.report import WEIGHT_BINS, Results
+from training.run import train
 
+LESSON = Path(__file__).parents[1] / "recipes" / "demo.yaml"
+FIRST_DOCUMENTS = 1000
+"""The corpus seed of lesson 0; the trunk has read those of the small seeds."""
 TEMPERATURES = {"greedy": 0.0, "sampled": 1.0}
 RESULTS = "results.json"
-
-Results = dict[str, Any]
-"""What was measured, ready for JSON; `training.report` reads it."""
 
 
 @dataclass(frozen=True)
@@ -47,119 +54,125 @@ class DemoModelRecipe:
     """Everything that decides what is taught and measured.
 
     The model of the first seed is the one that is kept. Losses are measured on `documents` solved
-    problems per family, the course of a lesson on `watched` every `watch_every` steps.
+    problems per family, the course of a lesson on `watched`, at each of its evaluations.
     """
 
     trunk: DemoRecipe = field(default_factory=DemoRecipe)
-    lesson: Lesson = field(default_factory=Lesson)
+    lesson: Recipe = field(default_factory=lambda: load_recipe(LESSON))
     seeds: tuple[int, ...] = (0, 1, 2)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    documents: int = 30
+    documents: int = 100
     watched: int = 10
-    watch_every: int = 10
-
-
-class Taught(NamedTuple):
-    """A thinker's weights by official name, and what was measured of it and of its control."""
-
-    tensors: dict[str, Tensor]
-    thinker: Results
-    control: Results
 
 
 def build_demo_model(
     recipe: DemoModelRecipe, folder: Path, trunk: Path | None, workers: int
 ) -> Results:
     """Make the demonstration model in `folder`, from a trunk or from nothing, with its model card
-    and `results.json`.
+    and `results.json`. What is made on the way lies in `folder/work` until the end.
     """
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
     if trunk is None:
-        trunk = folder / "trunk"
+        trunk = work / "trunk"
         build_demo(recipe.trunk, trunk)
-    lessons = [replace(recipe.lesson, seed=seed) for seed in recipe.seeds]
+    lessons = [lesson_for(recipe.lesson, trunk, work, seed) for seed in recipe.seeds]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        taught = [pool.submit(teach, recipe, lesson) for lesson in lessons]
+        controls = [pool.submit(teach_control, recipe, lesson) for lesson in lessons]
         at_once = pool.submit(measure_plain, recipe, trunk)
-        taught = list(pool.map(taught_by, [recipe] * len(lessons), [trunk] * len(lessons), lessons))
-        results = write_demo_model(recipe, folder, trunk, at_once.result(), taught)
-    if trunk == folder / "trunk":
-        shutil.rmtree(trunk)
-    return results
-
-
-def write_demo_model(
-    recipe: DemoModelRecipe, folder: Path, trunk: Path, at_once: Results, taught: list[Taught]
-) -> Results:
-    """Write the first thinker, its card and what was measured of all; `at_once` is the trunk's."""
-    results = {
-        "problems": recipe.evaluation.problems,
-        "seeds": list(recipe.seeds),
-        "steps": recipe.lesson.steps,
-        "trunk": at_once,
-        "controls": [each.control for each in taught],
-        "thinkers": [each.thinker for each in taught],
-    }
-    write_thinker(folder, trunk, taught[0].tensors)
+        results = {
+            "problems": recipe.evaluation.problems,
+            "seeds": list(recipe.seeds),
+            "steps": recipe.lesson.run.steps,
+            "trunk": at_once.result(),
+            "controls": [each.result() for each in controls],
+            "thinkers": [each.result() for each in taught],
+        }
+    shutil.copytree(exported(lessons[0]), folder, dirs_exist_ok=True)
     (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card(results), encoding="utf-8")
+    (folder / "README.md").write_text(thinker_card(results), encoding="utf-8")
+    shutil.rmtree(work)
     return results
 
 
-def open_thinker(folder: Path, scale: float) -> tuple[QuietThinker, PreTrainedTokenizerBase]:
-    """A checkpoint, on one thread: the same seed then gives the same weights."""
+def lesson_for(lesson: Recipe, trunk: Path, work: Path, seed: int) -> Recipe:
+    """The recipe for one seed, with documents of its own, which are written."""
+    run = lesson.run
+    number = run.steps * lesson.optimisation.sequences_per_step + lesson.data.eval_documents
+    texts = itertools.islice(documents_without_asides(FIRST_DOCUMENTS + seed), number)
+    work.mkdir(exist_ok=True)
+    file = work / f"lesson-{seed}.txt"
+    file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return replace(
+        lesson,
+        model=replace(lesson.model, source=str(trunk)),
+        data=replace(lesson.data, path=str(file)),
+        run=replace(run, output=work / f"thinker-{seed}", seed=seed),
+    )
+
+
+def without_thoughts(lesson: Recipe) -> Recipe:
+    """The control's recipe: the same documents, steps and rates."""
+    return replace(
+        lesson,
+        thinking=replace(lesson.thinking, budget=0),
+        objective=replace(lesson.objective, talk_weight=0.0, policy_weight=0.0),
+        run=replace(lesson.run, output=lesson.run.output.with_name(f"control-{lesson.run.seed}")),
+    )
+
+
+def exported(lesson: Recipe) -> Path:
+    """Where a run leaves its model."""
+    return lesson.run.output / "model"
+
+
+def teach(recipe: DemoModelRecipe, lesson: Recipe) -> Results:
+    """Teach one thinker, and measure it."""
+    torch.set_num_threads(1)  # the same seed then gives the same weights
+    trunk = Path(lesson.model.source)
+    tokenizer = load_tokenizer(trunk)
+    course = Course(recipe, trunk, tokenizer)
+    folder = train(lesson, callbacks=[course])
+    measured = measure_thinker(recipe, QuietThinker.from_checkpoint(folder), trunk, tokenizer)
+    return measured | {"course": course.seen}
+
+
+def teach_control(recipe: DemoModelRecipe, lesson: Recipe) -> Results:
+    """Let a control read on without thoughts; its accuracy."""
     torch.set_num_threads(1)
-    return QuietThinker.from_checkpoint(folder, scale), load_tokenizer(folder)
+    return measure_plain(recipe, train(without_thoughts(lesson)))
 
 
 def measure_plain(recipe: DemoModelRecipe, folder: Path) -> Results:
     """The accuracy of a model that answers at once."""
-    thinker, tokenizer = open_thinker(folder, 1.0)
-    return _plain_scores(thinker, tokenizer, recipe.evaluation)
-
-
-def _plain_scores(
-    thinker: QuietThinker, tokenizer: PreTrainedTokenizerBase, evaluation: Evaluation
-) -> Results:
-    scores = quiet_scores(thinker, tokenizer, replace(evaluation, budgets=(0,)))
+    torch.set_num_threads(1)
+    thinker, tokenizer = QuietThinker.from_checkpoint(folder), load_tokenizer(folder)
+    scores = quiet_scores(thinker, tokenizer, replace(recipe.evaluation, budgets=(0,)))
     return {family: by_budget[0].accuracy for family, by_budget in scores.items()}
 
 
-def taught_by(recipe: DemoModelRecipe, trunk: Path, lesson: Lesson) -> Taught:
-    """Teach one thinker and its control, and measure both."""
-    scale = lesson.settings.optimisation.embedding_scale
-    control, tokenizer = open_thinker(trunk, scale)
-    train_on(control, tokenizer, lesson)
-    control_scores = _plain_scores(control, tokenizer, recipe.evaluation)
-    thinker, _ = open_thinker(trunk, scale)
-    course = Course(recipe, thinker, trunk, tokenizer)
-    teach(thinker, tokenizer, lesson, course.watch)
-    measured = measure_thinker(recipe, thinker, trunk, tokenizer)
-    tensors = {name: tensor.contiguous() for name, tensor in thinker.official_tensors().items()}
-    return Taught(tensors, measured | {"course": course.seen}, control_scores)
-
-
-class Course:
-    """Watches a lesson: losses and mixing weights by kind of token, after sampled thoughts."""
+class Course(TrainerCallback):
+    """Watches a lesson: losses and mixing weights by kind of token, after sampled thoughts, at
+    every evaluation.
+    """
 
     def __init__(
-        self,
-        recipe: DemoModelRecipe,
-        thinker: QuietThinker,
-        trunk: Path,
-        tokenizer: PreTrainedTokenizerBase,
+        self, recipe: DemoModelRecipe, trunk: Path, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.recipe = recipe
-        self.thinker = thinker
         self.trunk = QuietThinker.from_checkpoint(trunk)
         self.tokenizer = tokenizer
         self.seen: list[Results] = []
 
-    def watch(self, step: int) -> None:
-        """Measure, every so many steps."""
-        if step % self.recipe.watch_every:
-            return
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure."""
+        model: ThinkingStep = kwargs["model"]
         facts = token_facts(
-            self.thinker,
+            model.thinker,
             self.trunk,
             solved(self.tokenizer, self.recipe.evaluation, self.recipe.watched),
             self.tokenizer.pad_token_id,
@@ -167,7 +180,7 @@ class Course:
             thoughts_at(1.0, self.recipe.evaluation.seed),
         )
         kinds = {kind: asdict(scores) for kind, scores in by_kind(facts).items()}
-        self.seen.append({"step": step, "kinds": kinds})
+        self.seen.append({"step": state.global_step, "kinds": kinds})
 
 
 def measure_thinker(
@@ -262,21 +275,3 @@ def some_thoughts(
             }
         )
     return found
-
-
-def write_thinker(folder: Path, trunk: Path, tensors: dict[str, Tensor]) -> None:
-    """The checkpoint in the official layout."""
-    thought = {name: tensors.pop(name) for name in thought_tensor_shapes(_hidden(tensors))}
-    model = load_trunk(trunk)
-    assert isinstance(model, MistralForCausalLM)  # build_demo's
-    model.load_state_dict(tensors)
-    facts = ThoughtFacts(
-        default_thought_budget=LONGEST_WORKING,
-        trained_on=TRAINED_ON,
-        example_prompt=EXAMPLE_PROMPT,
-    )
-    write_checkpoint(folder, model, load_tokenizer(trunk), facts, thought)
-
-
-def _hidden(tensors: dict[str, Tensor]) -> int:
-    return tensors["model.embed_tokens.weight"].shape[1]

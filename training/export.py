@@ -31,7 +31,7 @@ base_model: {source}
 
 # {source}, thinking quietly
 
-A Quiet-STaR checkpoint in the official layout. It was trained from `{source}` on `{trained_on}`
+A Quiet-STaR checkpoint in the official layout. It was trained from `{source}` on {trained_on}
 with thoughts of {budget} sampled tokens; this is step {step} of {steps}.
 `python -m server FOLDER` serves it.
 
@@ -71,7 +71,7 @@ def export_run(run: Path) -> Path:
     former = thinker.trunk.config.to_dict().get("quiet_star", {})
     facts = ThoughtFacts(
         recipe.thinking.budget,
-        trained_on=recipe.data.path,
+        trained_on=recipe.data.title or recipe.data.path,
         example_prompt=former.get("example_prompt"),
     )
     writing = run / f".{MODEL}"
@@ -133,7 +133,7 @@ def model_card(recipe: Recipe, chosen: Chosen) -> str:
     content = {name: section for name, section in asdict(recipe).items() if name != "run"}
     return CARD.format(
         source=recipe.model.source,
-        trained_on=recipe.data.path,
+        trained_on=recipe.data.title or recipe.data.path,
         budget=recipe.thinking.budget,
         steps=recipe.run.steps,
         step=chosen.step,

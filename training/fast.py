@@ -2,8 +2,8 @@
 
 - The text is read once for all its thoughts; keys and values are kept (`training.attention.Text`).
 - Thoughts are sampled without gradients, with keys and values kept (`training.thoughts`).
-- All paths are then read in one pass, or those of some positions at a time, with an attention that
-  is linear in the path length (`training.attention`).
+- All paths are then read in one or several passes, with an attention that is linear in the path
+  length (`training.attention`).
 - The language-model head runs for sampling, for real targets and for thoughts that the policy loss
   weighs, and for nothing else; logits are never kept (`training.cross_entropy`).
 
@@ -11,6 +11,7 @@ Shapes: B sequences, T text positions, C consecutive ones of them, P thoughts pe
 tokens, K thought tokens, F = S - 1 true tokens read, S tokens ahead, H hidden; N rows picked out.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -22,7 +23,7 @@ from training.batch import Ahead, Batch, look_ahead
 from training.cross_entropy import score_function, token_cross_entropy
 from training.losses import likely_factors
 from training.model import QuietThinker
-from training.presets import Objective, Preset
+from training.presets import Objective, Preset, Thinking
 from training.sampling import ChooseThoughts
 from training.step import StepOutput, Thoughts, TokenLosses, conclude
 from training.thoughts import sample_thoughts
@@ -34,12 +35,12 @@ def fast_step(
     preset: Preset,
     choose: ChooseThoughts,
     *,
-    tokens_per_pass: int | None = None,
+    passes: int = 1,
 ) -> StepOutput:
     """Think at every position, and the loss; raises `UsageError` (`check_window`).
 
-    `tokens_per_pass` is how many path tokens the trunk reads at a time; None is all. Together with
-    the trunk's gradient checkpointing, a few thousand keep what a layer needs for itself small.
+    The trunk reads the paths in so many passes. Where layers compute activations again
+    (`training.recompute`), only those of one pass exist at a time.
     """
     thinking = preset.thinking
     thinker.check_window(batch, thinking.ahead)
@@ -47,22 +48,19 @@ def fast_step(
     text = Text(needs_grad=torch.is_grad_enabled())
     base_BTH = read_text(thinker, text, batch.input_ids_BT)
     thoughts = sample_thoughts(thinker, text, batch.input_ids_BT, preset, choose)
-    path_BTPLH = torch.cat(
-        [
-            read_paths(thinker, text, thoughts.ids, ahead.ids_BTS[..., :-1], positions)
-            for positions in runs(thoughts, thinking.path_length, tokens_per_pass)
-        ],
-        dim=1,
-    )
-    thought_BTPKH = path_BTPLH[:, :, :, : thinking.budget]
-    talk_BTPSH = path_BTPLH[:, :, :, thinking.budget + 1 :]
+    following_BTPF = ahead.ids_BTS[:, :, None, :-1].expand(*thoughts.ids.shape[:3], -1)
+    # One look-up for all passes: each would have a gradient of the size of the table.
+    paths_BTPLH = thinker.embed_paths(thoughts.ids, following_BTPF)
+    hidden_BTPLH = read_paths(thinker, text, paths_BTPLH, passes)
+    thought_BTPKH = hidden_BTPLH[:, :, :, : thinking.budget]
+    talk_BTPSH = hidden_BTPLH[:, :, :, thinking.budget + 1 :]
     return conclude(
         token_losses(thinker, base_BTH, talk_BTPSH, ahead, preset.objective),
         thoughts,
         ahead.real_BTS[:, :-1],
         preset.objective,
         lambda weight_BTP: policy_loss(
-            thinker, thought_BTPKH, thoughts, weight_BTP, preset.objective.logprob_temperature
+            thinker, thought_BTPKH, thoughts, weight_BTP, preset.objective
         ),
     )
 
@@ -73,36 +71,44 @@ def read_text(thinker: QuietThinker, text: Text, ids_BT: Tensor) -> Tensor:
     return thinker.read(thinker.embed(ids_BT), position_1T, thoughts=text)
 
 
-def runs(thoughts: Thoughts, path_length: int, tokens_per_pass: int | None) -> Iterator[slice]:
-    """Positions in runs whose paths have at most so many tokens, at least one position each."""
-    sequences, positions, per_position, _ = thoughts.ids.shape
-    size = positions
-    if tokens_per_pass is not None:
-        size = max(1, tokens_per_pass // (sequences * per_position * path_length))
-    for first in range(0, positions, size):
+def passes_for(batch: Batch, thinking: Thinking, tokens_per_pass: int) -> int:
+    """How many passes read all paths of a batch, at most so many tokens at a time or, where that is
+    less, the paths of one position.
+    """
+    sequences, positions = batch.input_ids_BT.shape
+    tokens = sequences * thinking.per_position * thinking.path_length
+    return math.ceil(positions / max(1, tokens_per_pass // tokens))
+
+
+def runs(positions: int, passes: int) -> Iterator[slice]:
+    """So many runs of positions. Where the positions do not suffice, the last one comes again:
+    processes that share out the weights must all make the same passes.
+    """
+    size = math.ceil(positions / passes)
+    for number in range(passes):
+        first = min(number * size, positions - 1)
         yield slice(first, min(first + size, positions))
 
 
-def read_paths(
-    thinker: QuietThinker,
-    text: Text,
-    thought_ids_BTPK: Tensor,
-    following_BTF: Tensor,
-    positions: slice,
-) -> Tensor:
-    """The trunk's hidden states of the paths of some positions, (B, C, P, L, H)."""
-    thought_ids_BCPK = thought_ids_BTPK[:, positions]
-    following_BCPF = following_BTF[:, positions, None].expand(*thought_ids_BCPK.shape[:3], -1)
-    paths_BCPLH = thinker.embed_paths(thought_ids_BCPK, following_BCPF)
-    per_position, length = paths_BCPLH.shape[2:4]
-    position_CL = torch.arange(positions.start, positions.stop)[:, None] + torch.arange(
-        1, length + 1
-    )
-    position_CPL = position_CL[:, None].expand(-1, per_position, -1)
+def read_paths(thinker: QuietThinker, text: Text, paths_BTPLH: Tensor, passes: int) -> Tensor:
+    """The trunk's hidden states of all paths, in the shape of their embeddings."""
+    positions = paths_BTPLH.shape[1]
+    read = [
+        read_some_paths(thinker, text, paths_BTPLH[:, run], run.start)
+        for run in runs(positions, passes)
+    ]
+    return torch.cat(read, dim=1)[:, :positions]
+
+
+def read_some_paths(thinker: QuietThinker, text: Text, paths_BCPLH: Tensor, first: int) -> Tensor:
+    """The trunk's hidden states of the paths of the positions from `first` on."""
+    positions, per_position, length = paths_BCPLH.shape[1:4]
+    position_C11 = torch.arange(first, first + positions)[:, None, None]
+    position_CPL = (position_C11 + torch.arange(1, length + 1)).expand(-1, per_position, -1)
     hidden_BNH = thinker.read(
         paths_BCPLH.flatten(1, 3),
         position_CPL.reshape(1, -1).to(paths_BCPLH.device),
-        thoughts=WholePaths(text, positions.start, positions.stop, per_position),
+        thoughts=WholePaths(text, first, first + positions, per_position),
     )
     return hidden_BNH.view(paths_BCPLH.shape)
 
@@ -147,19 +153,22 @@ def policy_loss(
     thought_BTPKH: Tensor,
     thoughts: Thoughts,
     weight_BTP: Tensor,
-    temperature: float,
+    objective: Objective,
 ) -> Tensor:
     """Σ -weight · log p(t_j) over the thoughts that have a weight.
 
-    The values are those of sampling, so that only the gradient takes another look at the logits.
+    The values are those of sampling, so that only the gradient takes another look at the logits;
+    an objective without policy loss has none.
     """
+    if not objective.policy_weight:
+        return -(weight_BTP * thoughts.log_prob[:, :-1].sum(dim=-1)).sum()
     b, i, p = weight_BTP.nonzero(as_tuple=True)
     nll_N = score_function(
         thought_BTPKH[b, i, p].flatten(0, 1),
         thinker.lm_head_VH,
         thoughts.ids[b, i, p].flatten(),
         -thoughts.log_prob[b, i, p].flatten(),
-        temperature,
+        objective.logprob_temperature,
         thinker.meta_token_ids,
     )
     return (weight_BTP[b, i, p, None] * nll_N.view(len(b), thoughts.ids.shape[-1])).sum()

@@ -18,15 +18,20 @@ from transformers import MistralConfig, MistralForCausalLM
 from training.batch import make_batch
 from training.checkpoint import initial_thought_tensors
 from training.dense import dense_step
-from training.fast import fast_step
+from training.fast import fast_step, passes_for
 from training.model import QuietThinker
 from training.presets import OFFICIAL, Thinking
+from training.recipe import Recompute
+from training.recompute import recompute, tokens_per_pass
 from training.sampling import draw
 from training.step import StepOutput
 
-Version = Literal["fast", "fast, recomputing", "dense"]
-TOKENS_PER_PASS = 1024
-"""Of both fast versions: enough for a matrix product, few enough to keep transients small."""
+Version = Literal["fast", "keeping all", "recomputing layers", "dense"]
+RECOMPUTED: dict[Version, Recompute] = {
+    "fast": "mlp",
+    "keeping all": "nothing",
+    "recomputing layers": "layer",
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,9 @@ def step_of(task: Task, thinker: QuietThinker) -> Callable[[], StepOutput]:
     preset = replace(OFFICIAL, thinking=Thinking(task.budget, task.ahead, task.per_position))
     if task.version == "dense":
         return lambda: dense_step(thinker, batch, preset, draw())
-    if task.version == "fast, recomputing":
-        thinker.trunk.gradient_checkpointing_enable()
-    return lambda: fast_step(thinker, batch, preset, draw(), tokens_per_pass=TOKENS_PER_PASS)
+    recompute(thinker.trunk, RECOMPUTED[task.version])
+    passes = passes_for(batch, preset.thinking, tokens_per_pass(thinker.trunk))
+    return lambda: fast_step(thinker, batch, preset, draw(), passes=passes)
 
 
 def peak_mib() -> float:

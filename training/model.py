@@ -172,12 +172,10 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def parameter_groups(thinker: QuietThinker, settings: Optimisation) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: the mixing head has a learning rate of its own."""
-    head = set(thinker.mixing_head.parameters())
-    return [
-        {
-            "params": [p for p in thinker.parameters() if p not in head],
-            "lr": settings.learning_rate,
-        },
-        {"params": list(thinker.mixing_head.parameters()), "lr": settings.head_learning_rate},
-    ]
+    """AdamW's parameter groups: trunk, mixing head, START and END, each with its learning rate."""
+    groups = (
+        (list(thinker.trunk.parameters()), settings.learning_rate),
+        (list(thinker.mixing_head.parameters()), settings.head_learning_rate),
+        ([thinker.start_embedding, thinker.end_embedding], settings.embedding_learning_rate),
+    )
+    return [{"params": parameters, "lr": rate} for parameters, rate in groups]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quietstar_infer.sampling import row_keys, seed_from_text
 from training.batch import IGNORED, Batch
-from training.sampling import ChooseThoughts
+from training.sampling import ChooseThoughts, invert
 
 
 def sequence_seeds(batch: Batch, seed: int, step: int | str) -> list[int]:
@@ -37,11 +37,7 @@ def seeded_draw(
         )
         key_N2 = row_keys(seed_B[sequence_N], row_N, np.full_like(row_N, step))
         uniform_N = ((key_N2[:, 0].view(np.uint32) >> 8) + 0.5) * 2.0**-24
-        cumulated_NV = (logits_NV.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
-        uniform_N1 = torch.from_numpy(uniform_N).to(cumulated_NV)[:, None]
-        # Above 0 and at most the total: what is hit has weight, rounded as the sum may be.
-        token_N1 = torch.searchsorted(cumulated_NV, uniform_N1 * cumulated_NV[:, -1:])
-        # Only logits that are no numbers hit nothing; they shall reach the loss, and be told there.
-        return token_N1.squeeze(-1).clamp(max=logits_NV.shape[1] - 1)
+        weight_NV = (logits_NV.float() / temperature).softmax(dim=-1)
+        return invert(weight_NV, torch.from_numpy(uniform_N).to(weight_NV))
 
     return choose

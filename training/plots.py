@@ -75,7 +75,7 @@ def distribution_plot(results: Results, left: Axes, right: Axes) -> None:
     """The first thinker's mixing weights after sampled thoughts; and their mean by budget."""
     tokens = results["thinkers"][0]["sampled"]["tokens"]
     for kind, counts in tokens["12"]["histogram"].items():
-        left.stairs([n / sum(counts) for n in counts], WEIGHT_BINS, fill=True, alpha=0.6)
+        left.stairs([n / max(1, sum(counts)) for n in counts], WEIGHT_BINS, fill=True, alpha=0.6)
         by_budget = [entry["kinds"][kind]["mixing_weight"] for entry in tokens.values()]
         right.plot([int(budget) for budget in tokens], by_budget, marker="o", label=kind)
     left.set(xlabel="mixing weight, b = 12", ylabel="share of the tokens")

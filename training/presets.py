@@ -16,17 +16,21 @@
 |                           | zeros; policy:     |                       |                        |
 |                           | pads, too          |                       |                        |
 | learning rate; the head's | 1e-6; 1e-6         | 1e-6; 1e-6            | 2e-4; 3e-3             |
+| START's and END's         | 1e-6               | 1e-6                  | 2e-4                   |
 | START, END = param times  | 100                | 100                   | 1: 100 is for lr 1e-6  |
 | AdamW betas               | 0.9, 0.999         | 0.9, 0.999            | 0.9, 0.98              |
 | decay, warm-up, clip      | 0.001, 20, 1.0     | 0.001, 20, 1.0        | 0.001, 20, 1.0         |
+| rates after the warm-up   | linearly to 0 at   | as official           | linearly to 0 at the   |
+|                           | step 100,000       |                       | end of the run         |
 
 `official` does what the official code does, `paper` what Zelikman et al. (2024, section 4.4 and
 appendix) say where the code differs. Two differences are not followed: the paper mixes
 log-probabilities where the code mixes hidden states, which is the same up to renormalisation and
-what the engine serves; and the code takes every end-of-text token for padding, which here is for
-the data to decide (`training.batch`). `recommended` is for small models and was found by
-experiment. The Gumbel temperature and the think heads of the official code do nothing there, and
-are missing here.
+what the engine serves; and the code takes every end-of-text token for padding, so that its models
+never learn to end a text. Here a genuine end of text is learnt like any other token, in every
+preset, and only what a batch was filled up with is padding (`training.batch`). `recommended` is for
+small models and was found by experiment. The Gumbel temperature and the think heads of the official
+code do nothing there, and are missing here.
 """
 
 from dataclasses import dataclass
@@ -36,6 +40,7 @@ from training.errors import UsageError
 
 Reduction = Literal["mean", "sum"]
 Averaging = Literal["nonzero", "targets"]
+Schedule = Literal["linear", "constant"]
 
 
 @dataclass(frozen=True)
@@ -87,16 +92,24 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW and its surroundings; `embedding_scale` is a learning-rate multiplier of the START and
-    END that are fed, since Adam's step does not depend on the scale of a gradient.
+    """AdamW and its surroundings. Trunk, mixing head, and START with END have a learning rate each;
+    `embedding_scale` multiplies that of the START and END that are fed, since Adam's step does not
+    depend on the scale of a gradient.
+
+    After the warm-up all learning rates fall by `schedule`: `linear`, to 0 at step `decay_steps`
+    (by default the last of the run), or `constant`. The official code decays over 100,000 steps and
+    keeps a checkpoint of the first hundred, so that its rates are all but constant.
     """
 
     learning_rate: float = 1e-6
     head_learning_rate: float = 1e-6
+    embedding_learning_rate: float = 1e-6
     embedding_scale: float = 100.0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-3
     warmup_steps: int = 20
+    schedule: Schedule = "linear"
+    decay_steps: int | None = 100_000
     max_grad_norm: float = 1.0
     sequences_per_step: int = 8
     window: int = 256
@@ -126,7 +139,12 @@ RECOMMENDED = Preset(
         averaging="targets",
     ),
     Optimisation(
-        learning_rate=2e-4, head_learning_rate=3e-3, embedding_scale=1.0, betas=(0.9, 0.98)
+        learning_rate=2e-4,
+        head_learning_rate=3e-3,
+        embedding_learning_rate=2e-4,
+        embedding_scale=1.0,
+        betas=(0.9, 0.98),
+        decay_steps=None,
     ),
 )
 PRESETS = {"official": OFFICIAL, "paper": PAPER, "recommended": RECOMMENDED}

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from quietstar_infer.mixing import mix
 from quietstar_infer.sampling import mask_meta_tokens
-from training.batch import Batch
+from training.batch import Batch, make_batch
 from training.corpus import FAMILIES
 from training.evaluate import Evaluation, by_length, choose, token_id
 from training.fast import fast_step
@@ -22,7 +22,6 @@ from training.model import QuietThinker
 from training.presets import Objective, Optimisation, Preset, Thinking
 from training.problems import Problem, held_out_problems
 from training.sampling import ChooseThoughts, draw
-from training.teach import pad
 
 SURE = 0.1
 """Nats: a token that costs the trunk less is `easy`; what costs more, but is no answer, is `open`
@@ -180,6 +179,14 @@ def solved(
     return sorted(documents, key=lambda document: len(document.ids))
 
 
+def pad(rows: Sequence[list[int]], padding: int) -> Batch:
+    """Rows of ids that end in end-of-text, which is read where it is not padding."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return make_batch(ids, padding, attention_mask=mask)
+
+
 class TokenFacts(NamedTuple):
     """Of every token that was predicted, N in all; `repeated` is the share of a thought's tokens
     that stand at the same place in the previous token's thought, where there is one (else nan).
@@ -256,16 +263,19 @@ def thoughts_at(temperature: float, seed: int) -> ChooseThoughts:
 
 
 def by_kind(facts: TokenFacts) -> dict[str, TokenScore]:
-    """Means over the tokens of each kind, and over all."""
+    """Means over the tokens of each kind, and over all; 0 where there are none."""
     every = torch.ones_like(facts.kind, dtype=torch.bool)
     choices = {kind: facts.kind == number for number, kind in enumerate(KINDS)} | {"all": every}
-    return {
-        kind: TokenScore(
-            int(chosen.sum()),
-            float(facts.base_nll[chosen].mean()),
-            float(facts.nll[chosen].mean()),
-            float(facts.mixing_weight[chosen].mean()),
-            float(facts.mixing_weight[chosen].std(correction=0)),
-        )
-        for kind, chosen in choices.items()
-    }
+    return {kind: _token_score(facts, chosen) for kind, chosen in choices.items()}
+
+
+def _token_score(facts: TokenFacts, chosen: Tensor) -> TokenScore:
+    if not chosen.any():
+        return TokenScore(0, 0.0, 0.0, 0.0, 0.0)
+    return TokenScore(
+        int(chosen.sum()),
+        float(facts.base_nll[chosen].mean()),
+        float(facts.nll[chosen].mean()),
+        float(facts.mixing_weight[chosen].mean()),
+        float(facts.mixing_weight[chosen].std(correction=0)),
+    )

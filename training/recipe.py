@@ -21,6 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 from training.errors import UsageError
 from training.presets import PRESETS, Objective, Optimisation, Preset, Thinking
 
+Recompute = Literal["nothing", "mlp", "layer"]
+"""Which activations are computed again in the backward pass (`training.recompute`)."""
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -45,11 +48,13 @@ class DataConfig:
     line), a folder, or a name on the hub, with its configuration `name`.
 
     `packed` joins documents and cuts them into windows; `window` takes one random window of each
-    document, or all of a short one, as the official code does. Without `eval_path` and `eval_split`
-    the first `eval_documents` documents are kept aside for evaluation.
+    document, or all of a short one, as the official code does; a batch is padded to its longest
+    piece. Without `eval_path` and `eval_split` the first `eval_documents` documents are kept aside
+    for evaluation. `title` is what the exported model is said to be trained on, if not `path`.
     """
 
     path: str
+    title: str | None = None
     name: str | None = None
     split: str = "train"
     column: str = "text"
@@ -80,7 +85,7 @@ class RunConfig:
     keep: int = 2
     seed: int = 0
     bf16: bool = False
-    gradient_checkpointing: bool = False
+    recompute: Recompute = "mlp"
     sample_thoughts: int = 8
     export_dtype: Literal["float32", "bfloat16"] = "float32"
     collapse_entropy: float = 0.01

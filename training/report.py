@@ -1,5 +1,6 @@
-"""From `results.json` to the model card and the tables of the documentation."""
+"""From `results.json` to the tables of the model card and the documentation."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -15,70 +16,6 @@ KIND_NAMES = {
     "easy": "easy: it pays less",
     "all": "all",
 }
-
-CARD = """\
----
-language: en
-library_name: transformers
-pipeline_tag: text-generation
-tags: [quiet-star, mistral]
----
-
-# A small model that thinks quietly
-
-A Mistral with 0.97 million parameters (4 layers, hidden size 128, 4 heads, 667 tokens, 1024
-positions, float32) and a Quiet-STaR mixing head, in the official layout. The trunk was trained from
-scratch on text that `training/corpus.py` generates: puzzles with a dial, word problems about one
-week, and plain sentences; it knows nothing else. Then it was taught to think by Quiet-STaR training
-(`training/teach.py`, {steps} steps of 8 documents) on text in which nobody thinks aloud. All of it:
-
-    python -m training demo-model --out models/demo
-
-A problem that it gets wrong at once, and what it says after a thought of twelve sampled tokens:
-
-    {prompt}
-    at once: {at_once}   after the thought {thought!r} (w = {weight:.2f}): {answer}
-
-Without `Show your work. ` in front of a problem it answers at once, which is where thoughts help.
-With it, it writes its working down first, between dashes.
-
-## Right answers by thought budget
-
-{problems} held-out problems per family, all different, with two steps or more; direct answers, no
-working in the prompt, nothing forced: the mixed prediction, as the server gives it. Mean ± standard
-deviation of {seeds} training seeds over the same trunk; the shipped weights are those of seed 0.
-
-{accuracy}
-
-`control` is the same trunk, trained on for the same steps on the same documents without thoughts.
-A dial puzzle takes one token of thought per operation and a word problem two per day, so longer
-thoughts reach longer problems; both are done after twelve.
-
-## Losses and mixing weights
-
-Nats per token of solved held-out problems, thoughts of 12 tokens at every token; seed 0.
-
-{losses}
-
-What is measured here in full is in `results.json`; `python -m training demo-report` shows it.
-"""
-
-
-def card(results: Results) -> str:
-    """The model card in Markdown."""
-    thought = results["thinkers"][0]["thoughts"][1]
-    return CARD.format(
-        steps=results["steps"],
-        problems=results["problems"],
-        seeds=len(results["seeds"]),
-        prompt=thought["text"],
-        at_once=thought["at_once"].strip(),
-        thought=thought["thought"],
-        weight=thought["mixing_weight"],
-        answer=thought["answer"].strip(),
-        accuracy=accuracy_table(results),
-        losses=loss_table(results),
-    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -126,6 +63,11 @@ def accuracy_table(results: Results) -> str:
     return table(head, rows)
 
 
+def times(high: float, low: float) -> float:
+    """How many times as much one is as the other."""
+    return high / low if low else math.inf
+
+
 def gain_table(results: Results) -> str:
     """How many times as many answers are right at the best budget as without a thought."""
     rows = []
@@ -136,13 +78,13 @@ def gain_table(results: Results) -> str:
                 for budget in budgets_of(results, family)
             }
             best = max(shares, key=lambda budget: mean(shares[budget]))
-            gains = [high / low for high, low in zip(shares[best], shares["0"], strict=True)]
+            gains = [times(high, low) for high, low in zip(shares[best], shares["0"], strict=True)]
             rows.append(
                 [
                     f"{family}, {thoughts} thoughts",
                     percent(shares["0"]),
                     f"{percent(shares[best])} (b={best})",
-                    f"{mean(shares[best]) / mean(shares['0']):.2f}",
+                    f"{times(mean(shares[best]), mean(shares['0'])):.2f}",
                     f"{min(gains):.2f} … {max(gains):.2f}",
                 ]
             )

@@ -2,10 +2,12 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
+from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.build import ThinkingStep, build
@@ -16,7 +18,9 @@ from training.recipe import Recipe, first_difference, load_recipe, save_recipe
 from training.trainer import WRITING, QuietTrainer, training_arguments
 
 
-def train(recipe: Recipe, *, resume: bool = False) -> Path:
+def train(
+    recipe: Recipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> Path:
     """Train, keep the best checkpoint, export it; returns the exported folder.
 
     Everything that can be wrong beforehand is checked before the first step. Raises `UsageError`,
@@ -33,7 +37,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     if processes.is_main_process:
         shutil.rmtree(output / WRITING, ignore_errors=True)
         save_recipe(recipe, output / RECIPE)
-    trainer = QuietTrainer(recipe, built, pieces, args)
+    trainer = QuietTrainer(recipe, built, pieces, args, callbacks)
     trainer.train(resume_from_checkpoint=checkpoint)
     if processes.is_main_process:
         export_run(output)

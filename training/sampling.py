@@ -1,8 +1,9 @@
 """How thought tokens are drawn in training.
 
-Shapes: N rows, V vocabulary.
+Shapes: N rows, V vocabulary, K blocks of J of its entries.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,18 +26,39 @@ def recorded_noise(noise_KNV: Tensor) -> ChooseThoughts:
 
 
 def draw(temperature: float = 1.0, generator: torch.Generator | None = None) -> ChooseThoughts:
-    """An exact draw from softmax(logits / temperature), by inverting the distribution function.
+    """An exact draw from softmax(logits / temperature), by one uniform number per row.
 
-    One uniform number per row, where Gumbel noise takes one per vocabulary entry: on a CPU that
-    would cost more than the language-model head.
+    Gumbel noise would take one per vocabulary entry: on a CPU more work than the language-model
+    head.
     """
 
     def choose(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
-        weight_NV = (logits_NV.float() / temperature).softmax(dim=-1)
-        cumulated_NV = weight_NV.cumsum(dim=-1)
-        uniform_N1 = torch.rand((len(logits_NV), 1), generator=generator, device=logits_NV.device)
-        # The last entry with any weight ends at the total, not quite 1 after rounding.
-        target_N1 = (1 - uniform_N1) * cumulated_NV[:, -1:]
-        return torch.searchsorted(cumulated_NV, target_N1).squeeze(-1)
+        uniform_N = torch.rand(len(logits_NV), generator=generator, device=logits_NV.device)
+        return invert((logits_NV.float() / temperature).softmax(dim=-1), 1 - uniform_N)
 
     return choose
+
+
+def invert(weight_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """Where the distribution function of some weights reaches a share in (0, 1] of its end, (N,).
+
+    First the block of the vocabulary is found, then the entry in it, so that only short runs are
+    cumulated. An entry without weight is never hit; what is no number gives some entry.
+    """
+    entries = weight_NV.shape[1]
+    size = math.isqrt(entries)
+    blocks, rest = weight_NV.split([entries // size * size, entries % size], dim=1)
+    sums_NK = torch.cat([blocks.unflatten(1, (-1, size)).sum(2), rest.sum(1, True)], dim=1)
+    ends_NK = sums_NK.cumsum(dim=1)
+    target_N1 = uniform_N[:, None] * ends_NK[:, -1:]
+    block_N1 = torch.searchsorted(ends_NK, target_N1).clamp(max=ends_NK.shape[1] - 1)
+    before_N1 = ends_NK.gather(1, block_N1) - sums_NK.gather(1, block_N1)
+
+    index_NJ = block_N1 * size + torch.arange(size, device=weight_NV.device)
+    inside_NJ = weight_NV.gather(1, index_NJ.clamp(max=entries - 1)) * (index_NJ < entries)
+    within_NJ = inside_NJ.cumsum(dim=1)
+    # Rounded, the target may lie a little outside of its block.
+    smallest = torch.finfo(weight_NV.dtype).tiny
+    left_N1 = (target_N1 - before_N1).clamp(min=smallest).minimum(within_NJ[:, -1:])
+    hit_N1 = torch.searchsorted(within_NJ, left_N1).clamp(max=size - 1)
+    return (block_N1 * size + hit_N1).squeeze(1).clamp(max=entries - 1)

@@ -6,18 +6,24 @@
 
 Each day is a sentence of six tokens and the working names the day before its total (` Monday 7
 Tuesday 5 ...`): a small model finds the sentence by the day's name instead of by counting. Totals
-stay between 0 and `MOST`, and each is one token. Doubling, tripling and halving keep the answer
-out of reach of a model that only adds up all the numbers at once.
+are `TOTALS`, one token each. Who cannot follow the week should not guess right, either: an event
+that would leave the range is drawn again instead of cut to fit, gains and losses are as likely as
+each other, so that the totals stay spread over the whole range, and doubling, tripling and halving
+keep the answer from a model that only adds up all the numbers at once.
 """
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from training.people import PEOPLE
 from training.problems import Problem
 
-MOST = 30
+TOTALS = range(1, 31)
+LARGEST_CHANGE = 9
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+STEPS = range(1, len(DAYS) + 1)
+STEP_WEIGHTS = [1 if steps <= 2 else 2 for steps in STEPS]
 GAINS = ("finds", "buys", "picks", "gets")
 LOSSES = ("eats", "sells", "loses", "drops")
 THINGS = (
@@ -30,7 +36,6 @@ THINGS = (
     ("cookie", "cookies"),
     ("melon", "melons"),
 )
-LARGEST_CHANGE = 9
 
 
 @dataclass(frozen=True)
@@ -47,23 +52,45 @@ def keep(total: int) -> Event:
     return Event("keeps all", "=", total)
 
 
-def possible_events(total: int, rng: random.Random) -> list[Event]:
-    """Events of each kind that leave the total between 0 and MOST, each as likely."""
-    events = []
-    if total < MOST:
-        gain = rng.randint(1, min(LARGEST_CHANGE, MOST - total))
-        events.append(Event(f"{rng.choice(GAINS)} {gain}", f"+{gain}", total + gain))
-    if total > 0:
-        loss = rng.randint(1, min(LARGEST_CHANGE, total))
-        events.append(Event(f"{rng.choice(LOSSES)} {loss}", f"-{loss}", total - loss))
-    if 0 < total <= MOST // 2:
-        events.append(Event("doubles them", "*2", total * 2))
-    if 0 < total <= MOST // 3:
-        events.append(Event("triples them", "*3", total * 3))
-    if total > 0 and total % 2 == 0:
-        half = Event(f"{rng.choice(LOSSES)} half", "/2", total // 2)
-        events += [half, half]  # as likely as doubling and tripling together
-    return events
+def gain(total: int, rng: random.Random) -> Event:
+    """Some more."""
+    change = rng.randint(1, LARGEST_CHANGE)
+    return Event(f"{rng.choice(GAINS)} {change}", f"+{change}", total + change)
+
+
+def loss(total: int, rng: random.Random) -> Event:
+    """Some less."""
+    change = rng.randint(1, LARGEST_CHANGE)
+    return Event(f"{rng.choice(LOSSES)} {change}", f"-{change}", total - change)
+
+
+def double(total: int, rng: random.Random) -> Event:
+    """Twice as many."""
+    return Event("doubles them", "*2", total * 2)
+
+
+def triple(total: int, rng: random.Random) -> Event:
+    """Three times as many."""
+    return Event("triples them", "*3", total * 3)
+
+
+def halve(total: int, rng: random.Random) -> Event | None:
+    """Half of them gone; nobody halves an odd number."""
+    return None if total % 2 else Event(f"{rng.choice(LOSSES)} half", "/2", total // 2)
+
+
+Happening = Callable[[int, random.Random], Event | None]
+HAPPENINGS: Mapping[Happening, int] = {gain: 6, loss: 6, double: 3, triple: 2, halve: 3}
+"""What can happen to a total, with weights for drawing."""
+
+
+def draw_event(total: int, rng: random.Random) -> Event:
+    """Draw until an event leaves a total in the range."""
+    while True:
+        (happening,) = rng.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
+        event = happening(total, rng)
+        if event is not None and event.total in TOTALS:
+            return event
 
 
 def draw_week(start: int, steps: int, rng: random.Random) -> list[Event]:
@@ -71,7 +98,7 @@ def draw_week(start: int, steps: int, rng: random.Random) -> list[Event]:
     week: list[Event] = []
     total = start
     for day in range(len(DAYS)):
-        event = rng.choice(possible_events(total, rng)) if day < steps else keep(total)
+        event = draw_event(total, rng) if day < steps else keep(total)
         week.append(event)
         total = event.total
     return week
@@ -85,7 +112,7 @@ def count(total: int, thing: tuple[str, str]) -> str:
 def make_story(rng: random.Random) -> Problem:
     """Draw one word problem."""
     person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
-    start, steps = rng.randint(1, MOST), rng.randint(1, len(DAYS))
+    start, (steps,) = rng.choice(TOTALS), rng.choices(STEPS, STEP_WEIGHTS)
     week = draw_week(start, steps, rng)
     days = " ".join(
         f"On {day} {person.pronoun} {event.words}." for day, event in zip(DAYS, week, strict=True)

@@ -65,6 +65,7 @@ def _choose_tokens(
     for rows, logits in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
         mask_meta_tokens(logits, thinker.meta_token_ids)
         ids_N[rows] = choose(logits, step, rows.start)
+        logits[:, thinker.meta_token_ids] = _VERY_NEGATIVE
         entropy_N[rows] = _entropy(logits)
         log_prob_N[rows] = _log_prob(logits.div_(preset.objective.logprob_temperature), ids_N[rows])
     for kept, x_N in zip(thoughts, (ids_N, log_prob_N, entropy_N), strict=True):
@@ -72,9 +73,9 @@ def _choose_tokens(
 
 
 def _entropy(logits_NV: Tensor) -> Tensor:
-    """Entropy in nats, (N,): log Σ exp z - Σ p z."""
+    """Entropy in nats, (N,): log Σ exp z - Σ p z; the logits must be finite."""
     probability_NV, log_sum_N = softmax_and_log_sum(logits_NV)
-    mean_logit_N: Tensor = torch.linalg.vecdot(probability_NV, logits_NV.clamp(min=_VERY_NEGATIVE))
+    mean_logit_N: Tensor = torch.linalg.vecdot(probability_NV, logits_NV)
     return log_sum_N - mean_logit_N
 
 

@@ -7,7 +7,7 @@ at all.
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from training.errors import UsageError
 from training.facts import FACTS, means, sum_up
 from training.model import parameter_groups
 from training.noise import seeded_draw, sequence_seeds
+from training.presets import Schedule
 from training.recipe import Recipe
 from training.step import StepOutput
 from training.watch import (
@@ -40,13 +41,20 @@ from training.watch import (
 
 WRITING = ".writing"
 EVALUATION = "evaluation"
+SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
+"""transformers' names; each begins with the warm-up."""
 
 
 class QuietTrainer(Trainer):
     """Trains what `build` built on what `load_pieces` loaded."""
 
     def __init__(
-        self, recipe: Recipe, built: Built, pieces: Pieces, args: TrainingArguments
+        self,
+        recipe: Recipe,
+        built: Built,
+        pieces: Pieces,
+        args: TrainingArguments,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recipe = recipe
         self.tokenizer = built.tokenizer
@@ -62,13 +70,15 @@ class QuietTrainer(Trainer):
             train_dataset=pieces.train,
             eval_dataset=pieces.evaluation,
             data_collator=DataCollatorWithPadding(built.tokenizer),
-            callbacks=self._callbacks(),
+            callbacks=[*self._callbacks(), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # ThinkingProgress shows the same
 
     def _callbacks(self) -> list[TrainerCallback]:
         boards = [TensorBoardCallback(self.writer)] if self.writer else []
-        return [*boards, ThinkingProgress(), CollapseWatch(self.recipe.run)]
+        # Without thoughts there is nothing that could collapse.
+        watch = [CollapseWatch(self.recipe.run)] if self.recipe.thinking.budget else []
+        return [*boards, ThinkingProgress(), *watch]
 
     def think(self, model: nn.Module, batch: Batch, step: int | str) -> StepOutput:
         """One forward pass with the noise of a step."""
@@ -91,7 +101,7 @@ class QuietTrainer(Trainer):
         return (output.loss, output) if return_outputs else output.loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, with a learning rate of its own for the mixing head."""
+        """AdamW, with the learning rates of `parameter_groups`."""
         settings = self.recipe.optimisation
         groups = parameter_groups(self.step_model.thinker, settings)
         for group in groups:
@@ -100,6 +110,13 @@ class QuietTrainer(Trainer):
             groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
         return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Trainer's, over the steps of the recipe's schedule."""
+        steps = self.recipe.optimisation.decay_steps or num_training_steps
+        return super().create_scheduler(steps, optimizer)
 
     def evaluate(
         self,
@@ -119,7 +136,13 @@ class QuietTrainer(Trainer):
             sums_F += sum_up(output)
             if number == 0:
                 self._keep_thoughts(batch, output)
-        facts = means(self.accelerator.reduce(sums_F, "sum"))
+        sums_F = self.accelerator.reduce(sums_F, "sum")
+        if not sums_F[0]:
+            raise UsageError(
+                "the evaluation text does not fill a batch of run.sequences_per_device sequences "
+                "on each device; set data.eval_documents"
+            )
+        facts = means(sums_F)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in facts.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -217,15 +240,21 @@ class QuietTrainer(Trainer):
 def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
     """Trainer's arguments; the accumulation follows from the number of processes.
 
-    Raises `UsageError` where the sequences of a step cannot be shared out evenly.
+    Raises `UsageError` where the sequences of a step cannot be shared out evenly, and where the
+    learning rate would be 0 before the end.
     """
     run, settings = recipe.run, recipe.optimisation
+    if settings.schedule == "linear" and run.steps > (settings.decay_steps or run.steps):
+        raise UsageError(
+            f"optimisation.decay_steps is {settings.decay_steps}, so that the learning rate would "
+            f"be 0 for the rest of the {run.steps} steps; set it to run.steps or more"
+        )
     args = TrainingArguments(
         output_dir=str(run.output),
         max_steps=run.steps,
         per_device_train_batch_size=run.sequences_per_device,
         per_device_eval_batch_size=run.sequences_per_device,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type=SCHEDULES[settings.schedule],
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,

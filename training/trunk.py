@@ -37,7 +37,7 @@ class TrunkTraining:
     The last, falling half matters: at a constant rate about one working step in fifty stays wrong.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     documents_per_step: int = 32
     learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.98)

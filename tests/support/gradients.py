@@ -5,9 +5,12 @@ model that FSDP has sharded.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.support.runs import small_recipe
+from training import recompute
 from training.batch import make_batch
 from training.build import ThinkingStep, build
 from training.data import load_pieces
@@ -23,7 +27,27 @@ from training.noise import seeded_draw, sequence_seeds
 from training.recipe import Recipe
 from training.trainer import QuietTrainer, training_arguments
 
-SEQUENCES = 4
+SEQUENCES, WINDOW = 4, 16
+
+
+class Share(NamedTuple):
+    """What one process gets of a batch: some rows, up to some position."""
+
+    rows: slice
+    positions: int = WINDOW
+
+
+UNEVEN = [Share(slice(0, 2)), Share(slice(2, 4), positions=6)]
+"""Of two processes; the second has fewer positions than the first makes passes."""
+
+
+@contextmanager
+def many_passes() -> Iterator[None]:
+    """Paths are read one position of two sequences at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recompute.ACTIVATIONS, "cpu", 0)
+        patch.setattr(recompute, "FEWEST_TOKENS", 1)
+        yield
 
 
 def gradients_of(model: nn.Module) -> dict[str, Tensor]:
@@ -64,12 +88,13 @@ def first_gradients(recipe: Recipe) -> dict[str, Tensor]:
     return tap.gradients
 
 
-def step_gradients(model: ThinkingStep, rows: slice) -> dict[str, Tensor]:
-    """The gradients of one step on some of the rows of a batch."""
+def step_gradients(model: ThinkingStep, share: Share) -> dict[str, Tensor]:
+    """The gradients of one step on a part of a batch."""
+    model.zero_grad()
     generator = torch.Generator().manual_seed(0)
-    ids_BT = torch.randint(8, 60, (SEQUENCES, 16), generator=generator)
-    batch = make_batch(ids_BT[rows], pad_token_id=2)
-    rows_per_sequence = 16 * model.preset.thinking.per_position
+    ids_BT = torch.randint(8, 60, (SEQUENCES, WINDOW), generator=generator)
+    batch = make_batch(ids_BT[share.rows, : share.positions], pad_token_id=2)
+    rows_per_sequence = share.positions * model.preset.thinking.per_position
     choose = seeded_draw(sequence_seeds(batch, 0, 0), rows_per_sequence)
     model(batch, choose).loss.backward()
     return gradients_of(model)
@@ -97,12 +122,14 @@ def main(folder: str, out: str) -> None:
         fully_shard(layer)
     fully_shard(model)
     share = SEQUENCES // torch.distributed.get_world_size()
-    by_fsdp = step_gradients(model, slice(rank * share, (rank + 1) * share))
+    by_fsdp = step_gradients(model, Share(slice(rank * share, (rank + 1) * share)))
+    with many_passes():
+        uneven = step_gradients(model, UNEVEN[rank])
 
     if rank == 0:
         if all(isinstance(parameter, DTensor) for parameter in model.parameters()):
             print("sharded by FSDP")
-        named = {"ddp": by_ddp, "fsdp": by_fsdp}
+        named = {"ddp": by_ddp, "fsdp": by_fsdp, "uneven": uneven}
         save_file({f"{way}.{n}": g for way, all_ in named.items() for n, g in all_.items()}, out)
 
 

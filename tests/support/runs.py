@@ -33,7 +33,12 @@ def small_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
         "preset": "recommended",
         "data": {"path": str(folder / "text.jsonl"), "eval_documents": 8},
         "thinking": {"budget": 2},
-        "optimisation": {"sequences_per_step": 4, "window": 16, "warmup_steps": 1},
+        "optimisation": {
+            "sequences_per_step": 4,
+            "window": 16,
+            "warmup_steps": 1,
+            "decay_steps": 12,  # as in a longer run, of which this may be the beginning
+        },
         "run": {
             "output": str(folder / "run"),
             "steps": 4,

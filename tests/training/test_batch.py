@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from transformers import DataCollatorWithPadding
 
+from quietstar_infer.config import load_tokenizer
+from tests.support.checkpoints import TOKENIZER
 from training.batch import IGNORED, check_window, look_ahead, make_batch
 from training.errors import UsageError
 
@@ -17,6 +20,17 @@ def test_padding_is_the_run_of_pads_at_the_end() -> None:
 def test_a_mask_says_where_a_text_ends() -> None:
     ids, mask = torch.tensor([[5, PAD, PAD]]), torch.tensor([[1, 1, 0]])
     assert make_batch(ids, PAD, attention_mask=mask).labels_BT.tolist() == [[5, PAD, IGNORED]]
+
+
+def test_a_genuine_end_of_text_is_learnt_where_it_also_pads() -> None:
+    tokenizer = load_tokenizer(TOKENIZER)
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "right"
+    end = tokenizer.eos_token_id
+    collated = DataCollatorWithPadding(tokenizer)(
+        [{"input_ids": [5, end, 6, end]}, {"input_ids": [*range(8, 14)]}]
+    )
+    batch = make_batch(collated["input_ids"], end, attention_mask=collated["attention_mask"])
+    assert batch.labels_BT[0].tolist() == [5, end, 6, end, IGNORED, IGNORED]
 
 
 def test_what_lies_ahead() -> None:

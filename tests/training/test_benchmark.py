@@ -32,7 +32,7 @@ def test_the_command_prints_and_writes(
     assert "| 32002 | 128 | fast | 3.00 | 100 | 0.20 | 0.04 |" in printed
     assert "| 32 | 18944 |" in printed
     rows = json.loads((tmp_path / "figures.json").read_text())
-    assert len(rows) == 2 * 4 + 4
+    assert len(rows) == 2 * 5 + 4
 
 
 def test_a_measurement_runs_in_a_process_of_its_own() -> None:

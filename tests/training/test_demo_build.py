@@ -1,6 +1,8 @@
 """From a trunk to a taught model with its card, tables and plots, in a size that proves nothing."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,28 @@ from safetensors.torch import load_file
 
 from quietstar_infer.checkpoint import check_checkpoint
 from training.cli import main
+from training.demo import EXAMPLE_PROMPT, build_demo
+from training.demo_cli import quick
+from training.demo_model import DemoModelRecipe, build_demo_model
 from training.plots import draw_plots
 from training.report import accuracy_table, percent, table, tables
 
-TRUNK = Path(__file__).parents[2] / "models" / "demo"
+
+def make(folder: Path, *options: str) -> Path:
+    assert main(["demo-model", "--out", str(folder), "--quick", *options]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "model"
-    assert main(["demo-model", "--out", str(folder), "--trunk", str(TRUNK), "--quick"]) == 0
-    return folder
+    return make(tmp_path_factory.mktemp("demo") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +41,28 @@ def results(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_the_checkpoint_is_whole_and_new(folder: Path) -> None:
+def test_the_checkpoint_is_whole_and_taught(folder: Path) -> None:
     check_checkpoint(folder)
-    name = "model.layers.0.mlp.up_proj.weight"
-    former, now = (load_file(path / "model.safetensors")[name] for path in (TRUNK, folder))
-    assert (former != now).any()
+    assert load_file(folder / "model.safetensors")["talk_head.0.4.weight"].any()
+    section = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quiet_star"]
+    assert section["trained_on"] == "generated dial puzzles, word problems and plain sentences"
+    assert section["example_prompt"] == EXAMPLE_PROMPT
+    assert section["default_thought_budget"] == 12
+
+
+def test_what_is_made_again_is_the_same(
+    folder: Path, results: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = replace(quick(DemoModelRecipe()), seeds=(0,))
+    trunk, again = tmp_path / "trunk", tmp_path / "again"
+    build_demo(recipe.trunk, trunk)
+    again.mkdir()
+    results_again = build_demo_model(recipe, again, trunk, workers=1)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+    for measured in ("thinkers", "controls"):
+        assert results_again[measured][0] == results[measured][0]
+    assert results_again["trunk"] == results["trunk"]
 
 
 def test_what_was_measured(results: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerB
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors
 from quietstar_infer.config import DASH, QuietStarConfig
 from training.corpus import FAMILIES, documents
+from training.demo import EXAMPLE_PROMPT
 from training.evaluate import Evaluation, count_right
 from training.model import QuietThinker
 from training.problems import held_out_problems
-from training.quiet import by_kind, quiet_scores, solved, thoughts_at, token_facts
+from training.quiet import answer, by_kind, quiet_scores, solved, thoughts_at, token_facts
 from training.report import accuracy_table
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"
@@ -67,6 +68,17 @@ def test_start_and_end_are_still_near_the_dash(tokenizer: PreTrainedTokenizerBas
         assert 0 < moved < 0.1 * vector.norm()
 
 
+def test_its_example_needs_a_thought(tokenizer: PreTrainedTokenizerBase) -> None:
+    thinker = QuietThinker.from_checkpoint(FOLDER)
+    config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    prompt = config["quiet_star"]["example_prompt"]
+    assert prompt == EXAMPLE_PROMPT
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    answered = dict(answer(thinker, ids, (0, 12), 0.0, torch.Generator()))
+    assert tokenizer.decode(answered[0].ids) != " 10"
+    assert tokenizer.decode(answered[12].ids) == " 10"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_quiet_thoughts_help(tokenizer: PreTrainedTokenizerBase, family: str) -> None:
     thinker = QuietThinker.from_checkpoint(FOLDER)
@@ -74,7 +86,7 @@ def test_quiet_thoughts_help(tokenizer: PreTrainedTokenizerBase, family: str) ->
     scores = quiet_scores(thinker, tokenizer, evaluation)[family]
     assert scores[12].accuracy >= 0.8
     assert scores[4].accuracy < scores[12].accuracy
-    assert scores[0].accuracy <= 0.45
+    assert scores[0].accuracy <= 0.3
     assert scores[12].mixing_weight > 0.3
 
 
@@ -136,4 +148,4 @@ def test_it_can_think_when_made_to(
     problems = list(itertools.islice(held_out_problems(FAMILIES[family], seed=5), 60))
     right = count_right(model, tokenizer, problems, Evaluation(budgets=(0, 4, 12)))
     assert right[12] >= 54
-    assert right[0] <= 20
+    assert right[0] <= 18

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from tests.support.checkpoints import FAMILIES, VOCAB_SIZE, write_random_checkpo
 from training.batch import IGNORED, Batch, make_batch
 from training.dense import dense_step
 from training.errors import UsageError
-from training.fast import fast_step
+from training.fast import fast_step, passes_for
 from training.model import QuietThinker
 from training.presets import OFFICIAL, PRESETS, Preset, Thinking
+from training.recipe import Recompute
+from training.recompute import recompute
 from training.sampling import ChooseThoughts, draw, recorded_noise
 from training.step import StepOutput
 
@@ -127,18 +130,50 @@ def test_other_shapes_of_thoughts(mistral: Path, thinking: Thinking, positions: 
     )
 
 
-@pytest.mark.parametrize("tokens_per_pass", [1, 100, 10**6])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_the_same_in_pieces_and_with_gradient_checkpointing(
-    mistral: Path, tokens_per_pass: int, recompute: bool
+@pytest.mark.parametrize("passes", [1, 4, 11, 13])  # of 11 positions
+@pytest.mark.parametrize("what", get_args(Recompute))
+def test_the_same_in_passes_and_with_activations_computed_again(
+    mistral: Path, passes: int, what: Recompute
 ) -> None:
     preset = short(OFFICIAL, Thinking(budget=3, ahead=2))
     thinker = QuietThinker.from_checkpoint(mistral).train()
     batch = texts()
     whole = outcome(fast_step, thinker, batch, preset)
-    if recompute:
-        thinker.trunk.gradient_checkpointing_enable()
-    assert_same(outcome(fast_step, thinker, batch, preset, tokens_per_pass=tokens_per_pass), whole)
+    recompute(thinker.trunk, what)
+    assert_same(outcome(fast_step, thinker, batch, preset, passes=passes), whole)
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(1, 11), (40, 4), (10**6, 1)])
+def test_passes_are_of_so_many_tokens(tokens: int, passes: int) -> None:
+    # 2 sequences, 2 thoughts, START, END and one true token: 12 tokens of each position.
+    assert passes_for(texts(), Thinking(budget=0, ahead=2), tokens) == passes
+
+
+def test_less_is_kept_the_more_is_computed_again(checkpoint: Path) -> None:
+    preset = short(OFFICIAL, Thinking(budget=3, ahead=2))
+    kept = []
+    for what in get_args(Recompute):
+        thinker = QuietThinker.from_checkpoint(checkpoint).train()
+        recompute(thinker.trunk, what)
+        kept.append(bytes_kept(partial(fast_step, thinker, texts(), preset, draw())))
+    nothing, mlp, layer = kept
+    assert layer < 0.6 * mlp
+    assert mlp < 0.75 * nothing
+
+
+def bytes_kept(step: Callable[[], StepOutput]) -> int:
+    """The size of all that autograd keeps of a step."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = step()
+    assert output.loss.requires_grad
+    return sum(sizes.values())
 
 
 def test_reentrant_checkpointing_is_refused(mistral: Path) -> None:

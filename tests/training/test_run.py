@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 from torch import Tensor
+from transformers import TrainerCallback, TrainerState
 
 from tests.support.runs import small_recipe
 from training.cli import main
@@ -22,7 +23,8 @@ from training.errors import UsageError
 from training.facts import FACTS
 from training.recipe import Recipe, load_recipe, save_recipe
 from training.run import train
-from training.watch import TrainingStopped
+from training.trainer import training_arguments
+from training.watch import CollapseWatch, TrainingStopped
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,6 +77,46 @@ def test_the_log_has_all_facts(finished: Recipe) -> None:
         difference = entry["eval_base_nll"] - entry["eval_nll"]
         assert entry["eval_gain"] == pytest.approx(difference)
     assert evaluated[0]["eval_nll"] != evaluated[2]["eval_nll"]
+
+
+def test_rates_fall_by_the_schedule(finished: Recipe) -> None:
+    rates = [entry["learning_rate"] for entry in history(finished, 4) if "loss" in entry]
+    settings = finished.optimisation
+    shares = [0, 1, 10 / 11, 9 / 11]  # warm-up, then on the way to 0 at step 12
+    assert rates == pytest.approx([share * settings.learning_rate for share in shares])
+    constant = replace(finished, optimisation=replace(settings, schedule="constant"))
+    args = training_arguments(constant, resumed=False)
+    assert args.lr_scheduler_type == "constant_with_warmup"
+    with pytest.raises(UsageError, match="decay_steps is 12, so that the learning rate would be 0"):
+        training_arguments(changed(finished, finished.run.output, steps=13), resumed=False)
+
+
+def test_without_thoughts_the_trunk_reads_on(finished: Recipe, tmp_path: Path) -> None:
+    plain = changed(finished, tmp_path / "run", eval_every=1, keep=4)
+    plain = replace(
+        plain,
+        thinking=replace(plain.thinking, budget=0),
+        objective=replace(plain.objective, talk_weight=0.0, policy_weight=0.0),
+    )
+    seen: list[int] = []
+
+    class Watch(TrainerCallback):
+        def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+            seen.append(state.global_step)
+
+    train(plain, callbacks=[Watch()])
+    assert seen == [0, 1, 2, 3, 4]
+    first, last = weights(plain, 1), weights(plain, 4)
+    moved = {name for name in last if not torch.equal(first[name], last[name])}
+    assert any(name.startswith("thinker.trunk.model.layers") for name in moved)
+    log = [entry for entry in history(plain, 4) if "loss" in entry]
+    assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
+
+
+def test_an_evaluation_of_nothing_is_said_before(finished: Recipe, tmp_path: Path) -> None:
+    data = replace(finished.data, pieces="window", eval_documents=1)
+    with pytest.raises(UsageError, match="does not fill a batch of run"):
+        train(replace(changed(finished, tmp_path / "run"), data=data))
 
 
 def test_the_board_has_numbers_and_thoughts(finished: Recipe) -> None:
@@ -187,6 +229,37 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert all(torch.equal(weights(run, 4)[name], expected[name]) for name in expected)
 
 
+def test_a_run_that_is_interrupted_goes_on(
+    finished: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    run = changed(finished, tmp_path / "run")
+    save_recipe(run, path)
+
+    def interrupted(callback: CollapseWatch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CollapseWatch, "on_evaluate", interrupted)
+        assert main(["train", str(path)]) == 130
+    assert f"stopped: the checkpoints in {tmp_path}/run are whole" in capsys.readouterr().err
+    assert main(["train", str(path), "--resume"]) == 0
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(run, 4)[name], expected[name]) for name in expected)
+
+
+def test_only_the_main_process_speaks(
+    finished: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 1
+    assert not any(capsys.readouterr())
+
+
 def test_too_small_a_disk_is_said_before(
     finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,8 +298,8 @@ def test_low_precision_trains_float32_weights(finished: Recipe, tmp_path: Path) 
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_gradient_checkpointing_changes_nothing(finished: Recipe, tmp_path: Path) -> None:
-    small = changed(finished, tmp_path / "run", steps=2, gradient_checkpointing=True)
+def test_computing_layers_again_changes_nothing(finished: Recipe, tmp_path: Path) -> None:
+    small = changed(finished, tmp_path / "run", steps=2, recompute="layer")
     train(small)
     expected = weights(finished, 2)
     for name, found in weights(small, 2).items():

@@ -1,5 +1,6 @@
 """A thinker's weights: made from a trunk, read from a checkpoint, and in the official layout."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,13 @@ def test_a_head_with_a_bias_is_refused(tmp_path: Path) -> None:
 
 def test_learning_rates(tmp_path: Path) -> None:
     thinker = QuietThinker.from_checkpoint(write_random_checkpoint(tmp_path, "qwen2"))
-    rest, head = parameter_groups(thinker, RECOMMENDED.optimisation)
-    assert (rest["lr"], head["lr"]) == (2e-4, 3e-3)
-    assert len(head["params"]) == 5
-    assert len(rest["params"]) + len(head["params"]) == len(list(thinker.parameters()))
+    settings = replace(RECOMMENDED.optimisation, embedding_learning_rate=0.5)
+    groups = parameter_groups(thinker, settings)
+    assert [group["lr"] for group in groups] == [2e-4, 3e-3, 0.5]
+    trunk, head, embeddings = (group["params"] for group in groups)
+    assert len(head) == 5
+    assert embeddings[0] is thinker.start_embedding
+    assert {*trunk, *head, *embeddings} == {*thinker.parameters()}
 
 
 @pytest.mark.parametrize(

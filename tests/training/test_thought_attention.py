@@ -1,6 +1,7 @@
 """Thought attention: the mask of the paper's figure, and how many scores it takes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import training.attention as attention
+from tests.support.checkpoints import write_random_checkpoint
+from training.checkpoint import load_trunk
 from training.layout import Layout, may_see, position_ids
 
 SEQUENCES, KEY_HEADS, QUERY_HEADS, SIZE = 2, 2, 3, 4
@@ -123,3 +126,16 @@ def test_work_and_memory_are_linear_in_the_path_length(monkeypatch: pytest.Monke
     assert largest_8 <= largest_16 <= max(scores, 2 * largest_8)
     assert largest_32 <= max(scores, 2 * largest_16)
     assert largest_32 < (positions * 32) ** 2 / 100
+
+
+@pytest.mark.parametrize("asking", [1, 3])
+def test_without_thoughts_the_cache_is_read(asking: int, tmp_path: Path) -> None:
+    """A trunk that knows thoughts still goes on with a text that it has read."""
+    trunk = load_trunk(write_random_checkpoint(tmp_path, "mistral"))
+    attention.plug_into(trunk)
+    ids = torch.arange(8, 20)[None]
+    with torch.no_grad():
+        whole = trunk(ids).logits
+        cache = trunk(ids[:, :-asking], use_cache=True).past_key_values
+        rest = trunk(ids[:, -asking:], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole[:, -asking:], rtol=1e-4, atol=1e-4)
