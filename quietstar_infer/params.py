@@ -32,13 +32,15 @@ class ThoughtParams:
     `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of
     the thoughts, 0 = greedy. `token_budget`: thought tokens for the whole request; spent, it goes
     on without thinking. `record_key`: if set, the worker keeps what the request thinks under this
-    key until it is fetched.
+    key until it is fetched. `forced_tokens`: the visible tokens, where they are given and only
+    their log-probabilities wanted.
     """
 
     budget: int
     temperature: float = 1.0
     token_budget: int | None = None
     record_key: str | None = None
+    forced_tokens: tuple[int, ...] = ()
 
     @classmethod
     def from_mapping(
@@ -51,6 +53,7 @@ class ThoughtParams:
             temperature=_temperature(fields.get("thought_temperature")),
             token_budget=_token_budget(fields.get("thinking_token_budget")),
             record_key=fields.get("thought_record_key"),
+            forced_tokens=tuple(fields.get("thought_forced_tokens", ())),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -63,6 +66,8 @@ class ThoughtParams:
             fields["thinking_token_budget"] = self.token_budget
         if self.record_key is not None:
             fields["thought_record_key"] = self.record_key
+        if self.forced_tokens:
+            fields["thought_forced_tokens"] = list(self.forced_tokens)
         return fields
 
     def budget_at(self, index: int) -> int:

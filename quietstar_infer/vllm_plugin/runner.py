@@ -5,10 +5,13 @@ place, input and outcome differ, in four places:
 
     _prepare_inputs  the row lies behind its text token, and is fed a thought token or a meta-token
     _model_forward   a first pass keeps the base hidden state; a last one mixes it with the thought
-    sample_tokens    the row's logits say a thought token, kept here, unless the thought is done
+    sample_tokens    the row's logits say a thought token, kept here, unless the thought is done;
+                     then they are vLLM's, and what is said is noted beside the thought, for those
+                     who asked
     _update_states   requests that finished or were preempted leave nothing behind
 
-Shapes: N tokens of the batch, R thinking rows, H hidden, V vocabulary, B the largest budget.
+Shapes: N tokens of the batch, R thinking rows, L of them last passes, W wanted thoughts, H hidden,
+V vocabulary, B the largest budget.
 """
 
 from collections.abc import Iterator
@@ -21,14 +24,17 @@ import torch
 from vllm.config import VllmConfig
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.outputs import SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.sampling import choose_thought_token, gumbel_noise, row_keys, seed_from_text
+from quietstar_infer.vllm_plugin.forcing import ForcedTokens
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
+from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.records import FinishedThoughts, ThoughtRecords
+from quietstar_infer.vllm_plugin.records import Owner, Recording, ThoughtRecords
 from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
 from quietstar_infer.vllm_plugin.step import attached_thoughts
 
@@ -44,6 +50,7 @@ class Thinker(NamedTuple):
     seed: int
     temperature: float
     record_key: str | None
+    forced_tokens: tuple[int, ...]
 
 
 class DeviceRows(NamedTuple):
@@ -74,6 +81,8 @@ class ThinkingRunnerMixin(_Runner):
         self._limits = setup.limits
         self._thinkers: dict[str, Thinker] = {}
         self._thinking: tuple[ThinkingRows, DeviceRows] | None = None
+        self._recording: Recording | None = None
+        self.thought_metrics = ThoughtMetrics(device)
         self.thought_records = ThoughtRecords(setup.max_recorded_thought_tokens)
         self.thought_memory = ThoughtMemory(
             num_slots=self.max_num_reqs,
@@ -82,8 +91,15 @@ class ThinkingRunnerMixin(_Runner):
             dtype=dtype,
             device=device,
         )
+        self._forced = ForcedTokens(device)
+        # Not vLLM's option for custom processors: with that, every step would wait for the tokens
+        # that have been sampled.
+        self.input_batch.logitsprocs.non_argmax_invariant.append(self._forced)
 
     def _update_states(self, scheduler_output: SchedulerOutput) -> Any:
+        self.thought_metrics.count_pass(
+            scheduler_output.num_scheduled_tokens, attached_thoughts(scheduler_output)
+        )
         for request_id in scheduler_output.preempted_req_ids or ():
             self.thought_memory.release(request_id)
         for request_id in scheduler_output.finished_req_ids:
@@ -96,7 +112,7 @@ class ThinkingRunnerMixin(_Runner):
     def _prepare_inputs(
         self, scheduler_output: SchedulerOutput, num_scheduled_tokens: npt.NDArray[np.int32]
     ) -> Any:
-        steps = attached_thoughts(scheduler_output)
+        steps = attached_thoughts(scheduler_output).steps
         if not steps:
             self._thinking = None
             return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
@@ -176,6 +192,7 @@ class ThinkingRunnerMixin(_Runner):
                 seed=seed_from_text(request_id) if seed is None else seed,
                 temperature=params.temperature,
                 record_key=params.record_key,
+                forced_tokens=params.forced_tokens,
             )
             self._thinkers[request_id] = thinker
         return thinker
@@ -200,25 +217,18 @@ class ThinkingRunnerMixin(_Runner):
     def _mix(self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor) -> None:
         """Put the mixed hidden state where END's was: the language-model head reads it there."""
         slot_L, tail_L = on_device.slot_R[rows.last], on_device.tail_R[rows.last]
-        model = self.get_model()
-        assert isinstance(model, QuietStarMixin)
-        mixed_LH, weight_L1 = model.mix_thoughts(
+        mixed_LH, weight_L1 = self._quiet_model.mix_thoughts(
             self.thought_memory.base_SH[slot_L], hidden_NH[tail_L]
         )
         hidden_NH[tail_L] = mixed_LH
-        self._record(rows, slot_L, weight_L1)
-        for request_id in rows.request_ids[rows.last]:
-            self.thought_memory.release(request_id)
+        self.thought_metrics.add_weights(weight_L1)
+        self._weight_L1 = weight_L1
 
-    def _record(self, rows: ThinkingRows, slot_L: torch.Tensor, weight_L1: torch.Tensor) -> None:
-        request_ids, steps = rows.request_ids[rows.last], rows.steps[rows.last]
-        keys = [self._thinkers[request_id].record_key for request_id in request_ids]
-        if not any(keys):
-            return
-        thoughts = FinishedThoughts(self.thought_memory.token_SB[slot_L], weight_L1)
-        for row, key in enumerate(keys):
-            if key is not None:
-                self.thought_records.add(key, request_ids[row], thoughts, row, steps[row])
+    @property
+    def _quiet_model(self) -> QuietStarMixin:
+        model = self.get_model()
+        assert isinstance(model, QuietStarMixin)
+        return model
 
     # --- after the trunk
 
@@ -228,9 +238,51 @@ class ThinkingRunnerMixin(_Runner):
         self, grammar_output: GrammarOutput | None
     ) -> Any:
         if self._thinking is not None and self.execute_model_state is not None:
-            self._think_on(*self._thinking, self.execute_model_state.logits)
+            rows, on_device = self._thinking
+            logits_NV = self.execute_model_state.logits
+            self._think_on(rows, on_device, logits_NV)
+            self._force(rows)
+            # Now, because grammar and sampler change the logits in place.
+            self._recording = self._record(rows, on_device, logits_NV)
+            for request_id in rows.request_ids[rows.last]:
+                self.thought_memory.release(request_id)
         with self._speaking_generators():
             return super().sample_tokens(grammar_output)  # type: ignore[type-var]
+
+    def _sample(self, *args: Any, **kwargs: Any) -> SamplerOutput:
+        sampled = super()._sample(*args, **kwargs)
+        if self._recording is not None:
+            self.thought_records.add(self._recording.finish(sampled.sampled_token_ids[:, 0]))
+            self._recording = None
+        return sampled
+
+    def _record(
+        self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor
+    ) -> Recording | None:
+        """What is to be kept of the thoughts that have ended. Who did not ask for them does not pay
+        for it.
+        """
+        owners, wanted = [], []
+        for index, request_id in enumerate(rows.request_ids[rows.last]):
+            record_key = self._thinkers[request_id].record_key
+            if record_key is not None:
+                owners.append(Owner(record_key, request_id, rows.steps[rows.last][index]))
+                wanted.append(index)
+        if not owners:
+            return None
+        wanted_W = async_tensor_h2d(wanted, device=self.device, dtype=torch.int64)
+        slot_W = on_device.slot_R[rows.last][wanted_W]
+        row_W = on_device.row_R[rows.last][wanted_W]
+        base_WV = self._quiet_model.compute_logits(self.thought_memory.base_SH[slot_W])
+        assert base_WV is not None, "every rank has all logits"
+        logits_W2V = torch.stack([base_WV, logits_NV[row_W]], dim=1)
+        return Recording(
+            owners,
+            row_W,
+            self.thought_memory.token_SB[slot_W],
+            self._weight_L1[wanted_W],
+            logits_W2V.log_softmax(dim=-1, dtype=torch.float32),
+        )
 
     def _think_on(self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor) -> None:
         """Choose the next thought token of every unfinished thought. Here N counts batch rows."""
@@ -246,6 +298,20 @@ class ThinkingRunnerMixin(_Runner):
         self.thought_memory.token_SB[slot_U, phase_U] = choose_thought_token(
             logits_UV, temperature_U, noise_UV
         )
+
+    def _force(self, rows: ThinkingRows) -> None:
+        """Have the sampler give the tokens of rows that score a text."""
+        forced = [
+            (row, tokens[step.index])
+            for request_id, row, step in zip(
+                rows.request_ids[rows.last],
+                rows.row_R[rows.last].tolist(),
+                rows.steps[rows.last],
+                strict=True,
+            )
+            if (tokens := self._thinkers[request_id].forced_tokens)
+        ]
+        self._forced.force([row for row, _ in forced], [token for _, token in forced])
 
     @contextmanager
     def _speaking_generators(self) -> Iterator[None]:

@@ -12,12 +12,12 @@ from typing import Any
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
-from quietstar_infer.vllm_plugin.step import ThoughtStep, attach_thoughts
+from quietstar_infer.vllm_plugin.step import ThoughtPlan, ThoughtStep, attach_thoughts
 
 logger = init_logger(__name__)
 
@@ -31,6 +31,7 @@ class ThinkingScheduler(AsyncScheduler):
         self._limits = thinking_setup(self.vllm_config).limits
         self._params: dict[str, ThoughtParams] = {}
         self._thoughts: dict[str, ThoughtStep] = {}
+        self._aborted: list[str] = []
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
@@ -92,7 +93,8 @@ class ThinkingScheduler(AsyncScheduler):
             # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
             # done.
             request.num_computed_tokens -= step.riding_tokens + (0 if step.is_last else 1)
-        attach_thoughts(scheduler_output, steps)
+        attach_thoughts(scheduler_output, ThoughtPlan(steps, self._aborted))
+        self._aborted = []
         super()._update_after_schedule(scheduler_output)
 
     def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
@@ -119,12 +121,17 @@ class ThinkingScheduler(AsyncScheduler):
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # Its KV blocks go, the thought with them: it is thought again, and comes out the same.
-        self._thoughts.pop(request.request_id, None)
+        self._abort_thought(request, "preempted")
         super()._preempt_request(request, *args, **kwargs)
 
     def _free_request(
         self, request: Request, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        self._thoughts.pop(request.request_id, None)
+        self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
         return super()._free_request(request, *args, **kwargs)
+
+    def _abort_thought(self, request: Request, reason: str) -> None:
+        """Forget the thought that a request is in the middle of, if it is."""
+        if self._thoughts.pop(request.request_id, None) is not None:
+            self._aborted.append(reason)

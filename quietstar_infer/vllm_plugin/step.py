@@ -1,6 +1,7 @@
 """What the scheduler tells the runner about one row's thought."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
@@ -51,11 +52,22 @@ class ThoughtStep:
         return 0 if self.is_first else self.phase + 1
 
 
-def attach_thoughts(output: SchedulerOutput, steps: dict[str, ThoughtStep]) -> None:
-    """Send the steps, by request id, to the workers along with the step they belong to."""
-    output.thoughts = steps  # type: ignore[attr-defined]
+class ThoughtPlan(NamedTuple):
+    """What the scheduler tells the workers about thoughts, along with an engine step.
+
+    `steps`: this step's passes, by request id. `aborted`: why thoughts were given up in the middle
+    since the last step, one word for each.
+    """
+
+    steps: dict[str, ThoughtStep]
+    aborted: list[str]
 
 
-def attached_thoughts(output: SchedulerOutput) -> dict[str, ThoughtStep]:
+def attach_thoughts(output: SchedulerOutput, plan: ThoughtPlan) -> None:
+    """Send the plan to the workers along with the step it belongs to."""
+    output.thoughts = plan  # type: ignore[attr-defined]
+
+
+def attached_thoughts(output: SchedulerOutput) -> ThoughtPlan:
     """The inverse of `attach_thoughts`."""
     return output.thoughts  # type: ignore[attr-defined,no-any-return]

@@ -26,3 +26,10 @@ class ThinkingWorkerMixin:
             "slots": len(self.model_runner.thought_memory),
             "recorded_tokens": self.model_runner.thought_records.num_tokens,
         }
+
+    def thought_metrics(self) -> dict[str, Any]:
+        """What thinking has cost and come to since the engine started (see `ThoughtCounts`), and
+        `thought_usage`.
+        """
+        counts: dict[str, Any] = self.model_runner.thought_metrics.counts()._asdict()
+        return counts | self.thought_usage()

@@ -9,6 +9,7 @@ import pytest
 
 from quietstar_infer.params import ThoughtParams
 from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_checkpoint
+from tests.support.counting import expected_counts
 from tests.support.engine import Ask, Engine, Spoken, thinking_engine
 
 BLOCK = 32
@@ -87,7 +88,17 @@ def assert_same(asks: list[Ask], actual: list[list[Spoken]], expected: list[list
         assert len(in_company) == len(by_itself)
         for answer, reference in zip(in_company, by_itself, strict=True):
             assert answer[:4] == reference[:4], ask
-            assert answer.mixing_weights == pytest.approx(reference.mixing_weights, abs=1e-3)
+            assert_close(answer.mixing_weights, reference.mixing_weights)
+            assert_close(answer.base_logprobs, reference.base_logprobs)
+            assert_close(answer.mixed_logprobs, reference.mixed_logprobs)
+            # What vLLM reports, at any temperature and in spite of penalties, is the mixed
+            # prediction.
+            thought_about = slice(len(answer.thoughts)) if answer.logprobs else slice(0)
+            assert_close(answer.logprobs[thought_about], answer.mixed_logprobs[thought_about])
+
+
+def assert_close(actual: list[float], expected: list[float]) -> None:
+    assert actual == pytest.approx(expected, abs=1e-3)
 
 
 # A KV cache of 12 blocks: 2 layers, K and V, 32 slots, 1 head of 32, 4 bytes.
@@ -113,9 +124,17 @@ def test_mixed_company(variant: str, checkpoint: Path, alone: Companies) -> None
     asks, expected = alone["mixed"]
     settings = {"block_size": BLOCK, "enable_prefix_caching": False, **VARIANTS[variant]}
     with thinking_engine(checkpoint, **settings) as engine:
-        assert_same(asks, engine.run(asks), expected)
+        answers = engine.run(asks)
+        assert_same(asks, answers, expected)
         assert (engine.preemptions > 0) == variant.startswith("preempted")
         assert_nothing_left(engine)
+        assert_counted(
+            engine,
+            asks,
+            answers,
+            in_vain=settings.get("asynchronous", False) or variant.startswith("preempted"),
+            chunks=variant.startswith("chunked"),
+        )
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -140,10 +159,38 @@ def test_tensor_parallel(
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     asks, expected = alone["mixed"]
     with thinking_engine(checkpoint, tensor_parallel_size=2, block_size=BLOCK) as engine:
-        assert_same(asks, engine.run(asks), expected)
+        answers = engine.run(asks)
+        assert_same(asks, answers, expected)
+        # Counted once, however many ranks think.
+        assert_counted(engine, asks, answers)
 
 
 def assert_nothing_left(engine: Engine) -> None:
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert not engine.scheduler.requests
     assert engine.scheduler.get_kv_cache_usage() == 0
+
+
+def assert_counted(
+    engine: Engine,
+    asks: list[Ask],
+    answers: list[list[Spoken]],
+    in_vain: bool = False,
+    chunks: bool = False,
+) -> None:
+    """What the engine has counted is what the answers took; more, where some was thought in vain
+    (behind a last token, or before a preemption), or where prompts were read in several passes.
+    """
+    counts = engine.thought_counts()
+    expected = expected_counts(asks, answers)
+    aborted = sum(counts.aborted.values())
+    assert (aborted > 0) == in_vain
+    assert counts.thought_tokens - expected.thought_tokens >= aborted
+    assert counts.passes <= counts.rows
+    assert counts.weights_at_most[-1][1] <= counts.finished
+    if not in_vain:
+        assert counts.thinking_rows == expected.thinking_rows
+        assert counts.thought_tokens == expected.thought_tokens
+        assert counts.finished == expected.finished
+        assert counts.weights_at_most == expected.weights_at_most
+        assert counts.rows == expected.rows or (chunks and counts.rows > expected.rows)

@@ -31,6 +31,14 @@ def vllm_sampler(seed: int) -> ChooseVisible:
     return say
 
 
+def logprobs(tokens: list[int], logits: list[torch.Tensor]) -> list[float]:
+    """Of each token by its own prediction."""
+    return [
+        float(logits_V.log_softmax(-1)[token])
+        for token, logits_V in zip(tokens, logits, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engine_equals_reference(family: str, tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path, family)
@@ -55,4 +63,10 @@ def test_engine_equals_reference(family: str, tmp_path: Path) -> None:
         assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
         assert answer.mixing_weights == pytest.approx(
             [prediction.mixing_weight for prediction in predictions], abs=1e-4
+        )
+        assert answer.base_logprobs == pytest.approx(
+            logprobs(tokens, [prediction.base_logits_V for prediction in predictions]), abs=1e-4
+        )
+        assert answer.mixed_logprobs == pytest.approx(
+            logprobs(tokens, [prediction.logits_V for prediction in predictions]), abs=1e-4
         )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from vllm import LLM, RequestOutput, SamplingParams
+from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs import TokensPrompt
@@ -19,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.core_client import InprocClient
 
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.metrics import ThoughtCounts
 from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
 from tests.support.asynchronous import asynchronous_cpu
 
@@ -45,13 +46,16 @@ class Ask:
 
 
 class Spoken(NamedTuple):
-    """One of a request's `n` answers."""
+    """One of a request's `n` answers. `logprobs` are vLLM's own of the tokens, if asked for."""
 
     token_ids: list[int]
     text: str
     finish_reason: str | None
     thoughts: list[list[int]]
     mixing_weights: list[float]
+    base_logprobs: list[float]
+    mixed_logprobs: list[float]
+    logprobs: list[float]
 
 
 class Engine:
@@ -123,17 +127,7 @@ class Engine:
         for request_id, thoughts in self.take_thoughts(output.request_id).items():
             child = 0 if len(output.outputs) == 1 else int(request_id.partition("_")[0])
             recorded[child] = thoughts
-        return [
-            Spoken(
-                list(answer.token_ids),
-                answer.text,
-                answer.finish_reason,
-                # A step that was on its way when the answer ended leaves a thought too many.
-                [t["token_ids"] for t in recorded[child] if t["index"] < len(answer.token_ids)],
-                [t["mixing_weight"] for t in recorded[child] if t["index"] < len(answer.token_ids)],
-            )
-            for child, answer in enumerate(output.outputs)
-        ]
+        return [_spoken(answer, recorded[child]) for child, answer in enumerate(output.outputs)]
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         """What the first rank recorded under a key; the others must have recorded the same."""
@@ -145,9 +139,37 @@ class Engine:
         result: dict[str, list[dict[str, Any]]] = first
         return result
 
+    def thought_counts(self) -> ThoughtCounts:
+        """What has been counted since the engine started, by every rank alike."""
+        first, *others = self.llm.collective_rpc("thought_metrics")
+        assert all(other == first for other in others)
+        return ThoughtCounts(**{name: first[name] for name in ThoughtCounts._fields})
+
     def thought_usage(self) -> dict[str, int]:
         usage: dict[str, int] = self.llm.collective_rpc("thought_usage")[0]
         return usage
+
+
+def _spoken(answer: CompletionOutput, recorded: list[dict[str, Any]]) -> Spoken:
+    # A step that was on its way when the answer ended leaves a thought too many.
+    thoughts = [thought for thought in recorded if thought["index"] < len(answer.token_ids)]
+    return Spoken(
+        list(answer.token_ids),
+        answer.text,
+        answer.finish_reason,
+        [thought["token_ids"] for thought in thoughts],
+        [thought["mixing_weight"] for thought in thoughts],
+        [thought["base_logprob"] for thought in thoughts],
+        [thought["mixed_logprob"] for thought in thoughts],
+        _logprobs(answer),
+    )
+
+
+def _logprobs(answer: CompletionOutput) -> list[float]:
+    if answer.logprobs is None:
+        return []
+    by_token = zip(answer.token_ids, answer.logprobs, strict=True)
+    return [top[token].logprob for token, top in by_token if top is not None]
 
 
 @contextmanager

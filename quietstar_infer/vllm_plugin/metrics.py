@@ -1,0 +1,86 @@
+"""What thinking cost and came to, counted by the runner and fetched by the server when it is asked.
+
+Counted here, and not by vLLM's stat loggers, because the facts are here: which rows of a pass were
+thinking is known to scheduler and runner only, mixing weights to the device only, and vLLM's
+statistics have no field to carry either to the server's process. Fetched with `collective_rpc`, and
+not sent along with every step, because a scrape comes once in many seconds. Every tensor-parallel
+rank counts the same; one of them is asked.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from quietstar_infer.vllm_plugin.step import ThoughtPlan
+
+# Upper bounds. The weight is the output of a linear layer: it may be negative (away from the
+# thought's prediction) and above 1 (beyond it).
+MIXING_WEIGHT_BOUNDS = (
+    *(-1.0, -0.5, -0.2, -0.1, -0.05, 0.0),
+    *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    *(1.1, 1.2, 1.5, 2.0),
+)
+
+
+class ThoughtCounts(NamedTuple):
+    """What one rank has counted since the engine started.
+
+    `passes`: engine steps that ran the trunk. `rows`: requests in them; `thinking_rows`: those of
+    them in a thought, its first and its last pass included. `thought_tokens`: all that were
+    sampled, those of aborted thoughts too. `aborted`: by reason. `weights_at_most`: upper bounds,
+    and how many of the finished thoughts' mixing weights were not above each.
+    """
+
+    passes: int
+    rows: int
+    thinking_rows: int
+    thought_tokens: int
+    finished: int
+    aborted: dict[str, int]
+    weights_at_most: list[tuple[float, int]]
+
+
+class ThoughtMetrics:
+    """Counts as the engine runs; mixing weights on the device, which nobody waits for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._passes = 0
+        self._rows = 0
+        self._thinking_rows = 0
+        self._thought_tokens = 0
+        self._finished = 0
+        self._aborted: Counter[str] = Counter()
+        self._bound_K = torch.tensor(MIXING_WEIGHT_BOUNDS, dtype=torch.float32, device=device)
+        self._at_most_K = torch.zeros(len(self._bound_K), dtype=torch.int64, device=device)
+
+    def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
+        """Count one engine step; one without rows only brings news of ended requests."""
+        last = sum(step.is_last for step in plan.steps.values())
+        self._passes += bool(num_scheduled_tokens)
+        self._rows += len(num_scheduled_tokens)
+        self._thinking_rows += len(plan.steps)
+        # Each pass of a thought but the last samples one.
+        self._thought_tokens += len(plan.steps) - last
+        self._finished += last
+        self._aborted.update(plan.aborted)
+
+    def add_weights(self, weight_L1: torch.Tensor) -> None:
+        """Count the mixing weights, (L, 1), of thoughts that ended; does not wait for the device.
+
+        A weight that is not a number is under no bound.
+        """
+        self._at_most_K += (weight_L1.float() <= self._bound_K).sum(dim=0)
+
+    def counts(self) -> ThoughtCounts:
+        """All counts; waits for what the device has been given to do."""
+        return ThoughtCounts(
+            passes=self._passes,
+            rows=self._rows,
+            thinking_rows=self._thinking_rows,
+            thought_tokens=self._thought_tokens,
+            finished=self._finished,
+            aborted=dict(self._aborted),
+            weights_at_most=list(zip(MIXING_WEIGHT_BOUNDS, self._at_most_K.tolist(), strict=True)),
+        )

@@ -1,0 +1,85 @@
+"""Given text, scored by the engine, against recorded runs of the official code."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from quietstar_infer.params import ThoughtParams
+from tests.support.engine import Ask, Engine, thinking_engine
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+# The recordings whose heads are large enough for vLLM's attention on the CPU.
+CASES = ["engine_greedy_n4", "engine_greedy_n8"]
+TOLERANCE = 1e-3
+
+
+def forced(text: list[int], read: int, budget: int) -> Ask:
+    """A request that reads the text's first tokens and is given the rest."""
+    given = text[read:]
+    return Ask(
+        text[:read],
+        ThoughtParams(budget, 0.0, forced_tokens=tuple(given)),
+        {"max_tokens": len(given), "logprobs": -1, "ignore_eos": True},
+    )
+
+
+def logprobs(engine: Engine, key: str) -> list[dict[int, float]]:
+    """By given token, of the whole vocabulary."""
+    while engine.llm.llm_engine.has_unfinished_requests():
+        for output in engine.step():
+            if output.finished and output.request_id == key:
+                found = output.outputs[0].logprobs
+                assert found is not None
+                return [{id_: entry.logprob for id_, entry in each.items()} for each in found]
+    raise AssertionError("the request has ended without an output")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["", "asynchronous"])
+def test_official_log_probabilities_at_every_position(case: str, asynchronous: bool) -> None:
+    facts = json.loads((GOLDEN / case / "case.json").read_text())
+    expected = load_file(GOLDEN / case / "expected.safetensors")
+    budget = facts["n_ahead"] - 3
+    with thinking_engine(
+        GOLDEN / case / "checkpoint", asynchronous=asynchronous, max_logprobs=-1
+    ) as engine:
+        for prompt in range(len(facts["prompts"])):
+            text = expected[f"p{prompt}.input_ids"][0].tolist()
+            for read in {1, (len(text) + 1) // 2} - {len(text)}:
+                key = engine.add(forced(text, read, budget))
+                scored = logprobs(engine, key)
+                thoughts = engine.take_thoughts(key)
+                (recorded,) = thoughts.values()
+                assert [t["token_ids"] for t in recorded[: len(scored)]] == [
+                    expected[f"p{prompt}.thought_ids"][0, position].tolist()[1:-1]
+                    for position in range(read - 1, len(text) - 1)
+                ]
+                for position, entries in enumerate(scored, start=read - 1):
+                    assert_equal(entries, expected[f"p{prompt}.logits"][0, position])
+
+
+def assert_equal(entries: dict[int, float], logits_V: torch.Tensor) -> None:
+    """Equal up to the two meta-tokens, which the engine masks and the official code does not."""
+    visible = sorted(id_ for id_, value in entries.items() if value != float("-inf"))
+    assert len(visible) == len(logits_V) - 2
+    torch.testing.assert_close(
+        torch.tensor([entries[id_] for id_ in visible]),
+        logits_V[visible].log_softmax(-1),
+        rtol=1e-5,
+        atol=TOLERANCE,
+    )
+
+
+def test_neighbours_of_scored_rows_choose_freely() -> None:
+    """A row that is given its tokens shares its batch with rows that are not."""
+    with thinking_engine(GOLDEN / CASES[0] / "checkpoint", max_logprobs=-1) as engine:
+        free = Ask([5, 6, 7], ThoughtParams(2, 0.0), {"max_tokens": 6, "ignore_eos": True})
+        text = [9, 8, 7, 6, 5, 4, 3, 10, 11]
+        (alone,) = engine.run([free])
+        given, beside = engine.run([forced(text, 2, 2), free])
+        assert given[0].token_ids == text[2:]
+        assert beside[0].token_ids == alone[0].token_ids
+        assert beside[0].thoughts == alone[0].thoughts
