@@ -1,10 +1,15 @@
 """The HTTP application: routes, error shapes and middleware around one engine."""
 
 from argparse import Namespace
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import HTTPException as FastAPIHTTPException
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from quietstar_infer.errors import ThoughtParamsError
 from server import __version__
@@ -12,7 +17,6 @@ from server.completions import ThinkingCompletions
 from server.engine import (
     Engine,
     ErrorResponse,
-    attach_metrics,
     create_error_response,
     health_router,
     init_exception_handler,
@@ -20,22 +24,32 @@ from server.engine import (
     lifespan,
     use_middleware,
     validate_json_request,
-    with_cancellation,
     with_sse_keep_alive,
 )
-from server.errors import BadRequest
+from server.errors import BadRequest, RequestError
+from server.keys import ApiKeys, KeyMiddleware
+from server.limits import max_body_bytes
+from server.metrics import add_metrics
 from server.protocol import ThinkingCompletionRequest, ThinkingCompletionResponse
+from server.receiving import BodyMiddleware, StoppingMiddleware, with_cancellation
+from server.refusals import refusal
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": ThinkingCompletionResponse, "content": {"text/event-stream": {}}},
     400: {"model": ErrorResponse, "description": "The request; the message says what is allowed"},
+    401: {"model": ErrorResponse, "description": "No API key, on a server that needs one"},
     404: {"model": ErrorResponse, "description": "No such model"},
+    408: {"model": ErrorResponse, "description": "The request took too long to arrive"},
+    413: {"model": ErrorResponse, "description": "The request is too large"},
+    429: {"model": ErrorResponse, "description": "Too much to do; Retry-After says how long"},
+    503: {"model": ErrorResponse, "description": "The server is being stopped"},
+    504: {"model": ErrorResponse, "description": "The request took too long to answer"},
     500: {"model": ErrorResponse, "description": "The engine"},
 }
 
 
-def build_app(engine: Engine, args: Namespace) -> FastAPI:
-    """The application for a running engine and the options of the command line."""
+def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
+    """The application for a running engine, the options of the command line and the API keys."""
     app = FastAPI(
         title="Quiet-STaR",
         description="OpenAI-compatible completions by a model that thinks before every token.",
@@ -49,15 +63,24 @@ def build_app(engine: Engine, args: Namespace) -> FastAPI:
     app.state.engine_client = engine.client
     app.state.log_stats = not args.disable_log_stats
     app.include_router(health_router)
-    attach_metrics(app)
+    add_metrics(app, engine)
     _add_version(app)
     completions = ThinkingCompletions(engine, args)
     _add_models(app, completions, engine)
     _add_completions(app, completions, float(args.sse_keep_alive_interval))
     init_exception_handler(app)
-    app.exception_handler(BadRequest)(_bad_request)
-    app.exception_handler(ThoughtParamsError)(_bad_request)
+    # vLLM's handler is for FastAPI's exceptions only; no path and no method are Starlette's.
+    for kind in (HTTPException, FastAPIHTTPException):
+        app.exception_handler(kind)(_http_error)
+    app.exception_handler(RequestError)(_refused)
+    app.exception_handler(ThoughtParamsError)(_refused)
+    # The last one comes first. Without a key nothing is received; browsers are told about CORS in
+    # any case.
+    app.add_middleware(BodyMiddleware, max_bytes=max_body_bytes(args), seconds=args.receive_timeout)
+    if keys:
+        app.add_middleware(KeyMiddleware, keys=keys)
     use_middleware(app, args)
+    app.add_middleware(StoppingMiddleware)
     return app
 
 
@@ -95,13 +118,15 @@ def _add_completions(
         response_model=None,
         responses=_RESPONSES,
     )
-    @with_cancellation  # type: ignore[untyped-decorator]  # keeps the signature
+    @with_cancellation
     async def create_completion(
-        request: ThinkingCompletionRequest, raw_request: Request
+        request: ThinkingCompletionRequest,
+        raw_request: Request,
+        at_end: Annotated[ExitStack, Depends(_at_end)],
     ) -> Response:
         """Complete a prompt (OpenAI's completions API, with vLLM's additions and ours about
         thoughts)."""
-        result = await completions.complete(request, raw_request)
+        result = await completions.complete(request, raw_request, at_end)
         if isinstance(result, ErrorResponse):
             return _error(result)
         if isinstance(result, dict):
@@ -111,9 +136,27 @@ def _add_completions(
         )
 
 
-async def _bad_request(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, BadRequest | ThoughtParamsError)
-    return _error(create_error_response(str(error), param=error.parameter))
+async def _at_end() -> AsyncIterator[ExitStack]:
+    """What is to be done when a request is over, however it ends."""
+    with ExitStack() as at_end:
+        yield at_end
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError | ThoughtParamsError)
+    if isinstance(error, ThoughtParamsError):
+        error = BadRequest(str(error), error.parameter)
+    return refusal(error)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    if isinstance(error.__cause__, ValueError | RecursionError):
+        message = f"the body cannot be read as JSON: {error.__cause__}"
+    response = create_error_response(message, status.phrase, status)
+    return JSONResponse(response.model_dump(), status, error.headers)
 
 
 def _error(response: ErrorResponse) -> JSONResponse:

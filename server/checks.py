@@ -35,7 +35,7 @@ def check_options(
     if request.use_beam_search:
         raise BadRequest("use_beam_search is not supported, must be false", "use_beam_search")
     if params.budget > 0:
-        _check_prompt_logprobs(request)
+        _check_scoring(request, params)
     _check_no_meta_tokens(request, model)
 
 
@@ -77,15 +77,13 @@ def _check_return_thoughts(request: ThinkingCompletionRequest, allow_return: boo
         )
 
 
-def _check_prompt_logprobs(request: ThinkingCompletionRequest) -> None:
-    if request.prompt_logprobs is not None:
+def _check_scoring(request: ThinkingCompletionRequest, params: ThoughtParams) -> None:
+    """A prompt is scored by thinking at all its positions at once, none of them before another."""
+    if request.scores_prompt and params.token_budget is not None:
         raise BadRequest(
-            "prompt_logprobs needs thought_budget 0: the prompt is read without thinking",
-            "prompt_logprobs",
-        )
-    if request.echo and request.logprobs is not None:
-        raise BadRequest(
-            "echo with logprobs needs thought_budget 0: the prompt is read without thinking", "echo"
+            "thinking_token_budget does not go with log-probabilities of the prompt: every "
+            "position is thought about",
+            "thinking_token_budget",
         )
 
 

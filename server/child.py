@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+from server.failures import report_failures
+
 _PR_SET_PDEATHSIG = 1
 
 # Ctrl-C goes to a whole process group, and is meant for the server alone: it lets running requests
@@ -14,3 +16,4 @@ os.setpgid(0, 0)
 # starting takes note of any other signal when it has waited for its server for minutes.
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+report_failures()

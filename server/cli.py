@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from quietstar_infer.config import EMBEDDING_MODES
-from quietstar_infer.errors import CheckpointError, UnsupportedError
+from quietstar_infer.errors import CheckpointError
 from server.engine import (
     AsyncEngineArgs,
     FlexibleArgumentParser,
@@ -16,12 +16,12 @@ from server.engine import (
     engine_arguments,
     frontend_arguments,
 )
-from server.errors import EngineFailed, StartError
+from server.errors import ExitStatus, StartError
+from server.failures import advice, lacking
+from server.limits import add_key_option, add_limit_options
 from server.serving import serve
 
 PROGRAM = "python -m server"
-BAD_USAGE = 2
-FAILURE = 1
 # Options of `vllm serve` that hold here too. The others belong to things that this server does not
 # have.
 FRONTEND_OPTIONS = (
@@ -83,7 +83,7 @@ class Parser(FlexibleArgumentParser):
         return formatter.format_help()
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_USAGE, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
+        self.exit(ExitStatus.BAD_OPTION, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
 
 
 def make_parser() -> Parser:
@@ -103,7 +103,12 @@ def make_parser() -> Parser:
         default=8000,
         help="port to listen on; 0 = any free one (default: %(default)s)",
     )
-    parser.shown = (thinking, http)
+    add_key_option(http)
+    limits = parser.add_argument_group(  # type: ignore[no-untyped-call]
+        "limits", "0 = no limit. docs/operations.md explains them."
+    )
+    add_limit_options(limits)
+    parser.shown = (thinking, http, limits)
     more = parser.add_argument_group("more of the HTTP server")  # type: ignore[no-untyped-call]
     for name, arguments in frontend_arguments(FRONTEND_OPTIONS).items():
         more.add_argument(f"--{name.replace('_', '-')}", **arguments)
@@ -204,14 +209,25 @@ def main(arguments: Sequence[str]) -> int:
         engine_args = engine_arguments(args, thinking_options(args))
         print(f"Starting the engine for {args.model} …", flush=True)
         asyncio.run(serve(args, engine_args))
-    except (CheckpointError, UnsupportedError, StartError, ValueError) as error:
-        return _fail(error, BAD_USAGE)
-    except EngineFailed as error:
-        return _fail(error, FAILURE)
-    return 0
+    except (StartError, ValueError, OSError, MemoryError) as error:
+        status = _status_of(error)
+        if status is None:
+            raise
+        print(f"{PROGRAM}: {_message_of(error)}", file=sys.stderr, flush=True)
+        return status
+    return ExitStatus.STOPPED
 
 
-def _fail(error: Exception, status: int) -> int:
-    message = " ".join(str(error).split())
-    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
-    return status
+def _status_of(error: Exception) -> ExitStatus | None:
+    """How the process ends after an error; None where it is a fault of the program."""
+    if isinstance(error, StartError):
+        return error.status
+    if status := lacking(error):
+        return status
+    if isinstance(error, CheckpointError):
+        return ExitStatus.NO_MODEL
+    return ExitStatus.BAD_OPTION if isinstance(error, ValueError) else None
+
+
+def _message_of(error: Exception) -> str:
+    return " ".join(str(error).split()) if isinstance(error, StartError) else advice(error)

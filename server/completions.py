@@ -8,7 +8,9 @@ from typing import Any
 
 from fastapi import Request
 
+from server.admission import Admission
 from server.checks import ServedModel, check_options, check_prompt
+from server.cost import PromptCost
 from server.engine import (
     CompletionRequest,
     CompletionResponse,
@@ -19,8 +21,13 @@ from server.engine import (
     RequestOutput,
     completion_parts,
 )
+from server.errors import RequestError
+from server.limits import admission_limits
 from server.protocol import ThinkingCompletionRequest
+from server.refusals import LAST_EVENT, refusal_event
+from server.scoring import ScoringClient
 from server.thoughts import RequestThoughts
+from server.time_limit import TimeLimit
 
 
 class ThinkingCompletions(OpenAIServingCompletion):
@@ -32,37 +39,45 @@ class ThinkingCompletions(OpenAIServingCompletion):
 
     def __init__(self, engine: Engine, args: Namespace) -> None:
         super().__init__(**completion_parts(engine, args))
+        # The rest of the batch is for those who complete.
+        self.engine_client = ScoringClient(  # type: ignore[assignment]  # it is one for the rest
+            engine, max_rows=max(1, engine.max_rows // 2)
+        )
         self._engine = engine
         self._allow_return = args.allow_return_thoughts
+        self._admission = Admission(admission_limits(args), engine.prompt_chunk)
+        self._request_timeout = args.request_timeout
         self._model = ServedModel(
             engine.context_length, engine.vocab_size, engine.setup.config.meta_token_ids
         )
 
     async def complete(
-        self, request: ThinkingCompletionRequest, raw_request: Request
+        self, request: ThinkingCompletionRequest, raw_request: Request, at_end: ExitStack
     ) -> ErrorResponse | dict[str, Any] | AsyncGenerator[str]:
         """A refusal, a whole response, or the lines of a stream of server-sent events.
 
-        Raises `BadRequest` and `ThoughtParamsError` for what is wrong about our fields.
+        `at_end` is to be closed when the response has been sent, or cannot be sent any more. Raises
+        `RequestError` and `ThoughtParamsError` for what is refused.
         """
+        time_limit = TimeLimit(self._request_timeout)
         params = request.thought_params(self._engine.setup.limits)
         check_options(request, params, self._model, self._allow_return)
         thoughts = RequestThoughts(
             params, request.n, bool(request.return_thoughts), self._engine, self._decode
         )
-        request.serve_with(thoughts)
-        with ExitStack() as at_end:
-            at_end.callback(thoughts.forget)
-            result = await self.create_completion(request, raw_request)
-            if isinstance(result, ErrorResponse):
-                return result
-            if isinstance(result, CompletionResponse):
-                await thoughts.fetch_all()
-                response = result.model_dump()
-                thoughts.describe(response)
-                return response
-            # A stream has only begun: it forgets when it ends.
-            return _ending_with(result, at_end.pop_all())
+        ticket = self._admission.ticket()
+        request.serve_with(thoughts, ticket)
+        at_end.callback(thoughts.forget)
+        at_end.callback(lambda: ticket.close(thoughts.passes))
+        result = await time_limit.wait_for(self.create_completion(request, raw_request))
+        if isinstance(result, ErrorResponse):
+            return result
+        if isinstance(result, CompletionResponse):
+            await thoughts.fetch_all()
+            response = result.model_dump()
+            thoughts.describe(response)
+            return response
+        return _explained(time_limit.limit(result))
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text: str = self.renderer.get_tokenizer().decode(list(token_ids))
@@ -71,20 +86,36 @@ class ThinkingCompletions(OpenAIServingCompletion):
     async def render_completion_request(
         self, request: CompletionRequest
     ) -> list[EngineInput] | ErrorResponse:
-        """Tokenize and check the prompts."""
+        """Tokenize and check the prompts, and see whether there is room for them."""
         assert isinstance(request, ThinkingCompletionRequest)
         prompts = await super().render_completion_request(request)
         if not isinstance(prompts, ErrorResponse):
-            for prompt in prompts:
-                assert prompt["type"] == "token", "models of text only, whose prompts are tokens"
-                room = check_prompt(
-                    prompt["prompt_token_ids"],
-                    request.wanted_tokens,
-                    request.thoughts.params,
-                    self._model,
-                )
-                request.thoughts.add_prompt(room)
+            costs = [self._check_prompt(prompt, request) for prompt in prompts]
+            request.ticket.enter(request.thoughts.params, costs, request.n)
         return prompts
+
+    def _log_inputs(self, request_id: str, inputs: Any, params: Any, lora_request: Any) -> None:
+        """Check the sampling parameters: vLLM does when a stream has begun, too late for a status.
+
+        This is the one place in its serving class that has them before.
+        """
+        processor = self.input_processor
+        params.clone().verify(
+            processor.model_config,
+            processor.speculative_config,
+            processor.structured_outputs_config,
+            processor.tokenizer,
+        )
+        super()._log_inputs(request_id, inputs, params, lora_request)
+
+    def _check_prompt(self, prompt: EngineInput, request: ThinkingCompletionRequest) -> PromptCost:
+        assert prompt["type"] == "token", "models of text only, whose prompts are tokens"
+        token_ids = prompt["prompt_token_ids"]
+        room = check_prompt(token_ids, request.wanted_tokens, request.thoughts.params, self._model)
+        scored = len(token_ids) - 1 if request.scores_prompt else 0
+        request.thoughts.add_prompt(room, scored)
+        wanted = room if request.max_tokens is None else min(request.max_tokens, room)
+        return PromptCost(len(token_ids), wanted, scored)
 
     def request_output_to_completion_response(
         self, final_res_batch: list[RequestOutput], request: CompletionRequest, *args: Any
@@ -130,9 +161,12 @@ def _described(line: str, thoughts: RequestThoughts, is_first: bool) -> str:
     return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-async def _ending_with(lines: AsyncGenerator[str], at_end: ExitStack) -> AsyncGenerator[str]:
-    """A stream, and what is to be done when it ends, however it ends."""
-    with at_end:
+async def _explained(lines: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """A stream whose refusal, if there is one, is its last chunk: its status is out already."""
+    try:
         async with aclosing(lines):
             async for line in lines:
                 yield line
+    except RequestError as error:
+        yield refusal_event(error)
+        yield LAST_EVENT

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs, get_kwargs
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
-from vllm.entrypoints.launchers.launcher import create_server_socket, watchdog_loop
+from vllm.entrypoints.launchers.launcher import create_server_socket
 from vllm.entrypoints.launchers.utils.server_utils import lifespan
 from vllm.entrypoints.openai.completion.protocol import (
     CompletionRequest,
@@ -30,19 +30,22 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse, UsageInfo
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.entrypoints.serve.instrumentator.health import router as health_router
-from vllm.entrypoints.serve.instrumentator.metrics import attach_router as attach_metrics
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
-from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.inputs import EngineInput
+from vllm.inputs.engine import tokens_input
+from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.renderers.online_renderer import OnlineRenderer
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
+from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from quietstar_infer.config import read_json
 from quietstar_infer.plugin import installed_vllm_version
@@ -53,7 +56,9 @@ from quietstar_infer.vllm_plugin.options import (
     thinking_setup,
 )
 from server.defaults import cpu_dtype, cpu_kv_cache_bytes
-from server.errors import EngineFailed, StartError
+from server.errors import EngineFailed, ExitStatus, StartError
+from server.failures import advice, failure_reports, lacking
+from server.request_metrics import RequestMetrics
 
 __all__ = [
     "AsyncEngineArgs",
@@ -64,14 +69,15 @@ __all__ = [
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
+    "Logprob",
     "OpenAIServingCompletion",
     "OpenAIServingModels",
     "RequestOutput",
+    "RequestOutputKind",
     "SamplingParams",
     "ThinkingOptions",
     "ThinkingSetup",
     "UsageInfo",
-    "attach_metrics",
     "completion_parts",
     "create_error_response",
     "create_server_socket",
@@ -82,10 +88,9 @@ __all__ = [
     "installed_vllm_version",
     "lifespan",
     "running_engine",
+    "tokens_input",
     "use_middleware",
     "validate_json_request",
-    "watchdog_loop",
-    "with_cancellation",
     "with_sse_keep_alive",
 ]
 
@@ -98,6 +103,7 @@ class Engine(NamedTuple):
     setup: ThinkingSetup
     # The names that requests may call the model by; the first is the one in responses.
     model_names: tuple[str, ...]
+    request_metrics: RequestMetrics
 
     @property
     def context_length(self) -> int:
@@ -107,6 +113,21 @@ class Engine(NamedTuple):
     @property
     def vocab_size(self) -> int:
         return self.config.model_config.get_vocab_size()
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block of the KV cache: what the prefix cache shares is made of whole ones."""
+        return self.config.cache_config.block_size
+
+    @property
+    def max_rows(self) -> int:
+        """Sequences in one batch."""
+        return self.config.scheduler_config.max_num_seqs
+
+    @property
+    def prompt_chunk(self) -> int:
+        """Tokens of a prompt that one pass reads at most."""
+        return self.config.scheduler_config.max_num_batched_tokens
 
     @property
     def checkpoint(self) -> Path:
@@ -124,6 +145,33 @@ class Engine(NamedTuple):
     async def drop_thoughts(self, key: str) -> None:
         """Make the workers forget what was thought under a record key."""
         await self.client.collective_rpc("drop_thoughts", args=(key,))
+
+    async def thought_metrics(self) -> Mapping[str, Any]:
+        """What thinking has cost and come to since the engine started, see the worker's method."""
+        # Every tensor-parallel rank counts all of it: to add them up would count it twice.
+        by_rank: list[dict[str, Any]] = await self.client.collective_rpc("thought_metrics")
+        return by_rank[0]
+
+
+class _VisibleTokens(StatLoggerBase):
+    """Counts visible tokens step by step, as the engine says them; whole responses come too late
+    for a rate."""
+
+    def __init__(self, metrics: RequestMetrics) -> None:
+        self._metrics = metrics
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if iteration_stats is not None:
+            self._metrics.count_visible_tokens(iteration_stats.num_generation_tokens)
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
 
 
 def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -143,7 +191,8 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
     except LocalEntryNotFoundError:
         raise StartError(
-            f"{args.model} is not a folder, and not in the cache of downloaded models"
+            f"{args.model} is not a folder, and not in the cache of downloaded models",
+            ExitStatus.NO_MODEL,
         ) from None
     prepare_engine_args(engine_args, options)
     if current_platform.is_cpu():
@@ -171,20 +220,34 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     start.
     """
     config = _engine_config(engine_args)
+    setup, names = thinking_setup(config), _model_names(engine_args)
+    metrics = RequestMetrics(names[0], setup.limits.max_budget)
+    client = _start(config, engine_args, metrics)
     try:
-        client = AsyncLLM.from_vllm_config(
-            config,
-            usage_context=UsageContext.OPENAI_API_SERVER,
-            enable_log_requests=engine_args.enable_log_requests,
-            aggregate_engine_logging=engine_args.aggregate_engine_logging,
-            disable_log_stats=engine_args.disable_log_stats,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EngineFailed(f"the engine did not start: {error}") from error
-    try:
-        yield Engine(client, config, thinking_setup(config), _model_names(engine_args))
+        yield Engine(client, config, setup, names, metrics)
     finally:
         client.shutdown(timeout=config.shutdown_timeout)
+
+
+def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
+    # One of ours would switch vLLM's statistics on again.
+    stat_loggers: list[StatLoggerFactory] = []
+    if not engine_args.disable_log_stats:
+        stat_loggers.append(lambda *_: _VisibleTokens(metrics))
+    with failure_reports() as report:
+        try:
+            return AsyncLLM.from_vllm_config(
+                config,
+                stat_loggers=stat_loggers,
+                usage_context=UsageContext.OPENAI_API_SERVER,
+                enable_log_requests=engine_args.enable_log_requests,
+                aggregate_engine_logging=engine_args.aggregate_engine_logging,
+                disable_log_stats=engine_args.disable_log_stats,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = report.read_text() if report.exists() else str(error)
+            status = lacking(reason) or ExitStatus.ENGINE_FAILED
+            raise EngineFailed(f"the engine did not start: {advice(reason)}", status) from error
 
 
 def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
@@ -197,11 +260,11 @@ def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
 
 
 def use_middleware(app: FastAPI, args: Namespace) -> None:
-    """vLLM's middleware, each where the options ask for it: CORS, API keys, request ids, the user's
-    own."""
+    """vLLM's middleware, each where the options ask for it: CORS, request ids, the user's own."""
+    # An empty key stands for none, not even that of the environment: keys are `server.keys`' part.
     # No tasks: the middleware that belongs to one is for elastic expert parallelism, which is not
     # served.
-    init_entrypoints_middleware(args, app, ())
+    init_entrypoints_middleware(Namespace(**{**vars(args), "api_key": [""]}), app, ())
 
 
 def completion_parts(engine: Engine, args: Namespace) -> dict[str, Any]:

@@ -18,7 +18,14 @@ DEFAULTS = {
 }
 
 
+# With these set, prometheus_client would write metrics to files, for other processes to add up. One
+# process has all of this server's; files left by an earlier run would be added to them.
+NOT_FOR_US = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
 def set_defaults() -> None:
-    """Set what the user has not set."""
+    """Set what the user has not set, and unset what would do harm."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in NOT_FOR_US:
+        os.environ.pop(name, None)

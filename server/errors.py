@@ -1,21 +1,111 @@
 """Errors that the server answers or prints in one sentence."""
 
+from collections.abc import Mapping
+from enum import IntEnum
+from http import HTTPStatus
+from typing import ClassVar
 
-class BadRequest(Exception):
-    """A request that cannot be served as it is: HTTP 400 in OpenAI's error shape.
 
-    Not a `ValueError`: pydantic would wrap it, and its message would drown in a list of validation
-    errors.
+class RequestError(Exception):
+    """A request that is not answered as it asks; the message says what would be.
+
+    `status` and `kind` are those of OpenAI's error shape, `reason` is the label of the metric
+    `quietstar:requests_refused_total` (None: not counted). Not a `ValueError`: pydantic would wrap
+    it, and its message would drown in a list of validation errors.
     """
 
-    def __init__(self, message: str, parameter: str) -> None:
+    status: ClassVar[HTTPStatus]
+    kind: ClassVar[str]
+    reason: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        parameter: str | None = None,
+        *,
+        reason: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.parameter = parameter
+        self.reason = reason or self.reason
+        self.headers = dict(headers or {})
+
+
+class BadRequest(RequestError):
+    """A request that cannot be served as it is, now or later."""
+
+    status = HTTPStatus.BAD_REQUEST
+    kind = "BadRequestError"
+
+
+class Unauthorized(RequestError):
+    """A request without one of the server's API keys."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    kind = "AuthenticationError"
+    reason = "api_key"
+
+
+class ReceiveTimeout(RequestError):
+    """A client that takes too long to send its request."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    kind = "RequestTimeoutError"
+    reason = "receive_timeout"
+
+
+class BodyTooLarge(RequestError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = "PayloadTooLargeError"
+    reason = "body_size"
+
+
+class Overloaded(RequestError):
+    """A request that would be served later."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "RateLimitError"
+
+
+class Stopping(RequestError):
+    """A request that the end of the server cuts off."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "ServiceUnavailableError"
+    reason = "stopping"
+
+
+class OutOfTime(RequestError):
+    """A request that took longer than the server allows."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    kind = "TimeoutError"
+    reason = "request_timeout"
+
+
+class ExitStatus(IntEnum):
+    """How the server's process ends, for supervisors and scripts."""
+
+    STOPPED = 0
+    ENGINE_FAILED = 1
+    BAD_OPTION = 2
+    ADDRESS_TAKEN = 3
+    NO_MODEL = 4
+    OUT_OF_MEMORY = 5
+    DISK_FULL = 6
 
 
 class StartError(Exception):
-    """The server cannot start with these options; the message says why."""
+    """The server cannot start like this; the message says why."""
+
+    def __init__(self, message: str, status: ExitStatus = ExitStatus.BAD_OPTION) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-class EngineFailed(Exception):
+class EngineFailed(StartError):
     """The engine did not start, or died while the server was running."""
+
+    def __init__(self, message: str, status: ExitStatus = ExitStatus.ENGINE_FAILED) -> None:
+        super().__init__(message, status)

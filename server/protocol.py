@@ -1,6 +1,7 @@
 """What `/v1/completions` takes and gives beyond vLLM's own protocol."""
 
 import difflib
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -14,6 +15,7 @@ from pydantic import (
 )
 
 from quietstar_infer.params import ThoughtLimits, ThoughtParams
+from server.admission import Ticket
 from server.engine import (
     CompletionRequest,
     CompletionResponse,
@@ -71,6 +73,7 @@ class ThinkingCompletionRequest(CompletionRequest):
     )
 
     _thoughts: RequestThoughts = PrivateAttr()
+    _ticket: Ticket = PrivateAttr()
     _max_tokens_given: bool = PrivateAttr(False)
 
     @model_validator(mode="wrap")
@@ -78,6 +81,7 @@ class ThinkingCompletionRequest(CompletionRequest):
     def _read_our_fields(cls, data: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, dict):
             return parse(data)
+        _refuse_what_json_is_not(data)
         _refuse_misspelt(data, set(cls.model_fields), "")
         _check_prompt(data)
         request = parse(_without_xargs(data))
@@ -96,14 +100,25 @@ class ThinkingCompletionRequest(CompletionRequest):
         return max(1, self.max_tokens or 1) if self._max_tokens_given else 1
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether log-probabilities of the prompt are wanted."""
+        return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
+
+    @property
     def thoughts(self) -> RequestThoughts:
         """The request's thoughts while it is being served, see `serve_with`."""
         return self._thoughts
 
-    def serve_with(self, thoughts: RequestThoughts) -> None:
+    @property
+    def ticket(self) -> Ticket:
+        """The request's place among others while it is being served, see `serve_with`."""
+        return self._ticket
+
+    def serve_with(self, thoughts: RequestThoughts, ticket: Ticket) -> None:
         """Say how the request thinks, before vLLM's serving layer asks for its sampling
-        parameters."""
+        parameters, and what admits it."""
         self._thoughts = thoughts
+        self._ticket = ticket
 
     def to_sampling_params(
         self, max_tokens: int, default_sampling_params: dict[str, Any] | None = None
@@ -125,6 +140,11 @@ class QuietStar(BaseModel):
     thought_budget: int = Field(description="The budget in force, per visible token.")
     thought_temperature: float = Field(description="The temperature in force.")
     thinking_token_budget: int | None = Field(description="The limit per completion, if any.")
+    prompt_thought_tokens: int | None = Field(
+        None,
+        description="Thought tokens that the log-probabilities of the prompts took, where they "
+        "were asked for. Not part of usage.",
+    )
 
 
 class Thought(BaseModel):
@@ -136,6 +156,14 @@ class Thought(BaseModel):
         description="How much the prediction after the thought counted: 0 = not at all, 1 = alone. "
         "Unbounded."
     )
+    base_logprob: float = Field(
+        description="Log-probability (nats) of the visible token by the plain prediction, as if "
+        "nothing had been thought; before temperature, penalties, grammar and biases."
+    )
+    mixed_logprob: float = Field(
+        description="The same by the prediction after the thought, which was in force: "
+        "mixed_logprob - base_logprob is what the thought gained."
+    )
 
 
 class ThinkingChoice(CompletionResponseChoice):
@@ -145,6 +173,12 @@ class ThinkingChoice(CompletionResponseChoice):
         None,
         description="One per completion token of the choice (in streams, of the chunk): null where "
         "none was thought (budget 0, or spent). Only with return_thoughts.",
+    )
+    prompt_thoughts: list[Thought | None] | None = Field(
+        None,
+        description="What was thought before each token of the prompt, null before the first. Only "
+        "with return_thoughts and log-probabilities of the prompt (echo with logprobs, or "
+        "prompt_logprobs).",
     )
     thoughts_truncated: bool | None = Field(
         None,
@@ -191,6 +225,20 @@ def _refuse_misspelt(fields: dict[str, Any], known: set[str], where: str) -> Non
                 f"{', '.join(OUR_FIELDS)}",
                 f"{where}{name}",
             )
+
+
+def _refuse_what_json_is_not(data: dict[str, Any]) -> None:
+    """Refuse NaN, infinities and halves of surrogate pairs, which Python reads without a word."""
+    for name, value in data.items():
+        try:
+            json.dumps([name, value], allow_nan=False, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadRequest(
+                f"{name!a} has a text that is not Unicode: a lone surrogate (\\ud800 … \\udfff)",
+                ascii(name)[1:-1],
+            ) from None
+        except ValueError:
+            raise BadRequest(f"{name} has a number that is not finite", name) from None
 
 
 def _check_prompt(data: dict[str, Any]) -> None:

@@ -9,7 +9,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from quietstar_infer.params import ThoughtParams
+from server.cost import completion_passes, scoring_passes
 from server.engine import Engine, RequestOutput
+from server.request_metrics import RequestWatch
+from server.scoring import prompt_scores
 
 # Strong references: asyncio keeps only weak ones to its tasks.
 _background: set[asyncio.Task[None]] = set()
@@ -44,18 +47,24 @@ class RequestThoughts:
         self._engine = engine
         self._decode = decode
         self._prompts: list[PromptThoughts] = []
+        self._watches: list[RequestWatch] = []
         self._num_served = 0
         # By choice: how many tokens the client has, and thoughts fetched but not sent, by their
         # token's index.
         self._num_tokens: dict[int, int] = defaultdict(int)
         self._fetched: dict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
         self._fresh: dict[int, range] = {}
+        # By choice, what was thought before each token of its prompt; None once it is sent.
+        self._about_prompt: dict[int, Sequence[Mapping[str, Any] | None] | None] = {}
+        self._num_scored_tokens = 0
 
-    def add_prompt(self, room_for_output: int) -> None:
-        """Announce the next prompt, in order."""
+    def add_prompt(self, room_for_output: int, num_scored_tokens: int) -> None:
+        """Announce the next prompt, in order; so many of its tokens are scored."""
+        self._num_scored_tokens += num_scored_tokens
         # Unguessable: whoever knows a key can fetch what was thought under it.
         key = secrets.token_urlsafe() if self._recorded else None
         self._prompts.append(PromptThoughts(replace(self.params, record_key=key), room_for_output))
+        self._watches.append(self._engine.request_metrics.watch(self.params))
 
     def next_prompt(self) -> PromptThoughts:
         """The announced prompts one after the other."""
@@ -66,19 +75,33 @@ class RequestThoughts:
     @property
     def in_force(self) -> dict[str, Any]:
         """The `quiet_star` object of the response."""
-        return {
+        in_force = {
             "thought_budget": self.params.budget,
             "thought_temperature": self.params.temperature,
             "thinking_token_budget": self.params.token_budget,
         }
+        if self._num_scored_tokens:
+            in_force["prompt_thought_tokens"] = self.params.budget * self._num_scored_tokens
+        return in_force
+
+    @property
+    def passes(self) -> int:
+        """Passes of the model for the tokens counted so far."""
+        said = sum(completion_passes(self.params, tokens) for tokens in self._num_tokens.values())
+        return said + scoring_passes(self.params, self._num_scored_tokens)
 
     def count_tokens(self, prompt: int, output: RequestOutput) -> None:
-        """Note which visible tokens an output of the engine adds to its choices."""
+        """Note which visible tokens an output of the engine adds to its choices, and what was
+        thought about its prompt."""
+        self._watches[prompt].see(output)
+        scores = prompt_scores(output) if self._recorded else None
         for choice_output in output.outputs:
             choice = self._choice(prompt, choice_output.index)
             start = self._num_tokens[choice]
             self._num_tokens[choice] = start + len(choice_output.token_ids)
             self._fresh[choice] = range(start, self._num_tokens[choice])
+            if scores is not None:
+                self._about_prompt.setdefault(choice, scores.thoughts)
 
     async def watch(
         self, outputs: AsyncIterator[tuple[int, RequestOutput]]
@@ -152,10 +175,18 @@ class RequestThoughts:
             choice["thoughts"] = [
                 thought and self._describe_thought(thought) for thought in thoughts
             ]
-            if any(
+            lost = any(
                 thought is None and self.params.budget_at(token) > 0
                 for token, thought in zip(tokens, thoughts, strict=True)
-            ):
+            )
+            about_prompt = self._about_prompt.get(index)
+            if about_prompt is not None:
+                self._about_prompt[index] = None
+                choice["prompt_thoughts"] = [
+                    thought and self._describe_thought(thought) for thought in about_prompt
+                ]
+                lost = lost or None in about_prompt[1:]
+            if lost:
                 choice["thoughts_truncated"] = True
 
     def _describe_thought(self, thought: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +195,8 @@ class RequestThoughts:
             "token_ids": token_ids,
             "text": self._decode(token_ids),
             "mixing_weight": thought["mixing_weight"],
+            "base_logprob": thought["base_logprob"],
+            "mixed_logprob": thought["mixed_logprob"],
         }
 
     def _choice(self, prompt: int, child: int) -> int:

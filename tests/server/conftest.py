@@ -6,16 +6,26 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.server.processes import GOLDEN, RunningServer, running_server
+from tests.server.processes import (
+    GOLDEN,
+    MAX_BODY_BYTES,
+    RECEIVE_SECONDS,
+    RunningServer,
+    running_server,
+)
+from tests.support.checkpoints import write_random_checkpoint
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
     """A server that shows thoughts, of a small random model with words t0 … t63."""
     model = GOLDEN / "engine_greedy_n4" / "checkpoint"
-    with running_server(
-        model, "--served-model-name", "golden", "--allow-return-thoughts"
-    ) as running:
+    options = [
+        *("--served-model-name", "golden", "--allow-return-thoughts"),
+        *("--receive-timeout", str(RECEIVE_SECONDS)),
+        *("--max-body-mib", str(MAX_BODY_BYTES >> 20)),
+    ]
+    with running_server(model, *options) as running:
         yield running
 
 
@@ -29,3 +39,23 @@ def http(server: RunningServer) -> Iterator[httpx.Client]:
 def openai(server: RunningServer) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with little room: a ninth request waits, and a few long ones preempt each other.
+
+    Its environment asks for prometheus_client's mode for many processes, which must not matter.
+    """
+    model = write_random_checkpoint(tmp_path_factory.mktemp("small"), "llama")
+    # 12 blocks of 32 tokens: 2 layers, K and V, 1 head of 32, 4 bytes.
+    kv_cache_bytes = 12 * 32 * 2 * 2 * 32 * 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+        with running_server(
+            model,
+            *("--served-model-name", "small", "--allow-return-thoughts"),
+            *("--max-num-seqs", "8", "--max-model-len", "256"),
+            *("--block-size", "32", "--kv-cache-memory-bytes", str(kv_cache_bytes)),
+        ) as running:
+            yield running

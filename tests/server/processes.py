@@ -17,8 +17,15 @@ import httpx
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 DEMO = ROOT / "models" / "demo"
-# Exact arithmetic and a quick start.
-TEST_OPTIONS = ("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64")
+# Exact arithmetic, a quick start, and room for several servers on a small machine.
+TEST_OPTIONS = (
+    *("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64"),
+    *("--kv-cache-memory-bytes", str(256 << 20)),
+)
+# Limits of the server that most tests share: small enough to be met, large enough for a machine
+# that is busy.
+MAX_BODY_BYTES = 1 << 20
+RECEIVE_SECONDS = 5
 # An engine starts in 20 to 60 seconds; the machine may be busy with other tests.
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0

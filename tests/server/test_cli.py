@@ -1,5 +1,7 @@
 """The command line: help that teaches, and one line for each mistake."""
 
+import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,14 +13,25 @@ import pytest
 
 from server.cli import main, make_parser, parse, thinking_options
 from server.engine import FlexibleArgumentParser
-from tests.server.processes import DEMO, ROOT
+from server.errors import ExitStatus
+from tests.server.hub import pretended_hub
+from tests.server.processes import DEMO, ROOT, START_SECONDS
 
+SERVER = (sys.executable, "-m", "server")
 OURS = (
     "--max-thought-budget",
     "--default-thought-budget",
     "--thought-embeddings",
     "--allow-return-thoughts",
     "--max-recorded-thought-tokens",
+)
+LIMITS = (
+    "--max-queued-requests",
+    "--max-queued-passes",
+    "--max-request-passes",
+    "--request-timeout",
+    "--receive-timeout",
+    "--max-body-mib",
 )
 
 
@@ -40,13 +53,17 @@ def help_text(capsys: pytest.CaptureFixture[str], option: str) -> str:
     return capsys.readouterr().out
 
 
-def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command line that fails with status 2 prints on stderr."""
+def failure(
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+    expected: ExitStatus = ExitStatus.BAD_OPTION,
+) -> str:
+    """What a command line that fails prints on stderr."""
     try:
         status: object = main(arguments)
     except SystemExit as error:
         status = error.code
-    assert status == 2
+    assert status == expected
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m server: ")
     return line
@@ -54,10 +71,10 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(capsys, "--help")
-    positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port")]
+    positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port", *LIMITS)]
     assert positions == sorted(positions)
     assert positions[-1] < text.index("ModelConfig")
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 90
     assert "passes" in text
 
 
@@ -115,8 +132,8 @@ def test_no_option_has_two_meanings() -> None:
         (["a", "--max-thought-budget", "-1"], "--max-thought-budget is -1, must be 0 or more"),
         (["a", "--thought-embeddings", "odd"], "choose from"),
         (["a", "--port", "70000"], "70000 is not a port"),
-        (["/nowhere"], "/nowhere"),
-        ([str(ROOT / "tests")], "no config.json"),
+        (["a", "--max-queued-requests", "-1"], "-1 is negative, must be 0 (no limit) or more"),
+        (["a", "--request-timeout", "inf"], "inf must be 0 (no limit) or more seconds"),
         ([str(DEMO), "--default-thought-budget", "17"], "must be from 0 to 16"),
         ([str(DEMO), "--pipeline-parallel-size", "2"], "pipeline parallelism"),
         ([str(DEMO), "--runner", "pooling"], "pooling"),
@@ -130,10 +147,25 @@ def test_a_mistake_is_one_line(
     assert message in failure(capsys, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"), [("/nowhere", "/nowhere"), (str(ROOT / "tests"), "no config.json")]
+)
+def test_no_model_is_one_line(capsys: pytest.CaptureFixture[str], model: str, message: str) -> None:
+    assert message in failure(capsys, model, expected=ExitStatus.NO_MODEL)
+
+
+def test_a_key_file_without_keys_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "keys").touch()
+    line = failure(capsys, str(DEMO), "--api-key-file", str(tmp_path / "keys"))
+    assert "holds no key" in line
+
+
 def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = failure(capsys, str(DEMO), "--port", str(port))
+        line = failure(capsys, str(DEMO), "--port", str(port), expected=ExitStatus.ADDRESS_TAKEN)
     assert f"127.0.0.1 port {port}" in line
 
 
@@ -145,6 +177,39 @@ def test_a_mistake_in_a_real_process() -> None:
         text=True,
         env={"HF_HUB_OFFLINE": "1", "PATH": ""},
     )
-    assert done.returncode == 2
+    assert done.returncode == ExitStatus.NO_MODEL
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "models/no-such-model" in done.stderr
+
+
+def test_a_cache_larger_than_the_memory_is_one_line() -> None:
+    """The engine's own processes find out, and print no tracebacks."""
+    done = subprocess.run(
+        [*SERVER, str(DEMO), "--port", "0", "--kv-cache-memory-bytes", str(1 << 50)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert done.returncode == ExitStatus.OUT_OF_MEMORY, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "not enough memory: lower --kv-cache-memory-bytes" in done.stderr.splitlines()[-1]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """A download into a file system of one megabyte, from a hub that only pretends."""
+    mount = "mount -t tmpfs -o size=1m tmpfs"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount} {tmp_path}"]).returncode:
+        pytest.skip("nothing can be mounted here")
+    with pretended_hub() as url:
+        command = shlex.join([*SERVER, "someone/model", "--port", "0"])
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", f"{mount} {tmp_path} && exec {command}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path)},
+        )
+    assert done.returncode == ExitStatus.DISK_FULL, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "make room, or point HF_HOME" in done.stderr.splitlines()[-1]

@@ -181,6 +181,33 @@ def test_thoughts_stand_beside_their_tokens(http: httpx.Client) -> None:
         assert isinstance(thought["mixing_weight"], float)
 
 
+def test_a_thought_says_what_it_gained(http: httpx.Client) -> None:
+    """Without the thought, a text's log-probabilities are those of budget 0; with it, the answer's
+    own."""
+    body = {"prompt": PROMPT, "max_tokens": 6, "temperature": 1, "seed": 3, "thought_budget": 2}
+    body |= {"return_thoughts": True, "return_token_ids": True, "logprobs": 0}
+    (choice,) = complete(http, **body)["choices"]
+    logprobs, base = choice["logprobs"]["token_logprobs"], by_token(choice, "base_logprob")
+    assert by_token(choice, "mixed_logprob") == pytest.approx(logprobs, abs=1e-4)
+    assert base != pytest.approx(logprobs, abs=1e-2)
+
+    streamed: dict[str, list[float]] = {"mixed_logprob": [], "base_logprob": []}
+    for chunk in chunks(http, **body):
+        for name, values in streamed.items():
+            values += by_token(chunk["choices"][0], name)
+    assert streamed["mixed_logprob"] == pytest.approx(logprobs, abs=1e-4)
+    assert streamed["base_logprob"] == pytest.approx(base, abs=1e-4)
+
+    text = [*choice["prompt_token_ids"], *choice["token_ids"]]
+    scored = complete(http, prompt=text, max_tokens=0, echo=True, logprobs=0, thought_budget=0)
+    plain = scored["choices"][0]["logprobs"]["token_logprobs"][len(choice["prompt_token_ids"]) :]
+    assert base == pytest.approx(plain, abs=1e-4)
+
+
+def by_token(choice: dict[str, Any], name: str) -> list[float]:
+    return [thought[name] for thought in choice["thoughts"]]
+
+
 def test_thoughts_of_many_prompts_and_choices(http: httpx.Client) -> None:
     body = {
         "prompt": [PROMPT, "t1 t2"],

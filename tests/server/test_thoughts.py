@@ -9,6 +9,7 @@ import pytest
 
 from quietstar_infer.params import ThoughtParams
 from server.engine import Engine, RequestOutput
+from server.request_metrics import RequestMetrics
 from server.thoughts import RequestThoughts
 
 
@@ -18,10 +19,11 @@ class Workers:
     def __init__(self) -> None:
         self.records: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.dropped: list[str] = []
+        self.request_metrics = RequestMetrics("made up", max_budget=16)
 
     def think(self, key: str | None, request_id: str, *indices: int) -> None:
         assert key is not None
-        thoughts = [{"index": i, "token_ids": [i, i], "mixing_weight": i / 2} for i in indices]
+        thoughts = [{"index": i, "token_ids": [i, i], **numbers(i)} for i in indices]
         self.records.setdefault(key, {})[request_id] = thoughts
 
     async def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
@@ -29,6 +31,11 @@ class Workers:
 
     async def drop_thoughts(self, key: str) -> None:
         self.dropped.append(key)
+
+
+def numbers(index: int) -> dict[str, float]:
+    """What the workers measure of the thought before a token."""
+    return {"mixing_weight": index / 2, "base_logprob": -index - 2, "mixed_logprob": -index - 1}
 
 
 @pytest.fixture
@@ -44,16 +51,16 @@ def thoughts_of(
         ThoughtParams(budget), choices, wanted, cast(Engine, workers), lambda ids: f"{list(ids)}"
     )
     for _ in range(prompts):
-        thoughts.add_prompt(room_for_output=10)
+        thoughts.add_prompt(room_for_output=10, num_scored_tokens=0)
     return thoughts, [thoughts.next_prompt().params.record_key for _ in range(prompts)]
 
 
 def output(*tokens_by_choice: int) -> RequestOutput:
     outputs = [
-        SimpleNamespace(index=index, token_ids=[0] * tokens)
+        SimpleNamespace(index=index, token_ids=[0] * tokens, finish_reason=None)
         for index, tokens in enumerate(tokens_by_choice)
     ]
-    return cast(RequestOutput, SimpleNamespace(outputs=outputs))
+    return cast(RequestOutput, SimpleNamespace(outputs=outputs, finished=False))
 
 
 def response(*indices: int, **fields: Any) -> dict[str, Any]:
@@ -87,9 +94,7 @@ async def test_thoughts_find_their_choice_and_token(workers: Workers) -> None:
     described = response(0, 1, 2, 3)
     thoughts.describe(described)
     by_choice = [choice["thoughts"] for choice in described["choices"]]
-    first, second = (
-        {"token_ids": [i, i], "text": f"[{i}, {i}]", "mixing_weight": i / 2} for i in (0, 1)
-    )
+    first, second = ({"token_ids": [i, i], "text": f"[{i}, {i}]", **numbers(i)} for i in (0, 1))
     assert by_choice == [[], [first], [first, second], []]
 
 
