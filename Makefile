@@ -2,6 +2,7 @@
 
 MODEL ?= models/demo
 PORT ?= 8000
+URL ?= http://127.0.0.1:8000
 ARGS ?=
 # Whoever tries the demonstration may look at its thoughts.
 DEMO_ARGS = $(if $(filter models/demo,$(MODEL)),--allow-return-thoughts)
@@ -11,7 +12,7 @@ export VENV ?= .venv
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format install demo-model clean
+.PHONY: help serve loadtest test lint format install demo-model clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +20,10 @@ help: ## list these commands
 serve: ## install what is missing, then serve MODEL (models/demo) on PORT (8000); more options in ARGS
 	@scripts/install $(DEVICE) pins project
 	@scripts/serve $(MODEL) --port $(PORT) $(DEMO_ARGS) $(ARGS)
+
+loadtest: ## what thoughts cost and buy at URL (127.0.0.1:8000; MODEL is started if none answers); options in ARGS
+	@scripts/install $(DEVICE) pins loadtest project
+	@scripts/loadtest $(URL) $(MODEL) $(ARGS)
 
 test: lint ## lint, then run all tests; options for pytest in ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)
@@ -35,7 +40,7 @@ format: install ## let ruff rewrite the code
 	$(VENV)/bin/ruff format .
 
 install: ## make the virtual environment (DEVICE=cpu|cuda; found by itself)
-	@scripts/install $(DEVICE) pins training project dev
+	@scripts/install $(DEVICE) pins training loadtest project dev
 
 demo-model: install ## make the demonstration model anew, from nothing, in models/demo (about an hour)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m training demo-model --out models/demo --force $(ARGS)

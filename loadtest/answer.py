@@ -1,0 +1,194 @@
+"""A streamed answer: what has arrived of it, when, and whether it is what was asked for."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from loadtest.records import Failure
+
+_DONE = b"[DONE]"
+
+
+class Counting(StrEnum):
+    """What tells how many visible tokens a chunk brings."""
+
+    TOKEN_IDS = "token ids"
+    """The chunk lists its tokens: the count does not depend on the server's own."""
+    RUNNING_USAGE = "running usage"
+    """The chunk says how many there are so far."""
+    CHUNKS = "chunks"
+    """Nothing: a chunk with text is a token, and what the usage at the end says on top arrived
+    with the last one."""
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+
+
+class _Details(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """What the server says that it did."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _QuietStar(msgspec.Struct):
+    thought_budget: int | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    quiet_star: _QuietStar | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class Asked(NamedTuple):
+    """What an answer is held against."""
+
+    tokens: int
+    """`max_tokens`."""
+    budget: int | None = None
+    """None = nothing was said about thoughts, and nothing is expected."""
+    thought_limit: int | None = None
+    """`thinking_token_budget`: for the whole answer."""
+
+
+class Verdict(NamedTuple):
+    failure: Failure
+    message: str
+
+
+@dataclass
+class Answer:
+    """What has arrived. `token_times` are on the clock of those who call `add`."""
+
+    counting: Counting
+    token_times: list[float] = field(default_factory=list)
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    budget_in_force: int | None = None
+    ended: bool = False
+    """Its end mark came."""
+    error: str | None = None
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def thought_tokens(self) -> int | None:
+        details = self.usage and self.usage.completion_tokens_details
+        return details.reasoning_tokens if details else None
+
+    def add(self, event: bytes, time: float) -> None:
+        """Take the next event, which arrived at `time`."""
+        if event == _DONE:
+            self.ended = True
+            return
+        try:
+            chunk = _decode(event)
+        except msgspec.DecodeError as error:
+            self.error = f"unreadable event {event[:200]!r}: {error}"
+            return
+        if chunk.error is not None:
+            self.error = str(chunk.error)
+        if chunk.quiet_star is not None:
+            self.budget_in_force = chunk.quiet_star.thought_budget
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        for choice in chunk.choices:
+            self._add_choice(choice, chunk.usage, time)
+
+    def _add_choice(self, choice: _Choice, usage: Usage | None, time: float) -> None:
+        text = choice.text or (choice.delta and choice.delta.content) or ""
+        if text:
+            self.pieces.append(text)
+        self.finish_reason = choice.finish_reason or self.finish_reason
+        self.token_times += [time] * self._new_tokens(choice, usage, text)
+
+    def _new_tokens(self, choice: _Choice, usage: Usage | None, text: str) -> int:
+        match self.counting:
+            case Counting.TOKEN_IDS:
+                return len(choice.token_ids or ())
+            case Counting.RUNNING_USAGE:
+                so_far = usage.completion_tokens if usage else None
+                return max(0, (so_far or 0) - len(self.token_times))
+        return 1 if text else 0
+
+    def complete(self) -> None:
+        """Where tokens cannot be counted, believe the usage about those that came without a chunk
+        of their own."""
+        counted = self.usage.completion_tokens if self.usage else None
+        if self.counting is Counting.CHUNKS and counted is not None and self.token_times:
+            missing = max(0, counted - len(self.token_times))
+            self.token_times += [self.token_times[-1]] * missing
+
+
+def judge(answer: Answer, asked: Asked) -> Verdict | None:
+    """What is wrong with an answer whose connection has ended in order; None = nothing."""
+    if answer.error is not None:
+        return Verdict(Failure.ERROR_IN_STREAM, answer.error)
+    if not answer.ended:
+        return Verdict(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
+    if answer.finish_reason is None:
+        return Verdict(Failure.TRUNCATED, "the stream ended without a finish reason")
+    if not answer.token_times:
+        return Verdict(Failure.EMPTY, "no visible token")
+    return _judge_count(answer, asked) or _judge_thoughts(answer, asked)
+
+
+def _judge_count(answer: Answer, asked: Asked) -> Verdict | None:
+    visible = len(answer.token_times)
+    counted = answer.usage.completion_tokens if answer.usage else None
+    if counted is not None and counted != visible:
+        return Verdict(
+            Failure.MISCOUNTED, f"{visible} visible tokens arrived, usage says {counted}"
+        )
+    if visible > asked.tokens:
+        return Verdict(
+            Failure.MISCOUNTED, f"{visible} visible tokens arrived, {asked.tokens} were allowed"
+        )
+    return None
+
+
+def _judge_thoughts(answer: Answer, asked: Asked) -> Verdict | None:
+    if asked.budget is None:
+        return None
+    in_force = answer.budget_in_force
+    if in_force is not None and in_force != asked.budget:
+        return Verdict(
+            Failure.OVER_BUDGET, f"thought with a budget of {in_force}, asked for {asked.budget}"
+        )
+    allowed = most_thoughts(asked, len(answer.token_times))
+    thoughts = answer.thought_tokens or 0
+    if thoughts > allowed:
+        return Verdict(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
+    if thoughts == 0 < allowed:
+        return Verdict(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
+    return None
+
+
+def most_thoughts(asked: Asked, visible: int) -> int:
+    """Thought tokens that may come before `visible` tokens: the budget before each of them, and no
+    more than the limit for the whole answer."""
+    total = (asked.budget or 0) * visible
+    return total if asked.thought_limit is None else min(total, asked.thought_limit)

@@ -1,0 +1,87 @@
+"""Thought budgets: fixed, or a mix from which each request draws its own."""
+
+import random
+from dataclasses import dataclass
+from itertools import accumulate
+
+from loadtest.errors import LoadTestError
+
+
+@dataclass(frozen=True)
+class BudgetMix:
+    """Budgets and their shares, which add up to 1. The budget None asks for nothing: it is that of
+    servers without thought budgets."""
+
+    shares: tuple[tuple[int | None, float], ...]
+
+    def draw(self, rng: random.Random) -> int | None:
+        """The budget of one request."""
+        budgets = [budget for budget, _ in self.shares]
+        steps = list(accumulate(share for _, share in self.shares))
+        return rng.choices(budgets, cum_weights=steps)[0]
+
+    @property
+    def by_name(self) -> dict[str, float]:
+        """As in `Cell.budgets`."""
+        return {"none" if budget is None else str(budget): share for budget, share in self.shares}
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        names = self.by_name
+        if len(names) == 1:
+            return next(iter(names))
+        return ",".join(f"{name}:{share:g}" for name, share in names.items())
+
+
+NO_BUDGET = BudgetMix(((None, 1.0),))
+
+
+def parse_budgets(text: str) -> tuple[BudgetMix, ...]:
+    """`0,2,4`: one mix (of one budget) each. `0:0.5,4:0.3,16:0.2`: one mix of three; the shares are
+    relative, so `0:5,4:3,16:2` is the same. `none`: ask for no budget.
+
+    Raises `LoadTestError`.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    with_share = [":" in part for part in parts]
+    if all(with_share):
+        return (_mix(parts, text),)
+    if any(with_share):
+        raise LoadTestError(
+            f"budgets {text!r}: either all have a share (0:0.5,4:0.5: one mix) or none has (0,4: "
+            "one after the other)"
+        )
+    return tuple(BudgetMix(((_budget(part, text), 1.0),)) for part in parts)
+
+
+def _mix(parts: list[str], text: str) -> BudgetMix:
+    weights: dict[int | None, float] = {}
+    for part in parts:
+        name, _, share = part.partition(":")
+        budget = _budget(name, text)
+        if budget in weights:
+            raise LoadTestError(f"budgets {text!r}: {name} is there twice")
+        weights[budget] = _share(share, text)
+    total = sum(weights.values())
+    return BudgetMix(tuple((budget, weight / total) for budget, weight in weights.items()))
+
+
+def _budget(name: str, text: str) -> int | None:
+    if name == "none":
+        return None
+    if not (name.isascii() and name.isdigit()):
+        raise LoadTestError(
+            f"budgets {text!r}: {name!r} is no whole number from 0 up; write 0,2,4 for one cell "
+            "each, or 0:0.5,4:0.5 for a mix"
+        )
+    return int(name)
+
+
+def _share(share: str, text: str) -> float:
+    try:
+        value = float(share)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise LoadTestError(f"budgets {text!r}: {share!r} is no share, must be a number above 0")
+    return value

@@ -1,0 +1,102 @@
+"""How much the load tester itself can drive, measured against the server of `loadtest.testserver`.
+
+Streams are as short and the server as quick as can be, so that the client's own cost is all there
+is.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from loadtest.arrivals import ClosedLoop
+from loadtest.budgets import NO_BUDGET
+from loadtest.errors import LoadTestError
+from loadtest.lengths import Constant
+from loadtest.plan import Extent, Plan, PromptPlan, Target
+from loadtest.progress import Silence
+from loadtest.runner import Sender, prepare
+from loadtest.testserver import Behaviour, running
+
+_CONCURRENCY = 32
+"""Of each worker."""
+_PROMPT = Constant(16)
+_WARMUP = 0.5
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What so many workers did at most."""
+
+    workers: int
+    requests_per_second: float
+    cpu_share_max: float
+    """Of the busiest worker. Well below 1, something else was the limit: the server, or the
+    machine."""
+
+    @property
+    def per_cpu(self) -> float:
+        """Requests per second that a worker with a core of its own could send."""
+        return self.requests_per_second / self.workers / self.cpu_share_max
+
+
+def measure_capacity(
+    workers: Sequence[int] = (1, 2), seconds: float = 5.0, tokens: int = 8
+) -> Iterator[Capacity]:
+    """Drive a server of our own as hard as possible with each number of workers, with streams of
+    `tokens` tokens."""
+    with running(Behaviour(max_thought_budget=None)) as url:
+        plan = Plan(
+            target=Target(url),
+            loads=(),
+            budgets=(NO_BUDGET,),
+            prompts=PromptPlan(input_lengths=_PROMPT, output_lengths=Constant(tokens)),
+            extent=Extent(seconds=seconds, warmup=_WARMUP),
+        )
+        for number in workers:
+            yield _measure(replace(plan, workers=number))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m loadtest capacity`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest capacity",
+        description="How many requests per second this machine can send: short streams against a "
+        "trivial server that it starts itself, with 1 and with 2 worker processes.",
+    )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2], help="numbers to try (default: 1 2)"
+    )
+    parser.add_argument("--duration", type=float, default=5.0, help="seconds of each (default: 5)")
+    parser.add_argument("--tokens", type=int, default=8, help="of each stream (default: 8)")
+    options = parser.parse_args(arguments)
+    if min(options.workers) < 1 or options.tokens < 1:
+        raise LoadTestError("there is nothing to measure without a worker and a token")
+    measured = measure_capacity(options.workers, options.duration, options.tokens)
+    print(capacity_table(list(measured), os.cpu_count() or 1))
+    return 0
+
+
+def _measure(plan: Plan) -> Capacity:
+    with Sender(prepare(plan), Silence()) as sender:
+        cell = sender.run(NO_BUDGET, ClosedLoop(_CONCURRENCY * plan.workers))
+    start, end = cell.window
+    assert cell.client is not None
+    done = sum(not record.warmup and record.failure is None for record in cell.records)
+    return Capacity(plan.workers, done / (end - start), cell.client.cpu_share_max)
+
+
+def capacity_table(measured: Sequence[Capacity], cores: int) -> str:
+    """The measurements in words, with what they do and do not say on this machine."""
+    lines = ["workers  requests/s  busiest worker's CPU  requests/s per CPU of a worker"]
+    lines += [
+        f"{one.workers:7}  {one.requests_per_second:10.0f}  {one.cpu_share_max:20.0%}  "
+        f"{one.per_cpu:30.0f}"
+        for one in measured
+    ]
+    if max(one.workers for one in measured) + 1 >= cores:
+        lines.append(
+            f"This machine has {cores} cores, which the workers, the main process and the server "
+            "share: requests/s do not show what more workers bring where there are cores for them."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""The latencies of a request, by the names that users meet: in the report, in levels, in tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from loadtest.records import Record
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One figure of a request in seconds; `of` gives its values, none where it has none."""
+
+    name: str
+    title: str
+    meaning: str
+    of: Callable[[Record], Sequence[float]]
+
+    @property
+    def per_request(self) -> bool:
+        """Whether a request has one value at most."""
+        return self.name != "inter_token_gap"
+
+
+def _time_per_visible_token(record: Record) -> Sequence[float]:
+    value = record.time_per_visible_token
+    return () if value is None else (value,)
+
+
+def _gaps(record: Record) -> Sequence[float]:
+    return [later - earlier for earlier, later in pairwise(record.token_times)]
+
+
+_ALL = (
+    Latency(
+        "time_to_first_token",
+        "time to first token",
+        "from the moment the request was due to its first visible token",
+        lambda record: (record.time_to_first_token,),
+    ),
+    Latency(
+        "time_per_visible_token",
+        "time per visible token",
+        "mean over a request's visible tokens after the first; what it thinks is in it",
+        _time_per_visible_token,
+    ),
+    Latency(
+        "inter_token_gap",
+        "gap between tokens",
+        "between neighbouring visible tokens; tokens of one chunk have gaps of zero",
+        _gaps,
+    ),
+    Latency(
+        "end_to_end",
+        "end to end",
+        "from the moment the request was due to its last byte",
+        lambda record: (record.end_to_end,),
+    ),
+    Latency(
+        "client_queueing",
+        "queueing at the client",
+        "between due and sent; part of time to first token and end to end",
+        lambda record: (record.queued,),
+    ),
+)
+LATENCIES = {latency.name: latency for latency in _ALL}

@@ -1,0 +1,279 @@
+"""The options that say what to send to whom; `Plan` is made from them."""
+
+import argparse
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loadtest.arrivals import FORMS, parse_load
+from loadtest.budgets import parse_budgets
+from loadtest.errors import LoadTestError
+from loadtest.lengths import parse_lengths
+from loadtest.plan import Extent, Plan, PromptPlan, Target
+
+EXAMPLES = Path(__file__).parent / "examples"
+BUILT_IN = "demo"
+"""As a file of answers: the demonstration model's held-out problems."""
+DEFAULT_SECONDS = 30.0
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A number from 0 up, for argparse."""
+    return 0.0 if text in ("0", "0.0") else positive(text)
+
+
+def count(text: str) -> int:
+    """A whole number from 1 up, for argparse."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 up, for argparse."""
+    return 0 if text == "0" else count(text)
+
+
+def share(text: str) -> float:
+    """From 0 to 1, for argparse."""
+    value = not_negative(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Fields in JSON, for argparse."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no JSON object; write one like '{{\"top_p\": 0.9}}'"
+        )
+    return value
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """The server, and what is asked of it."""
+    group = parser.add_argument_group("server")
+    group.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")
+    group.add_argument("--model", help="default: the first that the server lists")
+    group.add_argument(
+        "--api-key",
+        default=os.environ.get("OPENAI_API_KEY"),
+        metavar="KEY",
+        help="default: OPENAI_API_KEY of the environment",
+    )
+    group.add_argument("--chat", action="store_true", help="use /v1/chat/completions")
+    group.add_argument(
+        "--ignore-eos",
+        action="store_true",
+        help="answers get their full length (vLLM and servers built on it)",
+    )
+    group.add_argument(
+        "--temperature", type=not_negative, default=0.0, metavar="T", help="default 0"
+    )
+    group.add_argument(
+        "--body",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="more fields for every request, such as '{\"thought_temperature\": 0}'",
+    )
+    group.add_argument(
+        "--timeout", type=positive, default=600.0, metavar="S", help="of a request (default 600)"
+    )
+
+
+def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """How long, how often, from how many processes."""
+    group = parser.add_argument_group("extent")
+    group.add_argument(
+        "--duration",
+        type=positive,
+        metavar="S",
+        help=f"measured seconds of each cell (default {DEFAULT_SECONDS:g}, or no limit with "
+        "--requests)",
+    )
+    group.add_argument("--requests", type=count, metavar="N", help="measured requests of each cell")
+    group.add_argument(
+        "--warmup",
+        type=not_negative,
+        default=3.0,
+        metavar="S",
+        help="seconds of the same load before, not measured (default 3)",
+    )
+    group.add_argument(
+        "--cooldown",
+        type=not_negative,
+        default=0.0,
+        metavar="S",
+        help="seconds for which an open loop goes on after (default 0)",
+    )
+    group.add_argument(
+        "--repeats", type=count, default=repeats, metavar="N", help=f"default {repeats}"
+    )
+    group.add_argument(
+        "--seed", type=whole, default=0, help="same seed, same requests at the same times"
+    )
+    group.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="processes that send (default 1)"
+    )
+    group.add_argument(
+        "--max-in-flight",
+        type=count,
+        default=4096,
+        metavar="N",
+        help="open requests at once; more wait at the client and are charged (default 4096)",
+    )
+    group.add_argument(
+        "--reuse-cache",
+        action="store_true",
+        help="let cells profit from prompts that earlier ones left in the server's cache",
+    )
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """What is sent."""
+    group = parser.add_argument_group(
+        "prompts",
+        description="Synthetic ones by default. Lengths: 128, uniform:16-256, normal:128,sd=32 or "
+        "lognormal:128,sigma=0.5.",
+    )
+    files = group.add_mutually_exclusive_group()
+    files.add_argument(
+        "--prompts", type=Path, metavar="FILE", help='JSONL with {"prompt": "…"} in each line'
+    )
+    files.add_argument(
+        "--sharegpt", type=Path, metavar="FILE", help="conversations in ShareGPT's JSON"
+    )
+    files.add_argument(
+        "--answers",
+        metavar="FILE",
+        help='JSONL with {"prompt": "…", "expected": "…"}: measure accuracy beside cost; '
+        f"{BUILT_IN!r} is the demonstration model's held-out problems",
+    )
+    group.add_argument(
+        "--prompt-tokens", default="64", metavar="LENGTH", help="of synthetic ones (default 64)"
+    )
+    group.add_argument(
+        "--output-tokens",
+        metavar="LENGTH",
+        help="max_tokens where the file does not say (default 64)",
+    )
+    group.add_argument(
+        "--prefix-tokens",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="a shared beginning of so many tokens, on top",
+    )
+    group.add_argument(
+        "--prefix-share",
+        type=share,
+        default=1.0,
+        metavar="P",
+        help="of the prompts that have it (default 1)",
+    )
+    group.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or hub name to count tokens with; default: the server's /tokenize, else words",
+    )
+
+
+def add_load_options(parser: argparse.ArgumentParser) -> None:
+    """Budgets and loads of a run."""
+    group = parser.add_argument_group("budgets and load", description=f"Loads:\n\n{FORMS}")
+    add_budgets(group)
+    group.add_argument(
+        "--load",
+        nargs="+",
+        default=["closed:4"],
+        metavar="LOAD",
+        help="one or more, each with every budget (default closed:4)",
+    )
+
+
+def add_budgets(group: Any) -> None:
+    """`--budgets`."""
+    group.add_argument(
+        "--budgets",
+        default="0,2,4,8,16",
+        help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: ask for none "
+        "(default 0,2,4,8,16)",
+    )
+
+
+def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
+    """Raises `LoadTestError`, one line."""
+    seconds = options.duration
+    if seconds is None and options.requests is None:
+        seconds = DEFAULT_SECONDS
+    return Plan(
+        target=Target(
+            url=options.url,
+            model=options.model,
+            api_key=options.api_key,
+            chat=options.chat,
+            ignore_eos=options.ignore_eos,
+            temperature=options.temperature,
+            extra_body=options.body,
+            timeout=options.timeout,
+        ),
+        loads=tuple(parse_load(load) for load in loads),
+        budgets=parse_budgets(options.budgets),
+        prompts=_prompts(options),
+        extent=Extent(seconds, options.requests, options.warmup, options.cooldown),
+        repeats=options.repeats,
+        seed=options.seed,
+        workers=options.workers,
+        max_in_flight=options.max_in_flight,
+        reuse_cache=options.reuse_cache,
+    )
+
+
+def _prompts(options: argparse.Namespace) -> PromptPlan:
+    source, path = "synthetic", None
+    if options.prompts:
+        source, path = "jsonl", options.prompts
+    elif options.sharegpt:
+        source, path = "sharegpt", options.sharegpt
+    elif options.answers:
+        source, path = "answers", answers_file(options.answers)
+    plan = PromptPlan(
+        source=source,  # type: ignore[arg-type]
+        path=path,
+        input_lengths=parse_lengths(options.prompt_tokens),
+        prefix_length=options.prefix_tokens,
+        prefix_share=options.prefix_share if options.prefix_tokens else 0.0,
+        tokenizer=options.tokenizer,
+    )
+    if options.output_tokens is None:
+        return plan
+    return replace(plan, output_lengths=parse_lengths(options.output_tokens))
+
+
+def answers_file(name: str) -> Path:
+    """The file; `demo` is the one that comes with the program."""
+    if name == BUILT_IN:
+        return EXAMPLES / "demo-answers.jsonl"
+    path = Path(name)
+    if not path.is_file():
+        raise LoadTestError(f"--answers {name}: no such file ({BUILT_IN!r} is built in)")
+    return path

@@ -1,0 +1,168 @@
+"""What a load test records: the one contract between the part that sends and the part that reports.
+
+A *run* is a list of *cells*: one load on one thought budget (or mix of budgets), repeated or not. A
+cell holds a record of every request that was scheduled, whatever became of it. Everything that is
+reported is computed from these records; nothing is averaged on the way.
+
+Times are seconds since the cell's start on a monotonic clock of the sending process.
+"""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+"""Of the JSON that `Run` makes; raised with every change that an old reader would misread."""
+
+
+class Failure(StrEnum):
+    """Why a request is no success. Failed requests never enter a latency figure."""
+
+    REFUSED = "refused"
+    """The server said no on purpose: 429 or 503."""
+    HTTP = "http"
+    """Any other status than 200."""
+    CONNECTION = "connection"
+    """No connection, or one that broke before the first byte of the answer."""
+    TIMEOUT = "timeout"
+    TRUNCATED = "truncated"
+    """The stream ended without its end mark, or without a finish reason."""
+    ERROR_IN_STREAM = "error_in_stream"
+    EMPTY = "empty"
+    """A success by its status, without a single visible token."""
+    MISCOUNTED = "miscounted"
+    """The stream's visible tokens are not what its usage says."""
+    OVER_BUDGET = "over_budget"
+    """More thought tokens than the budget allows, or none where some were due."""
+    UNSENT = "unsent"
+    """Still waiting at the client when the cell was cut short."""
+    CUT = "cut"
+    """In flight when the cell was cut short: says nothing about the server."""
+
+
+class Record(BaseModel):
+    """One request. Without `failure`, all times are given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    """Its number in the cell's schedule. The measured ones count from 0, whatever the warm-up;
+    warm-up requests count down from -1."""
+    worker: int = 0
+    budget: int | None
+    """The thought budget asked for; None where the server takes none."""
+    warmup: bool = False
+    """Due before or after the measured window: in no latency, count or failure. The tokens that it
+    receives within the window do count for throughput, or the window's edges would distort it."""
+    scheduled: float
+    """When it was due. Latencies count from here, so that a request which waits at the client
+    because the server is slow is charged to the server."""
+    sent: float | None = None
+    token_times: list[float] = []
+    """When each visible token arrived; tokens that come in one chunk share a time."""
+    finished: float | None = None
+    """When the last byte arrived, or when it failed."""
+    asked_tokens: int
+    """`max_tokens`."""
+    prompt_tokens: int | None = None
+    """From usage."""
+    thought_tokens: int | None = None
+    """From usage: `completion_tokens_details.reasoning_tokens`."""
+    failure: Failure | None = None
+    message: str | None = None
+    """What was wrong, for people."""
+    status: int | None = None
+    correct: bool | None = None
+    """Whether the answer is the expected one, where one is expected."""
+
+    @property
+    def visible_tokens(self) -> int:
+        """As counted from the stream."""
+        return len(self.token_times)
+
+    @property
+    def queued(self) -> float:
+        """Seconds between due and sent: the client's own queue."""
+        assert self.sent is not None
+        return self.sent - self.scheduled
+
+    @property
+    def time_to_first_token(self) -> float:
+        """From the scheduled time."""
+        return self.token_times[0] - self.scheduled
+
+    @property
+    def time_per_visible_token(self) -> float | None:
+        """The mean after the first; None for a single token."""
+        if self.visible_tokens < 2:
+            return None
+        return (self.token_times[-1] - self.token_times[0]) / (self.visible_tokens - 1)
+
+    @property
+    def end_to_end(self) -> float:
+        """From the scheduled time to the last byte."""
+        assert self.finished is not None
+        return self.finished - self.scheduled
+
+
+class ClientHealth(BaseModel):
+    """Whether the sending side kept up; figures of a client that did not are no figures."""
+
+    workers: int
+    loop_lag_p99: float
+    """How late the event loop woke, in seconds."""
+    loop_lag_max: float
+    cpu_share_max: float
+    """Of one core, the busiest worker's."""
+    late_sends: int
+    """Requests sent more than `late_after` after they were due although nothing held them back."""
+    late_after: float
+
+
+class Cell(BaseModel):
+    """One load at one budget or mix of budgets, once."""
+
+    budgets: dict[str, float]
+    """The mix: budget (as text; "none" where the server takes none) to its share."""
+    load: str
+    """As on the command line: `closed:8`, `poisson:12.5`, ..."""
+    asked_rate: float | None
+    """Requests per second, for an open loop."""
+    concurrency: int | None
+    """For a closed loop."""
+    repeat: int = 0
+    window: tuple[float, float]
+    """The measured part; requests scheduled outside it are warm-up or cool-down."""
+    records: list[Record]
+    client: ClientHealth | None
+    """None where the run ended before it could be known."""
+    server: dict[str, tuple[float, float]] = {}
+    """The server's counters before and after, by metric and labels, where it has them."""
+    partial: bool = False
+    """Cut short: by Ctrl-C, by a full disk, by a server that went away."""
+    warnings: list[str] = []
+
+
+class Run(BaseModel):
+    """A whole load test."""
+
+    schema_version: int = SCHEMA_VERSION
+    label: str
+    started_at: str
+    """ISO 8601, UTC."""
+    url: str
+    model: str
+    server_version: str | None = None
+    command: list[str]
+    seed: int
+    machine: str
+    """Of the client: cores, memory, system; the server's is for the user to know."""
+    prompts: str
+    """Where they came from, in words."""
+    scenario: str | None = None
+    levels: list[str] = []
+    """Service levels, as on the command line: `p95 time_per_visible_token<=100ms`."""
+    cells: list[Cell]
+    warnings: list[str] = []
+    notes: list[str] = []
+    """What a search found, in words."""

@@ -1,0 +1,44 @@
+"""Scenarios: command lines that are ready to use, as YAML files of options by their long names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loadtest.errors import LoadTestError
+
+FOLDER = Path(__file__).parent / "scenarios"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`options` are those of `run`, without the dashes; `about` says what it is for."""
+
+    name: str
+    about: str
+    options: dict[str, Any]
+
+    def arguments(self, given: Sequence[str]) -> list[str]:
+        """Its options as a command line, then those given, which take the places of its own."""
+        overruled = {argument.partition("=")[0] for argument in given}
+        own: list[str] = []
+        for option, value in self.options.items():
+            if f"--{option}" not in overruled:
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                own += [f"--{option}", *map(str, values)]
+        return [*own, *given]
+
+
+def names() -> list[str]:
+    """All scenarios, from the quickest to the longest."""
+    return ["smoke", "budget-sweep", "mixed-budgets", "overload", "soak"]
+
+
+def load_scenario(name: str) -> Scenario:
+    """Raises `LoadTestError` for an unknown name."""
+    if name not in names():
+        raise LoadTestError(f"no scenario {name!r}; there are {', '.join(names())}")
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return Scenario(name, content["about"], content["options"])

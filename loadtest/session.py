@@ -1,0 +1,118 @@
+"""From a prepared plan to a results folder: what `run` and `search` have in common."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from loadtest.progress import Progress
+from loadtest.records import Run
+from loadtest.report import write_report
+from loadtest.results import REPORT, SUMMARY, Recorder, write_summary
+from loadtest.runner import Prepared
+from loadtest.summary import Summary, summarise
+from loadtest.terminal import LiveView, print_summary
+from loadtest.watch import Watchers, Writer
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is called and judged by."""
+
+    command: list[str]
+    label: str | None = None
+    scenario: str | None = None
+    levels: Sequence[str] = ()
+
+
+@dataclass
+class Session:
+    """A results folder that fills, and who watches."""
+
+    run: Run
+    folder: Path
+    progress: Progress
+    writer: Writer
+    recorder: Recorder
+    console: Console
+
+    @property
+    def disk_is_full(self) -> bool:
+        """Whether nothing more can be written; no further cell should start."""
+        return self.writer.trouble is not None
+
+    def finish(self) -> int:
+        """Tables, CSV and report; the exit status: 1 for a run that was cut short, or in which
+        nothing succeeded."""
+        if self.writer.trouble:
+            self.run.warnings.append(
+                f"{self.folder}: {self.writer.trouble.strerror}; what follows was measured, but "
+                "not all of it is in the files"
+            )
+        summary = summarise(self.run)
+        print_summary(summary, self.console)
+        written = self._write(summary)
+        self.console.print()
+        if written:
+            self.console.print(f"report: {self.folder / REPORT}", soft_wrap=True, highlight=False)
+        succeeded = any(repeat.succeeded for row in summary.rows for repeat in row.repeats)
+        partial = any(cell.partial for cell in self.run.cells)
+        return 0 if written and succeeded and not partial else 1
+
+    def _write(self, summary: Summary) -> bool:
+        try:
+            self.recorder.save()
+            write_summary(summary, self.folder / SUMMARY)
+            write_report(summary, self.folder / REPORT)
+        except OSError as error:
+            self.console.print(f"error: {self.folder}: {error.strerror}", style="bold red")
+            return False
+        return True
+
+
+@contextmanager
+def session(
+    prepared: Prepared, folder: Path | None, settings: RunSettings, console: Console
+) -> Iterator[Session]:
+    """Make the folder and watch while the block runs; raises `LoadTestError` if it exists."""
+    now = datetime.now(UTC)
+    name = settings.scenario or "run"
+    folder = folder or Path("runs/loadtest") / f"{now:%Y%m%d-%H%M%S}-{name}"
+    run = Run(
+        label=settings.label or name,
+        started_at=now.isoformat(timespec="seconds"),
+        url=prepared.server.url,
+        model=prepared.server.model,
+        server_version=prepared.server.version,
+        command=settings.command,
+        seed=prepared.plan.seed,
+        machine=machine(),
+        prompts=prepared.prompts,
+        scenario=settings.scenario,
+        levels=list(settings.levels),
+        cells=[],
+        warnings=list(prepared.warnings),
+    )
+    for warning in prepared.warnings:
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+    recorder = Recorder(folder, run)
+    writer = Writer(recorder)
+    try:
+        with LiveView(console) as view:
+            yield Session(run, folder, Watchers([writer, view]), writer, recorder, console)
+    finally:
+        recorder.close()
+
+
+def machine() -> str:
+    """The client's, in words."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return (
+        f"{os.cpu_count()} CPU cores, {memory:.0f} GiB, "
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    )

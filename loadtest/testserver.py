@@ -1,0 +1,294 @@
+"""A small OpenAI-like server whose every delay is known: what the load tester itself is tested on.
+
+It says "word" as often as `max_tokens` asks, on a fixed schedule, in a process of its own. It is as
+thin as it can be (no framework; a stream without pauses is one write), so that `capacity`
+measures the client and not the server. A prompt that begins with `fault:NAME` gets the fault of
+that name, see `Fault`.
+"""
+
+import asyncio
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection
+from typing import Any
+
+import uvloop
+
+from loadtest.interrupts import ignored_interrupts
+
+MODEL = "test"
+_PROMPT_TOKENS = 7
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_DONE = b"data: [DONE]\n\n"
+
+
+class Fault(StrEnum):
+    """What can be wrong with an answer."""
+
+    REFUSED = "refused"
+    HTTP = "http"
+    DROPPED = "dropped"
+    """The connection is closed without an answer."""
+    SILENT = "silent"
+    """No answer, ever."""
+    TRUNCATED = "truncated"
+    """The connection closes in the middle of the stream."""
+    UNMARKED = "unmarked"
+    """The stream ends in order, but without its end mark."""
+    UNFINISHED = "unfinished"
+    """No finish reason."""
+    ERROR = "error"
+    """An error in mid-stream."""
+    EMPTY = "empty"
+    MISCOUNTED = "miscounted"
+    """The usage says one token more than came."""
+    OVERTHOUGHT = "overthought"
+    """One thought token more than allowed."""
+    THOUGHTLESS = "thoughtless"
+    """No thought tokens."""
+    GARBLED = "garbled"
+    """An event that is no JSON."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the server answers."""
+
+    first: float = 0.0
+    """Seconds from the request to its first token."""
+    gap: float = 0.0
+    """Seconds from token to token, times the passes that a thought takes (its budget + 1)."""
+    tokens_per_chunk: int = 1
+    max_thought_budget: int | None = 16
+    """None = a stock server, which knows no thought budgets."""
+    counts: bool = True
+    """Whether chunks carry token ids and usage, where asked."""
+    tokenizes: bool = False
+    stall: tuple[int, float] | None = None
+    """At which request, counted from 1, the server stops doing anything, and for how many
+    seconds."""
+    die_after: int | None = None
+    """Requests after which the process ends."""
+    api_key: str | None = None
+
+    @property
+    def thinks(self) -> bool:
+        return self.max_thought_budget is not None
+
+
+@contextmanager
+def running(behaviour: Behaviour = Behaviour()) -> Iterator[str]:
+    """Serve for the length of a `with` block, on a free port; gives the URL."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(behaviour, theirs), daemon=True)
+    with ignored_interrupts():
+        process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(behaviour: Behaviour, ready: Connection) -> None:
+    uvloop.run(_Server(behaviour).serve(ready))
+
+
+class _Server:
+    def __init__(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+        self._completions = 0
+
+    async def serve(self, ready: Connection) -> None:
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=4096)
+        ready.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    async def _connection(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Answer one request after the other until the client, or a fault, closes."""
+        # The client has gone; uvloop says so with a RuntimeError where something is still written.
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, RuntimeError):
+            while await self._exchange(reader, writer):
+                await writer.drain()
+        writer.close()
+
+    async def _exchange(self, reader: StreamReader, writer: StreamWriter) -> bool:
+        """One request and its answer; whether the connection can be used again."""
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        path = first.split()[1]
+        key = self._behaviour.api_key
+        if key is not None and headers.get("authorization") != f"bearer {key}".lower():
+            _respond(writer, 401, {"error": {"message": "wrong API key"}})
+        elif path == "/v1/models":
+            _respond(writer, 200, self._models())
+        elif path == "/tokenize" and self._behaviour.tokenizes:
+            _respond(writer, 200, {"count": len(json.loads(body)["prompt"].split())})
+        elif path == "/metrics":
+            _respond(writer, 200, f"vllm:request_success_total {self._completions}\n")
+        elif path in ("/v1/completions", "/v1/chat/completions"):
+            return await self._complete(json.loads(body), writer, chat="chat" in path)
+        else:
+            _respond(writer, 404, {"error": {"message": f"no {path} here"}})
+        return True
+
+    def _models(self) -> dict[str, Any]:
+        model: dict[str, Any] = {"id": MODEL, "owned_by": "vllm" if self._behaviour.counts else ""}
+        if self._behaviour.max_thought_budget is not None:
+            model["quiet_star"] = {"max_thought_budget": self._behaviour.max_thought_budget}
+        return {"object": "list", "data": [model]}
+
+    async def _complete(self, request: dict[str, Any], writer: StreamWriter, chat: bool) -> bool:
+        self._count()
+        text = request["messages"][0]["content"] if chat else request["prompt"]
+        name = text.split()[0].removeprefix("fault:") if text.startswith("fault:") else None
+        fault = Fault(name) if name else None
+        if request["model"] != MODEL:
+            _respond(writer, 404, {"error": {"message": f"no model {request['model']}"}})
+        elif fault is Fault.REFUSED:
+            _respond(writer, 429, {"error": {"message": "too many requests"}})
+        elif fault is Fault.HTTP:
+            _respond(writer, 500, {"error": {"message": "it broke"}})
+        elif fault is Fault.DROPPED:
+            return False
+        elif fault is Fault.SILENT:
+            await asyncio.Event().wait()
+        else:
+            return await self._stream(self._answer(request, fault, chat), writer)
+        return True
+
+    def _answer(self, request: dict[str, Any], fault: Fault | None, chat: bool) -> "_Stream":
+        behaviour = self._behaviour
+        options = request.get("stream_options", {})
+        return _Stream(
+            behaviour=behaviour,
+            fault=fault,
+            chat=chat,
+            tokens=0 if fault is Fault.EMPTY else request.get("max_tokens", 16),
+            budget=request.get("thought_budget", 0) if behaviour.thinks else 0,
+            with_usage=options.get("include_usage", False),
+            with_running_usage=behaviour.counts and options.get("continuous_usage_stats", False),
+            with_ids=behaviour.counts and request.get("return_token_ids", False),
+        )
+
+    def _count(self) -> None:
+        self._completions += 1
+        if self._behaviour.stall is not None:
+            request, seconds = self._behaviour.stall
+            if self._completions == request:
+                time.sleep(seconds)  # blocks the loop: nobody is served, or even accepted
+        if self._completions == self._behaviour.die_after:
+            os._exit(1)
+
+    async def _stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
+        writer.write(_HEAD)
+        start = time.monotonic()
+        waiting: list[bytes] = []
+        for due, event in _events(stream):
+            # Due times from the start, not pause after pause: delays do not add up. Never early,
+            # though uvloop's timers may be.
+            while (pause := start + due - time.monotonic()) > 0:
+                _write_chunk(writer, waiting)
+                await asyncio.sleep(pause)
+            waiting.append(event)
+        _write_chunk(writer, waiting)
+        if stream.fault is Fault.TRUNCATED:
+            return False
+        writer.write(b"0\r\n\r\n")
+        return True
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The events of one answer and when they are due."""
+
+    behaviour: Behaviour
+    fault: Fault | None
+    chat: bool
+    tokens: int
+    budget: int
+    with_usage: bool
+    with_running_usage: bool
+    with_ids: bool
+
+    def events(self) -> Iterator[tuple[float, bytes]]:
+        """Seconds from the start, and the event as it is sent."""
+        size = self.behaviour.tokens_per_chunk
+        for start in range(0, self.tokens, size):
+            if start >= self.tokens // 2 and self.fault in (Fault.TRUNCATED, Fault.ERROR):
+                if self.fault is Fault.ERROR:
+                    yield self._due(start), _event({"error": {"message": "it broke"}})
+                return
+            end = min(start + size, self.tokens)
+            # A chunk leaves when its last token is there.
+            yield self._due(end - 1), self._chunk(end - start, end)
+        if self.fault is Fault.GARBLED:
+            yield 0.0, b"data: {not json\n\n"
+        if self.tokens == 0:
+            yield 0.0, self._chunk(0, 0)
+        if self.with_usage:
+            yield 0.0, _event({"choices": [], "usage": self._usage(self.tokens)})
+        if self.fault is not Fault.UNMARKED:
+            yield 0.0, _DONE
+
+    def _due(self, token: int) -> float:
+        return self.behaviour.first + token * self.behaviour.gap * (self.budget + 1)
+
+    def _chunk(self, new: int, so_far: int) -> bytes:
+        text = " word" * new
+        choice: dict[str, Any] = {"index": 0, "finish_reason": None}
+        choice |= {"delta": {"content": text}} if self.chat else {"text": text}
+        if self.with_ids:
+            choice["token_ids"] = [1] * new
+        if so_far == self.tokens and self.fault is not Fault.UNFINISHED:
+            choice["finish_reason"] = "length"
+        chunk: dict[str, Any] = {"choices": [choice]}
+        if self.with_running_usage:
+            chunk["usage"] = self._usage(so_far)
+        if self.behaviour.thinks and so_far == new:
+            chunk["quiet_star"] = {"thought_budget": self.budget}
+        return _event(chunk)
+
+    def _usage(self, tokens: int) -> dict[str, Any]:
+        usage: dict[str, Any] = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": tokens}
+        if self.fault is Fault.MISCOUNTED and tokens == self.tokens:
+            usage["completion_tokens"] += 1
+        if self.behaviour.thinks:
+            thoughts = 0 if self.fault is Fault.THOUGHTLESS else self.budget * tokens
+            thoughts += self.fault is Fault.OVERTHOUGHT
+            usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+        return usage
+
+
+@functools.cache
+def _events(stream: _Stream) -> list[tuple[float, bytes]]:
+    """The same answers are given again and again: made once, they cost the server little."""
+    return list(stream.events())
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(content)}\n\n".encode()
+
+
+def _write_chunk(writer: StreamWriter, waiting: list[bytes]) -> None:
+    """Send the waiting events as one chunk of the transfer encoding."""
+    if waiting:
+        data = b"".join(waiting)
+        writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        waiting.clear()
+
+
+def _respond(writer: StreamWriter, status: int, content: dict[str, Any] | str) -> None:
+    body = (content if isinstance(content, str) else json.dumps(content)).encode()
+    writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))

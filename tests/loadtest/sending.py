@@ -1,0 +1,67 @@
+"""Small load tests against the server whose delays are known."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loadtest.arrivals import parse_load
+from loadtest.budgets import parse_budgets
+from loadtest.lengths import parse_lengths
+from loadtest.plan import Extent, Plan, PromptPlan, Target
+from loadtest.progress import Silence, Snapshot
+from loadtest.records import Cell, Record
+from loadtest.runner import prepare, run_cells
+
+
+class Watcher(Silence):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+
+    def update(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+
+
+def small_plan(
+    url: str,
+    loads: str | Sequence[str] = "closed:2",
+    budgets: str = "0",
+    requests: int | None = 10,
+    seconds: float | None = None,
+    tokens: str = "5",
+    **more: Any,
+) -> Plan:
+    """Ten requests by default; `more` overrules fields of the plan."""
+    loads = [loads] if isinstance(loads, str) else loads
+    plan = Plan(
+        target=Target(url),
+        loads=tuple(parse_load(load) for load in loads),
+        budgets=parse_budgets(budgets),
+        prompts=PromptPlan(output_lengths=parse_lengths(tokens)),
+        extent=Extent(seconds=seconds, requests=requests),
+        workers=1,
+    )
+    return replace(plan, **more)
+
+
+def run(plan: Plan) -> list[Cell]:
+    return list(run_cells(prepare(plan), Silence()))
+
+
+def run_one(plan: Plan) -> Cell:
+    (cell,) = run(plan)
+    return cell
+
+
+def measured(cell: Cell) -> list[Record]:
+    return [record for record in cell.records if not record.warmup]
+
+
+def prompts_file(folder: Path, *prompts: str) -> PromptPlan:
+    """Exactly these prompts, for answers of five tokens."""
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
+    return PromptPlan("jsonl", path, output_lengths=parse_lengths("5"))

@@ -1,0 +1,166 @@
+"""The program as its users call it, against a server whose every delay is known."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.cli import main
+from loadtest.results import Recorder, load_run
+from loadtest.scenarios import load_scenario, names
+from loadtest.testserver import Behaviour, running
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running(Behaviour(first=0.002, gap=0.001)) as url:
+        yield url
+
+
+QUICK = ["--requests", "20", "--warmup", "0", "--output-tokens", "8"]
+
+
+def test_a_run_leaves_a_folder_with_everything(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results"
+    arguments = ["--url", url, "--budgets", "0,4", "--load", "closed:2", "poisson:50"]
+    assert main([*arguments, *QUICK, "--repeats", "2", "--out", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"report: {folder / 'report.html'}" in out
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("report.html", "requests.jsonl", "run.json", "summary.csv")
+    ]
+    run = load_run(folder)
+    assert len(run.cells) == 2 * 2 * 2
+    assert all(len(cell.records) == 20 and not cell.partial for cell in run.cells)
+    assert run.command[:3] == ["python", "-m", "loadtest"]
+    # The command that the report gives repeats it.
+    assert shlex.join(run.command[4:]) in (folder / "report.html").read_text()
+
+
+def test_the_report_can_be_written_again(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    assert main(["--url", url, "--budgets", "0", *QUICK, "--out", str(folder)]) == 0
+    before = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder / "run.json")]) == 0
+    assert (folder / "report.html").read_text() == before
+
+
+def test_accuracy_is_measured_under_load(url: str, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    said = " ".join(["word"] * 4)
+    lines = [{"prompt": "say it", "expected": text, "max_tokens": 4} for text in (said, "other")]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = tmp_path / "results"
+    arguments = ["--url", url, "--budgets", "0", "--answers", str(answers), "--out", str(folder)]
+    assert main([*arguments, "--requests", "20", "--warmup", "0"]) == 0
+    figures = json.loads((folder / "run.json").read_text())["cells"][0]["figures"]["all"]
+    assert figures["accuracy"] == 0.5
+
+
+def test_a_search_finds_a_rate_and_says_so(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slo = ["--slo", "p95 time_to_first_token<=5s", "--start-rate", "50", "--max-rate", "100"]
+    arguments = ["search", "--url", url, "--budgets", "0", *slo, "--requests", "60"]
+    folder = tmp_path / "results"
+    assert main([*arguments, "--warmup", "0", "--out", str(folder)]) == 0
+    assert "budget 0: holds at 100 requests per second" in capsys.readouterr().out
+    assert "holds at 100" in (folder / "report.html").read_text()
+
+
+def test_a_full_disk_is_said_and_costs_only_what_came_after(
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # A stand-in: from the sixth record on, the disk takes no more.
+    write, count = Recorder.record, iter(range(1000))
+
+    def record(self: Recorder, record: object) -> None:
+        if next(count) >= 5:
+            raise OSError(28, "No space left on device")
+        write(self, record)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Recorder, "record", record)
+    folder = tmp_path / "results"
+    arguments = ["--url", url, "--budgets", "0,4", *QUICK, "--out", str(folder)]
+    assert main(arguments) == 1
+    assert "No space left on device" in capsys.readouterr().out
+    run = load_run(folder)
+    assert len(run.cells) == 1
+    assert run.cells[0].partial
+    assert len(run.cells[0].records) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "no command 'nonsense'"),
+        (["--budgets", "0"], "--url"),
+        (["--url", "{url}", "--budgets", "many"], "'many' is no whole number"),
+        (["--url", "{url}", "--slo", "fast"], "'fast' is no service level"),
+        (["--url", "{url}", "--slo", "p97 end_to_end<=1s"], "p97 is none of"),
+        (["--url", "{url}", "--duration", "0"], "'0' is not a number above 0"),
+        (["--url", "{url}", "--answers", "nowhere"], "no such file"),
+        (["--url", "{url}", "--body", "[]"], "is no JSON object"),
+        (["--url", "{url}", "--out", "{folder}", "--budgets", "0"], "never overwritten"),
+        (["--url", "http://127.0.0.1:1"], "127.0.0.1:1"),
+        (["scenario", "none", "--url", "{url}"], "no scenario 'none'"),
+        (["search", "--url", "{url}"], "--slo"),
+        (["report", "nowhere"], "does not exist"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    url: str,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([text.format(url=url, folder=tmp_path) for text in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_help_teaches_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "python -m loadtest --url" in out
+    for command in ("run", "search", "scenario", "compare", "report"):
+        assert f"\n  {command} " in out
+        if command != "scenario":
+            with pytest.raises(SystemExit):
+                main([command, "--help"])
+    capsys.readouterr()
+    assert main(["scenario", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_scenario_is_a_command_that_works(name: str, url: str, tmp_path: Path) -> None:
+    # The ramp begins with one request per second.
+    seconds = "3" if name == "overload" else "0.5"
+    short = ["--duration", seconds, "--warmup", "0", "--cooldown", "0", "--repeats", "1"]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"prompt": "x", "expected": "y", "max_tokens": 2}) + "\n")
+    if "answers" in load_scenario(name).options:
+        short += ["--answers", str(answers)]
+    out = tmp_path / "results"
+    assert main(["scenario", name, "--url", url, *short, "--out", str(out)]) == 0
+    assert load_run(out).scenario == name
+
+
+def test_the_key_is_in_no_file(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    arguments = ["--url", url, "--budgets", "0", "--api-key", "hush-hush", *QUICK]
+    assert main([*arguments, "--out", str(folder)]) == 0
+    assert not any("hush-hush" in path.read_text() for path in folder.iterdir())

@@ -1,0 +1,132 @@
+"""Against our own server with the demonstration model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.answer import Counting
+from loadtest.arrivals import parse_load
+from loadtest.budgets import parse_budgets
+from loadtest.cli import main
+from loadtest.errors import LoadTestError
+from loadtest.lengths import parse_lengths
+from loadtest.plan import Extent, Plan, PromptPlan, Target
+from loadtest.progress import Silence
+from loadtest.records import Cell
+from loadtest.results import load_run
+from loadtest.runner import Prepared, prepare, run_cells
+from tests.server.processes import DEMO, RunningServer, running_server
+
+REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(DEMO, "--served-model-name", "demo") as running:
+        yield running
+
+
+def plan(url: str, **fields: Any) -> Plan:
+    defaults: dict[str, Any] = {
+        "target": Target(url, ignore_eos=True),
+        "loads": (parse_load("closed:4"),),
+        "budgets": parse_budgets("0"),
+        "prompts": PromptPlan(
+            input_lengths=parse_lengths(str(PROMPT_TOKENS)),
+            output_lengths=parse_lengths(str(TOKENS)),
+            tokenizer=str(DEMO),
+        ),
+        "extent": Extent(seconds=None, requests=REQUESTS),
+    }
+    return Plan(**{**defaults, **fields})
+
+
+def run(prepared: Prepared) -> list[Cell]:
+    return list(run_cells(prepared, Silence()))
+
+
+def test_budgets_are_honoured_and_everything_is_counted(server: RunningServer) -> None:
+    prepared = prepare(plan(server.url, budgets=(*parse_budgets("4"), *parse_budgets("0:1,2:1"))))
+    assert prepared.server.model == "demo"
+    assert prepared.server.counting is Counting.TOKEN_IDS
+    assert prepared.server.salts_cache
+    assert prepared.warnings == []
+    fixed, mixed = run(prepared)
+    assert {record.budget for record in fixed.records} == {4}
+    assert {record.budget for record in mixed.records} == {0, 2}
+    for cell in (fixed, mixed):
+        assert len(cell.records) == REQUESTS
+        for record in cell.records:
+            assert record.failure is None, record.message
+            assert record.visible_tokens == TOKENS
+            assert record.thought_tokens == TOKENS * (record.budget or 0)
+            assert record.prompt_tokens is not None
+            assert record.prompt_tokens <= PROMPT_TOKENS
+        assert not [warning for warning in cell.warnings if "thought less" in warning]
+        before, after = cell.server[generation_tokens(cell)]
+        assert after - before == REQUESTS * TOKENS
+
+
+def generation_tokens(cell: Cell) -> str:
+    (name,) = (name for name in cell.server if name.startswith("vllm:generation_tokens_total"))
+    return name
+
+
+def test_a_thinking_token_budget_is_allowed_for(server: RunningServer) -> None:
+    target = Target(server.url, ignore_eos=True, extra_body={"thinking_token_budget": 10})
+    (cell,) = run(prepare(plan(server.url, target=target, budgets=parse_budgets("4"))))
+    assert {record.failure for record in cell.records} == {None}
+    assert {record.thought_tokens for record in cell.records} == {10}
+    assert not [warning for warning in cell.warnings if "thought less" in warning]
+
+
+def test_a_budget_over_the_servers_maximum_is_refused(server: RunningServer) -> None:
+    with pytest.raises(LoadTestError, match="thought budget 1000 is more than"):
+        prepare(plan(server.url, budgets=parse_budgets("1000")))
+
+
+def test_what_the_server_says_about_a_field_reaches_the_user(server: RunningServer) -> None:
+    target = Target(server.url, extra_body={"thought_temperature": -1})
+    with pytest.raises(LoadTestError, match=r"status 400.*thought_temperature is -1"):
+        prepare(plan(server.url, target=target))
+
+
+def test_answers_are_judged(server: RunningServer, tmp_path: Path) -> None:
+    problem = (
+        "Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half. On Wednesday he triples "
+        "them. On Thursday he eats 8. On Friday he keeps all. On Saturday he keeps all. On Sunday "
+        "Ben has"
+    )
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"prompt": problem, "expected": "10"}))
+    greedy = Target(server.url, extra_body={"thought_temperature": 0})
+    prompts = PromptPlan("answers", path, output_lengths=parse_lengths("8"))
+    cells = run(
+        prepare(
+            plan(
+                server.url,
+                target=greedy,
+                budgets=parse_budgets("0,12"),
+                prompts=prompts,
+                extent=Extent(seconds=None, requests=2),
+            )
+        )
+    )
+    correct = [{record.correct for record in cell.records} for cell in cells]
+    assert correct == [{False}, {True}]  # as the README shows
+
+
+def test_the_command_line_measures_cost_beside_accuracy(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    arguments = ["--url", server.url, "--budgets", "0,12", "--answers", "demo", "--requests", "40"]
+    extent = ["--duration", "120", "--warmup", "0", "--out", str(folder)]
+    assert main([*arguments, "--body", '{"thought_temperature": 0}', *extent]) == 0
+    quick, thinking = load_run(folder).cells
+    right = [sum(bool(record.correct) for record in c.records) for c in (quick, thinking)]
+    assert len(quick.records) == len(thinking.records) == 40
+    assert right[1] > 2 * right[0]
