@@ -19,7 +19,7 @@ def tool(folder: Path, name: str, script: str) -> str:
 def test_make_lists_its_commands(sandbox: Sandbox) -> None:
     listing = sandbox.run("make").stdout
     assert [line.split()[0] for line in listing.splitlines()] == [
-        *("help", "serve", "test", "lint", "format", "install", "demo-model", "clean")
+        *("help", "serve", "loadtest", "test", "lint", "format", "install", "demo-model", "clean")
     ]
 
 
