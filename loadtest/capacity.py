@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from loadtest.arrivals import ClosedLoop
-from loadtest.budgets import NO_BUDGET
 from loadtest.errors import LoadTestError
-from loadtest.lengths import Constant
-from loadtest.plan import Extent, Plan, PromptPlan, Target
-from loadtest.progress import Silence
-from loadtest.runner import Sender, prepare
+from loadtest.sending.progress import Silence
+from loadtest.sending.runner import Sender, prepare
 from loadtest.testserver import Behaviour, running
+from loadtest.traffic.arrivals import ClosedLoop
+from loadtest.traffic.budgets import NO_BUDGET
+from loadtest.traffic.lengths import Constant
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
 _CONCURRENCY = 32
 """Of each worker."""

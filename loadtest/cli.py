@@ -117,8 +117,8 @@ def run_parser(command: str = "run") -> Parser:
 def run(arguments: Sequence[str], scenario: str | None = None) -> int:
     """Run a plan and report it."""
     options = run_parser().parse_args(arguments)
-    from loadtest.levels import parse_level
-    from loadtest.runner import prepare, run_cells
+    from loadtest.analysis.levels import parse_level
+    from loadtest.sending.runner import prepare, run_cells
     from loadtest.session import RunSettings, session
 
     levels = [parse_level(text).text for text in options.slo]
@@ -201,13 +201,13 @@ def search_parser() -> Parser:
 def run_search(arguments: Sequence[str]) -> int:
     """Search, budget by budget."""
     options = search_parser().parse_args(arguments)
-    from loadtest.arrivals import PoissonRate
-    from loadtest.budgets import BudgetMix
-    from loadtest.levels import parse_level
+    from loadtest.analysis.levels import parse_level
+    from loadtest.analysis.search import SearchRange, search, sentence
     from loadtest.records import Cell
-    from loadtest.runner import Sender, prepare
-    from loadtest.search import SearchRange, search, sentence
+    from loadtest.sending.runner import Sender, prepare
     from loadtest.session import RunSettings, session
+    from loadtest.traffic.arrivals import PoissonRate
+    from loadtest.traffic.budgets import BudgetMix
 
     levels = [parse_level(text) for text in options.slo]
     limits = SearchRange(
@@ -261,10 +261,10 @@ def run_compare(arguments: Sequence[str]) -> int:
         help="tolerated change for the worse; of shares (accuracy, failure_share) in points",
     )
     options = parser.parse_args(arguments)
-    from loadtest.compare import compare, lines, parse_tolerance, regressions
-    from loadtest.results import load_run
-    from loadtest.summary import summarise
-    from loadtest.terminal import print_table
+    from loadtest.analysis.summary import summarise
+    from loadtest.reporting.compare import compare, lines, parse_tolerance, regressions
+    from loadtest.reporting.results import load_run
+    from loadtest.reporting.terminal import print_table
 
     tolerances = [parse_tolerance(text) for text in options.fail_on]
     if len(options.runs) < 2:
@@ -289,10 +289,10 @@ def run_report(arguments: Sequence[str]) -> int:
     parser = Parser("report", "Write report.html and summary.csv of a results folder again.")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder or run.json")
     options = parser.parse_args(arguments)
-    from loadtest.report import write_report
-    from loadtest.results import REPORT, SUMMARY, load_run, write_summary
-    from loadtest.summary import summarise
-    from loadtest.terminal import print_summary
+    from loadtest.analysis.summary import summarise
+    from loadtest.reporting.report import write_report
+    from loadtest.reporting.results import REPORT, SUMMARY, load_run, write_summary
+    from loadtest.reporting.terminal import print_summary
 
     folder = options.run if options.run.is_dir() else options.run.parent
     summary = summarise(load_run(options.run))

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.arrivals import FORMS, parse_load
-from loadtest.budgets import parse_budgets
 from loadtest.errors import LoadTestError
-from loadtest.lengths import parse_lengths
-from loadtest.plan import Extent, Plan, PromptPlan, Target
+from loadtest.traffic.arrivals import FORMS, parse_load
+from loadtest.traffic.budgets import parse_budgets
+from loadtest.traffic.lengths import parse_lengths
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
 EXAMPLES = Path(__file__).parent / "examples"
 BUILT_IN = "demo"

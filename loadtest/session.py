@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtest.progress import Progress
+from loadtest.analysis.summary import Summary, summarise
 from loadtest.records import Run
-from loadtest.report import write_report
-from loadtest.results import REPORT, SUMMARY, Recorder, write_summary
-from loadtest.runner import Prepared
-from loadtest.summary import Summary, summarise
-from loadtest.terminal import LiveView, print_summary
-from loadtest.watch import Watchers, Writer
+from loadtest.reporting.report import write_report
+from loadtest.reporting.results import REPORT, SUMMARY, Recorder, write_summary
+from loadtest.reporting.terminal import LiveView, print_summary
+from loadtest.reporting.watch import Watchers, Writer
+from loadtest.sending.progress import Progress
+from loadtest.sending.runner import Prepared
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from loadtest.interrupts import ignored_interrupts
+from loadtest.sending.interrupts import ignored_interrupts
 
 MODEL = "test"
 _PROMPT_TOKENS = 7

@@ -52,6 +52,15 @@ RULES = [
     ),
     Rule("server", forbids=("training", "loadtest"), indirectly=False),
     Rule("loadtest", forbids=("vllm", "quietstar_infer", "server", "training")),
+    *(
+        Rule(f"loadtest/{package}", forbids=tuple(f"loadtest.{other}" for other in others))
+        for package, others in (
+            ("traffic", ("client", "sending", "analysis", "reporting")),
+            ("client", ("sending", "analysis", "reporting")),
+            ("sending", ("analysis", "reporting")),
+            ("analysis", ("traffic", "client", "sending", "reporting")),
+        )
+    ),
 ]
 WITHOUT_IMPORTING = [rule for rule in RULES if rule.indirectly]
 

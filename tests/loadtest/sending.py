@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.arrivals import parse_load
-from loadtest.budgets import parse_budgets
-from loadtest.lengths import parse_lengths
-from loadtest.plan import Extent, Plan, PromptPlan, Target
-from loadtest.progress import Silence, Snapshot
 from loadtest.records import Cell, Record
-from loadtest.runner import prepare, run_cells
+from loadtest.sending.progress import Silence, Snapshot
+from loadtest.sending.runner import prepare, run_cells
+from loadtest.traffic.arrivals import parse_load
+from loadtest.traffic.budgets import parse_budgets
+from loadtest.traffic.lengths import parse_lengths
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
 
 class Watcher(Silence):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from loadtest.answer import Answer, Asked, Counting, judge
+from loadtest.client.answer import Answer, Asked, Counting, judge
+from loadtest.client.sse import EventParser
 from loadtest.records import Failure
-from loadtest.sse import EventParser
 
 STREAM = (
     b": keep-alive\r\n\r\ndata: one\r\n\r\nevent: x\r\ndata:two\r\ndata: lines\r\n\r\ndata: 3\n\n"

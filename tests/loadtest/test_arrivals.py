@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.arrivals import (
+from loadtest.errors import LoadTestError
+from loadtest.traffic.arrivals import (
     ClosedLoop,
     ConstantRate,
     GammaRate,
@@ -17,7 +18,6 @@ from loadtest.arrivals import (
     Trace,
     parse_load,
 )
-from loadtest.errors import LoadTestError
 
 SAMPLES = 4000
 

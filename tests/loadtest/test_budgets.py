@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from loadtest.budgets import NO_BUDGET, BudgetMix, parse_budgets
 from loadtest.errors import LoadTestError
-from loadtest.lengths import parse_lengths
+from loadtest.traffic.budgets import NO_BUDGET, BudgetMix, parse_budgets
+from loadtest.traffic.lengths import parse_lengths
 
 
 def test_budgets_without_shares_are_cells_of_their_own() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.capacity import main
 from loadtest.errors import LoadTestError
-from loadtest.health import WorkerHealth, combine, complaints
+from loadtest.sending.health import WorkerHealth, combine, complaints
 
 
 def test_the_command_prints_what_workers_can_send(capsys: pytest.CaptureFixture[str]) -> None:

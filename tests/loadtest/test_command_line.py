@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.cli import main
-from loadtest.results import Recorder, load_run
+from loadtest.reporting.results import Recorder, load_run
 from loadtest.scenarios import load_scenario, names
 from loadtest.testserver import Behaviour, running
 

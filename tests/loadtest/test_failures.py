@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest.answer import Counting
+from loadtest.client.answer import Counting
 from loadtest.errors import LoadTestError
-from loadtest.plan import Extent, Target
-from loadtest.progress import Silence, Snapshot
-from loadtest.prompts import Place
 from loadtest.records import Failure, Record
-from loadtest.runner import prepare, run_cells
+from loadtest.sending.progress import Silence, Snapshot
+from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, Fault, running
+from loadtest.traffic.plan import Extent, Target
+from loadtest.traffic.prompts import Place
 from tests.loadtest.sending import prompts_file, run_one, small_plan
 from tests.server.processes import free_port
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.client.probe import ServerFacts
+from loadtest.client.tokens import token_count
 from loadtest.errors import LoadTestError
-from loadtest.lengths import Constant, parse_lengths
-from loadtest.plan import PromptPlan, Target
-from loadtest.probe import ServerFacts
-from loadtest.prompts import Place, SyntheticPrompts, file_prompts, is_correct
-from loadtest.tokens import token_count
-from loadtest.words import OPENING, Vocabulary, count_by_tokens, count_by_words
+from loadtest.traffic.lengths import Constant, parse_lengths
+from loadtest.traffic.plan import PromptPlan, Target
+from loadtest.traffic.prompts import Place, SyntheticPrompts, file_prompts, is_correct
+from loadtest.traffic.words import OPENING, Vocabulary, count_by_tokens, count_by_words
 from tests.server.processes import DEMO
 
 PLACE = Place(seed=1, cell=2, repeat=3, index=4)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from loadtest.answer import Counting
-from loadtest.arrivals import parse_load
-from loadtest.budgets import parse_budgets
 from loadtest.cli import main
+from loadtest.client.answer import Counting
 from loadtest.errors import LoadTestError
-from loadtest.lengths import parse_lengths
-from loadtest.plan import Extent, Plan, PromptPlan, Target
-from loadtest.progress import Silence
 from loadtest.records import Cell
-from loadtest.results import load_run
-from loadtest.runner import Prepared, prepare, run_cells
+from loadtest.reporting.results import load_run
+from loadtest.sending.progress import Silence
+from loadtest.sending.runner import Prepared, prepare, run_cells
+from loadtest.traffic.arrivals import parse_load
+from loadtest.traffic.budgets import parse_budgets
+from loadtest.traffic.lengths import parse_lengths
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 from tests.server.processes import DEMO, RunningServer, running_server
 
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from loadtest.analysis.named import NAMED
+from loadtest.analysis.price import price_sentence
+from loadtest.analysis.summary import LoadSummary, Summary, summarise
 from loadtest.errors import LoadTestError
-from loadtest.named import NAMED
-from loadtest.price import price_sentence
 from loadtest.records import Failure, Run
-from loadtest.report import render
-from loadtest.results import Recorder, load_run, write_summary
-from loadtest.summary import LoadSummary, Summary, summarise
-from loadtest.table import columns
-from loadtest.terminal import heads, print_summary, table_rows
+from loadtest.reporting.report import render
+from loadtest.reporting.results import Recorder, load_run, write_summary
+from loadtest.reporting.table import columns
+from loadtest.reporting.terminal import heads, print_summary, table_rows
 from tests.loadtest.made import made_cell, made_record, made_run, mixed, sweep
 
 LEVELS = ["p95 time_per_visible_token<=50ms"]

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from loadtest.levels import parse_level
+from loadtest.analysis.levels import parse_level
+from loadtest.analysis.search import SearchRange, search, sentence
 from loadtest.records import Cell
-from loadtest.search import SearchRange, search, sentence
 from tests.loadtest.made import HEALTHY, made_cell, made_record
 
 CAPACITY = 20.0

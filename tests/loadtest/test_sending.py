@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.lengths import Constant
-from loadtest.plan import Extent
-from loadtest.progress import Phase
 from loadtest.records import Cell, Record
-from loadtest.runner import prepare, run_cells
+from loadtest.sending.progress import Phase
+from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, running
+from loadtest.traffic.lengths import Constant
+from loadtest.traffic.plan import Extent
 from tests.loadtest.sending import Watcher, measured, prompts_file, run, run_one, small_plan
 
 FIRST, GAP = 0.1, 0.02

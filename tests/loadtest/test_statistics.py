@@ -6,13 +6,13 @@ import random
 import numpy as np
 import pytest
 
-from loadtest.figures import figures
-from loadtest.intervals import Repeated, Share, difference, student_t, wilson
-from loadtest.levels import parse_level, verdicts
-from loadtest.percentiles import PERCENTILES, distribution, values_needed
-from loadtest.price import front, price_of_a_thought
+from loadtest.analysis.figures import figures
+from loadtest.analysis.intervals import Repeated, Share, difference, student_t, wilson
+from loadtest.analysis.levels import parse_level, verdicts
+from loadtest.analysis.percentiles import PERCENTILES, distribution, values_needed
+from loadtest.analysis.price import front, price_of_a_thought
+from loadtest.analysis.timeline import timeline
 from loadtest.records import Failure
-from loadtest.timeline import most_in_flight, timeline
 from tests.loadtest.made import PASS_SECONDS, made_cell, made_record, mixed, sweep
 
 
@@ -221,4 +221,3 @@ def test_the_timeline_counts_what_was_in_flight() -> None:
     assert course.due == pytest.approx([1.0] * 10)
     assert course.completed == pytest.approx([1.0] * 10)
     assert course.failed.sum() == 0
-    assert most_in_flight(made_cell(records, (0.0, 10.0))) == 1

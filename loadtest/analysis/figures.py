@@ -1,0 +1,128 @@
+"""From a cell's records to its figures."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loadtest.analysis.intervals import Share
+from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.levels import Level, all_kept
+from loadtest.analysis.percentiles import Distribution, distribution
+from loadtest.records import Cell, Failure, Record
+
+ALL = "all"
+"""Stands for every budget of a mix."""
+CUT_SHORT = (Failure.CUT, Failure.UNSENT)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of the requests of one cell, or of those with one budget in it.
+
+    Rates are per second of the measured window. A token counts when it arrived within the window,
+    whenever its request was due, so that a window's edges neither give nor take; tokens of failed
+    requests never count. Latencies are those of requests that were due within the window and
+    succeeded.
+    """
+
+    requests: int
+    succeeded: int
+    failures: dict[str, int]
+    cut_short: int
+    """Due, but not known how they would have ended, because the cell was cut short."""
+    seconds: float
+    due_rate: float
+    sent_rate: float
+    completed_rate: float
+    visible_tokens_per_s: float
+    thought_tokens_per_s: float | None
+    """None where the server does not count thought tokens."""
+    passes_per_s: float | None
+    """Visible tokens × (budget + 1): an estimate by tokens."""
+    goodput: float | None
+    """Requests per second that were due in the window and kept every service level."""
+    accuracy: Share | None
+    latencies: dict[str, Distribution]
+
+    @property
+    def failure_share(self) -> float:
+        return 1 - self.succeeded / self.requests if self.requests else 0.0
+
+
+def budget_name(budget: int | None) -> str:
+    """As the keys of `Cell.budgets` are written."""
+    return "none" if budget is None else str(budget)
+
+
+def mix_name(cell: Cell) -> str:
+    """The cell's budget, or its mix as on the command line."""
+    if len(cell.budgets) == 1:
+        return next(iter(cell.budgets))
+    return ",".join(f"{budget}:{share:g}" for budget, share in cell.budgets.items())
+
+
+def measured(records: Iterable[Record]) -> list[Record]:
+    """Those that count: no warm-up."""
+    return [record for record in records if not record.warmup]
+
+
+def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figures:
+    """The figures of a cell, or of its requests with one budget."""
+    start, end = cell.window
+    seconds = end - start
+    records = [r for r in cell.records if budget in (ALL, budget_name(r.budget))]
+    cut = [r for r in measured(records) if r.failure in CUT_SHORT]
+    due = [r for r in measured(records) if r.failure not in CUT_SHORT]
+    good = [record for record in due if record.failure is None]
+    kept = sum(all_kept(levels, record) for record in due)
+    tokens = [
+        (record, sum(start <= time < end for time in record.token_times))
+        for record in records
+        if record.failure is None
+    ]
+    return Figures(
+        requests=len(due),
+        succeeded=len(good),
+        failures=dict(Counter(r.failure.value for r in due if r.failure is not None).most_common()),
+        cut_short=len(cut),
+        seconds=seconds,
+        due_rate=len(due) / seconds,
+        sent_rate=sum(r.sent is not None and start <= r.sent < end for r in records) / seconds,
+        completed_rate=sum(
+            r.failure is None and r.finished is not None and start <= r.finished < end
+            for r in records
+        )
+        / seconds,
+        visible_tokens_per_s=sum(count for _, count in tokens) / seconds,
+        thought_tokens_per_s=_thought_tokens(tokens, seconds),
+        passes_per_s=_passes(tokens, seconds),
+        goodput=kept / seconds if levels else None,
+        accuracy=_accuracy(good),
+        latencies={
+            name: found
+            for name, latency in LATENCIES.items()
+            if (found := distribution(value for r in good for value in latency.of(r)))
+        },
+    )
+
+
+def _thought_tokens(tokens: list[tuple[Record, int]], seconds: float) -> float | None:
+    """A request's thought tokens come evenly with its visible ones."""
+    if any(record.thought_tokens is None for record, _ in tokens):
+        return None
+    thoughts = (
+        count * (record.thought_tokens or 0) / record.visible_tokens for record, count in tokens
+    )
+    return math.fsum(thoughts) / seconds
+
+
+def _passes(tokens: list[tuple[Record, int]], seconds: float) -> float | None:
+    if any(record.budget is None for record, _ in tokens):
+        return None
+    return sum(count * ((record.budget or 0) + 1) for record, count in tokens) / seconds
+
+
+def _accuracy(good: list[Record]) -> Share | None:
+    answers = [record.correct for record in good if record.correct is not None]
+    return Share(sum(answers), len(answers)) if answers else None

@@ -1,0 +1,139 @@
+"""What a thought token costs, and what it buys.
+
+The time per visible token grows with the budget b about as t(b) = t₀ + c·b: a thought of b tokens
+is b + 1 passes of the trunk where plain decoding makes one. The slope c is the price of a thought
+token in seconds, c / t(0) its price in visible tokens, with t(0) as measured where budget 0 was,
+else as fitted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.analysis.figures import measured
+from loadtest.analysis.intervals import Interval, Share
+from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.units import duration
+from loadtest.records import Cell
+
+RESAMPLES = 1000
+Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Price:
+    """A line through the mean times per visible token of two budgets or more.
+
+    The intervals are 95 % percentile bootstraps over repeats and, within them, requests. `fit` is
+    R², how straight the line is.
+    """
+
+    base: float
+    """Seconds per visible token without a thought."""
+    slope: float
+    slope_interval: Interval
+    relative: float
+    """A thought token in visible tokens."""
+    relative_interval: Interval
+    fit: float
+
+    def at(self, budget: float) -> float:
+        """The line, in seconds per visible token."""
+        return self.base + self.slope * budget
+
+
+@dataclass(frozen=True)
+class Bought:
+    """A budget's accuracy beside its price."""
+
+    budget: str
+    seconds: float
+    """Mean time per visible token."""
+    accuracy: Share
+    on_front: bool
+    """No other budget is both as fast and as accurate, and better in one of them."""
+
+
+def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
+    """From cells of one load, repeats among them; None with fewer than two budgets, and
+    where the time without a thought is lost in the noise."""
+    repeats = _times_by_budget(cells)
+    if len(repeats) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    budgets = np.array(sorted(repeats), float)
+    means = np.array([np.concatenate(repeats[int(budget)]).mean() for budget in budgets])
+    base, slope, zero = _line(budgets, means)
+    drawn = [
+        _line(budgets, np.array([_resampled_mean(repeats[int(b)], rng) for b in budgets]))
+        for _ in range(RESAMPLES)
+    ]
+    if min(zero, *(zero for _, _, zero in drawn)) <= 0:
+        return None  # no time at all without a thought: nothing to be relative to
+    residual = means - (base + slope * budgets)
+    return Price(
+        base=base,
+        slope=slope,
+        slope_interval=_middle([slope for _, slope, _ in drawn]),
+        relative=slope / zero,
+        relative_interval=_middle([slope / zero for _, slope, zero in drawn]),
+        fit=float(1 - residual.var() / means.var()),
+    )
+
+
+def price_sentence(price: Price) -> str:
+    """The price of a thought token with its interval."""
+    low, high = price.relative_interval.low, price.relative_interval.high
+    return (
+        f"A thought token costs {duration(price.slope)} per visible token, "
+        f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}; line fitted over the "
+        f"budgets, R² = {price.fit:.3f})."
+    )
+
+
+def _times_by_budget(cells: Iterable[Cell]) -> dict[int, list[Times]]:
+    """Times per visible token by budget, an array for each repeat that has any."""
+    of = LATENCIES["time_per_visible_token"].of
+    repeats: dict[int, list[Times]] = {}
+    for cell in cells:
+        times: dict[int, list[float]] = {}
+        for record in measured(cell.records):
+            if record.failure is None and record.budget is not None:
+                times.setdefault(record.budget, []).extend(of(record))
+        for budget, values in times.items():
+            if values:
+                repeats.setdefault(budget, []).append(np.array(values))
+    return repeats
+
+
+def _line(budgets: Times, means: Times) -> tuple[float, float, float]:
+    """Least squares: intercept, slope; and the time without a thought, measured if it was."""
+    from_middle = budgets - budgets.mean()
+    slope = float(from_middle @ means / (from_middle @ from_middle))
+    base = float(means.mean() - slope * budgets.mean())
+    return base, slope, float(means[0] if budgets[0] == 0 else base)
+
+
+def _resampled_mean(repeats: Sequence[Times], rng: np.random.Generator) -> float:
+    chosen = [repeats[i] for i in rng.integers(len(repeats), size=len(repeats))]
+    drawn = [times[rng.integers(times.size, size=times.size)] for times in chosen]
+    return float(np.concatenate(drawn).mean())
+
+
+def _middle(values: Sequence[float]) -> Interval:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+def front(points: Mapping[str, tuple[float, Share]]) -> list[Bought]:
+    """Budgets from the fastest to the slowest; those on the Pareto front are marked."""
+    ordered = sorted(points, key=lambda budget: (points[budget][0], -points[budget][1].value))
+    best = -1.0
+    bought = []
+    for budget in ordered:
+        seconds, accuracy = points[budget]
+        bought.append(Bought(budget, seconds, accuracy, on_front=accuracy.value > best))
+        best = max(best, accuracy.value)
+    return bought

@@ -1,0 +1,187 @@
+"""The highest rate at which a service level holds.
+
+From a starting rate upwards (or downwards) in steps of a factor until one rate holds and one does
+not, then geometric bisection between the two. A rate is judged from repeats, two or more: a service
+level is a share of requests that may miss a limit, so what was measured is a share with a Wilson
+interval, of as many requests as the measured ones are worth (neighbours share a queue). A rate
+holds when the interval of all repeats together lies below what is allowed and every repeat by
+itself agrees; it fails when the interval lies above it and every repeat agrees; otherwise it is
+repeated. What is still open after the last repeat is decided by the majority of the repeats, so
+that one hiccup decides nothing, and called close. A rate that the server does not keep up with
+fails, however fast its answers were.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadtest.analysis.figures import figures, measured
+from loadtest.analysis.levels import Level, Verdict, verdicts
+from loadtest.records import Cell
+
+Measure = Callable[[float, int], Cell]
+"""Rate and number of the repeat to a cell."""
+
+KEPT_UP = 0.9
+"""Completed of the requests due, below which a server does not keep up."""
+CLIENT_LATE = 0.01
+"""Of the requests sent late by the client itself, above which it is the limit."""
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """`precision` is the factor between the rates that hold and fail, less 1, at the end."""
+
+    start: float = 1.0
+    step: float = 2.0
+    precision: float = 0.1
+    lowest: float = 0.05
+    highest: float = 10_000.0
+    fewest_repeats: int = 2
+    most_repeats: int = 5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A rate and what was found."""
+
+    rate: float
+    holds: bool
+    close: bool
+    """Not beyond doubt: more or longer repeats could turn it."""
+    kept_up: bool
+    client_limited: bool
+    repeats: int
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """`best` is the highest rate that holds, `failing` the lowest that does not."""
+
+    best: Judged | None
+    failing: Judged | None
+    judged: tuple[Judged, ...]
+    interrupted: bool = False
+
+    @property
+    def client_limited(self) -> bool:
+        """Whether the search ended because the client could send no faster."""
+        return any(judged.client_limited for judged in self.judged)
+
+
+class Interrupted(Exception):
+    """A cell was cut short: nothing can be decided any more."""
+
+
+def search(measure: Measure, levels: Sequence[Level], limits: SearchRange) -> Found:
+    """Search; ends early, saying so, where a cell is cut short."""
+    judged: list[Judged] = []
+
+    def holds(rate: float) -> bool:
+        judged.append(judge(measure, rate, levels, limits))
+        return judged[-1].holds
+
+    interrupted = False
+    try:
+        low, high = _bracket(holds, limits, judged)
+        while low and high and high / low > 1 + limits.precision:
+            middle = (low * high) ** 0.5
+            low, high = (middle, high) if holds(middle) else (low, middle)
+    except Interrupted:
+        interrupted = True
+    return Found(
+        best=max((j for j in judged if j.holds), key=lambda j: j.rate, default=None),
+        failing=min((j for j in judged if not j.holds), key=lambda j: j.rate, default=None),
+        judged=tuple(judged),
+        interrupted=interrupted,
+    )
+
+
+def _bracket(
+    holds: Callable[[float], bool], limits: SearchRange, judged: Sequence[Judged]
+) -> tuple[float | None, float | None]:
+    """A rate that holds and one that fails; None for one that there is not."""
+    rate = limits.start
+    if holds(rate):
+        while rate < limits.highest:
+            low, rate = rate, min(rate * limits.step, limits.highest)
+            if not holds(rate):
+                return (low, None) if judged[-1].client_limited else (low, rate)
+        return rate, None
+    while rate > limits.lowest and not judged[-1].client_limited:
+        high, rate = rate, max(rate / limits.step, limits.lowest)
+        if holds(rate):
+            return rate, high
+    return None, rate
+
+
+def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: SearchRange) -> Judged:
+    """Repeat a rate until it is decided; raises `Interrupted`."""
+    cells: list[Cell] = []
+    while True:
+        cells.append(measure(rate, len(cells)))
+        if cells[-1].partial:
+            raise Interrupted
+        together = verdicts(levels, (measured(cell.records) for cell in cells))
+        alone = [_holds(levels, cell) for cell in cells]
+        decided = _decided(together, alone, kept_up(cells))
+        limited = any(client_limits(cell) for cell in cells)
+        last = len(cells) >= limits.most_repeats or limited
+        if (decided is not None and len(cells) >= limits.fewest_repeats) or last:
+            return Judged(
+                rate=rate,
+                holds=sum(alone) > len(alone) / 2 if decided is None else decided,
+                close=decided is None,
+                kept_up=kept_up(cells),
+                client_limited=limited,
+                repeats=len(cells),
+                verdicts=tuple(together),
+            )
+
+
+def _decided(together: Sequence[Verdict], alone: Sequence[bool], in_time: bool) -> bool | None:
+    if all(alone) and all(verdict.holds is True for verdict in together):
+        return True
+    failed = not in_time or any(verdict.holds is False for verdict in together)
+    return False if failed and not any(alone) else None
+
+
+def _holds(levels: Sequence[Level], cell: Cell) -> bool:
+    """Whether one repeat holds as it was measured."""
+    judged = verdicts(levels, [measured(cell.records)])
+    return kept_up([cell]) and all(verdict.holds_as_measured for verdict in judged)
+
+
+def kept_up(cells: Sequence[Cell]) -> bool:
+    """Whether about as many answers were completed as were due; chance is allowed for."""
+    found = [figures(cell) for cell in cells]
+    due = sum(f.requests for f in found)
+    completed = sum(f.completed_rate * f.seconds for f in found)
+    return completed >= KEPT_UP * due or completed >= due - 3 * due**0.5
+
+
+def client_limits(cell: Cell) -> bool:
+    """Whether the client, and not the server, was late."""
+    if cell.client is None:
+        return False
+    return cell.client.late_sends > max(1.0, CLIENT_LATE * len(measured(cell.records)))
+
+
+def sentence(name: str, found: Found) -> str:
+    """The result for people."""
+    if found.interrupted:
+        ending = "; the search was cut short"
+    elif found.client_limited:
+        ending = "; limited by the client, not the server: more --workers, or another machine"
+    else:
+        ending = ""
+    if found.best is None:
+        lowest = found.failing.rate if found.failing else None
+        tried = f"not even at {lowest:.3g} requests per second" if lowest else "nothing was decided"
+        return f"budget {name}: {tried}{ending}"
+    text = f"budget {name}: holds at {found.best.rate:.3g} requests per second"
+    if found.failing is not None and not found.failing.client_limited:
+        text += f", fails at {found.failing.rate:.3g}"
+    if found.best.close or (found.failing and found.failing.close):
+        text += " (a close decision: longer or more repeats would make it sure)"
+    return text + ending

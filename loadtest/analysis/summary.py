@@ -1,0 +1,158 @@
+"""A run's cells, sorted into rows: a budget, or a part of a mix, under one load, with repeats."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured, mix_name
+from loadtest.analysis.intervals import Repeated, Share
+from loadtest.analysis.levels import Level, parse_level
+from loadtest.analysis.named import NAMED
+from loadtest.analysis.price import Bought, Price, front, price_of_a_thought
+from loadtest.records import Cell, Record, Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """`mix` is the cells' budget or mix; `budget` the part of it that this row is about."""
+
+    mix: str
+    load: str
+    budget: str
+    cells: tuple[Cell, ...]
+    repeats: tuple[Figures, ...]
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this is one budget of a mix."""
+        return self.budget != ALL and self.budget != self.mix
+
+    @property
+    def name(self) -> str:
+        """What to call it: `8`, `all of 0:0.5,8:0.5`, `8 of 0:0.5,8:0.5`."""
+        return self.budget if self.budget == self.mix else f"{self.budget} of {self.mix}"
+
+    def figure(self, name: str) -> Repeated | None:
+        """A named figure over the repeats; None unless every one of them has it."""
+        values = [NAMED[name].read(repeat) for repeat in self.repeats]
+        found = tuple(value for value in values if value is not None)
+        return Repeated(found) if found and len(found) == len(values) else None
+
+    @property
+    def accuracy(self) -> Share | None:
+        """Of all repeats together."""
+        shares = [repeat.accuracy for repeat in self.repeats if repeat.accuracy]
+        if not shares:
+            return None
+        return Share(sum(share.hits for share in shares), sum(share.count for share in shares))
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """By kind, of all repeats together."""
+        total: dict[str, int] = {}
+        for repeat in self.repeats:
+            for kind, count in repeat.failures.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
+
+    @property
+    def successes(self) -> list[Record]:
+        """The measured requests of this row that succeeded, of all repeats."""
+        return [
+            record
+            for cell in self.cells
+            for record in measured(cell.records)
+            if record.failure is None and self.budget in (ALL, budget_name(record.budget))
+        ]
+
+
+@dataclass(frozen=True)
+class LoadSummary:
+    """Everything of one load on one run: cells of single budgets, or one mix."""
+
+    load: str
+    mix: str | None
+    """None for a sweep of single budgets."""
+    rows: tuple[Row, ...]
+    price: Price | None
+    bought: tuple[Bought, ...]
+
+    @property
+    def title(self) -> str:
+        return self.load if self.mix is None else f"{self.load}, mix {self.mix}"
+
+    @property
+    def by_budget(self) -> list[Row]:
+        """Without the line that sums up a mix."""
+        return [row for row in self.rows if row.budget != ALL]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in figures."""
+
+    run: Run
+    levels: tuple[Level, ...]
+    loads: tuple[LoadSummary, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for load in self.loads for row in load.rows]
+
+
+def summarise(run: Run) -> Summary:
+    """Raises `LoadTestError` where the run's service levels cannot be read."""
+    levels = tuple(parse_level(text) for text in run.levels)
+    groups: dict[tuple[str, str | None], list[Cell]] = {}
+    for cell in run.cells:
+        mix = None if len(cell.budgets) == 1 else mix_name(cell)
+        groups.setdefault((cell.load, mix), []).append(cell)
+    loads = tuple(_load_summary(load, mix, cells, levels) for (load, mix), cells in groups.items())
+    return Summary(run, levels, loads, tuple(all_warnings(run)))
+
+
+def _load_summary(
+    load: str, mix: str | None, cells: list[Cell], levels: Sequence[Level]
+) -> LoadSummary:
+    by_mix: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_mix.setdefault(mix_name(cell), []).append(cell)
+    rows = tuple(
+        Row(name, load, budget, tuple(same), tuple(figures(cell, levels, budget) for cell in same))
+        for name, same in by_mix.items()
+        for budget in (([ALL] if mix else []) + list(same[0].budgets))
+    )
+    return LoadSummary(load, mix, rows, price_of_a_thought(cells), tuple(_bought(rows)))
+
+
+def _bought(rows: Sequence[Row]) -> list[Bought]:
+    points = {}
+    for row in rows:
+        seconds = row.figure("mean time_per_visible_token")
+        if row.budget != ALL and row.accuracy is not None and seconds is not None:
+            points[row.budget] = (seconds.mean, row.accuracy)
+    return front(points)
+
+
+def all_warnings(run: Run) -> list[str]:
+    """The run's own, then those of its cells, each said once with where it applies."""
+    where: dict[str, list[str]] = {}
+    for cell in run.cells:
+        name = f"budget {mix_name(cell)}, {cell.load}, repeat {cell.repeat + 1}"
+        for warning in cell_warnings(cell):
+            where.setdefault(warning, []).append(name)
+    total = len(run.cells)
+    return list(run.warnings) + [
+        warning if len(names) == total else f"{'; '.join(names)}: {warning}"
+        for warning, names in where.items()
+    ]
+
+
+def cell_warnings(cell: Cell) -> list[str]:
+    """What makes a cell's figures doubtful."""
+    warnings = list(cell.warnings)
+    if cell.partial:
+        warnings.append("cut short: the figures are those of the part that was measured")
+    if not measured(cell.records):
+        warnings.append("nothing was measured")
+    return warnings

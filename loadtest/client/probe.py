@@ -1,0 +1,162 @@
+"""What a server is, found out before it is loaded.
+
+With httpx, which is simple; the load itself is sent with aiohttp, see `loadtest.client.exchange`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from loadtest.client.answer import Answer, Counting
+from loadtest.client.exchange import error_message
+from loadtest.client.requests import COUNTING_FIELDS, headers, request_fields
+from loadtest.client.sse import EventParser
+from loadtest.errors import LoadTestError
+from loadtest.traffic.plan import Target
+
+_SECONDS = 30.0
+"""For questions that cost a server nothing."""
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What was found out."""
+
+    url: str
+    """Without `/v1`."""
+    model: str
+    version: str | None
+    max_thought_budget: int | None
+    """None = a server without thought budgets."""
+    counting: Counting = Counting.CHUNKS
+    reports_usage: bool = False
+    salts_cache: bool = False
+    """It knows `cache_salt`, so that a prefix cache can be made to forget."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it can be told how many tokens a chunk brings."""
+        return self.counting is not Counting.CHUNKS
+
+
+def base_url(url: str) -> str:
+    """A server's address without `/v1` at its end; raises `LoadTestError` for what is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise LoadTestError(f"{url!r} is no URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise LoadTestError(f"{url!r} is no URL; one looks like http://localhost:8000")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def completions_url(url: str, chat: bool) -> str:
+    return f"{url}/v1/{'chat/' if chat else ''}completions"
+
+
+def probe(target: Target) -> ServerFacts:
+    """Ask the server what it is and send it one short request; raises `LoadTestError`."""
+    url = base_url(target.url)
+    with httpx.Client(headers=headers(target), timeout=_SECONDS) as client:
+        model = _choose_model(_models(client, url), target.model, url)
+        quiet_star = model.get("quiet_star") or {}
+        counting, reports_usage = _try_out(client, url, model["id"], target)
+        return ServerFacts(
+            url=url,
+            model=model["id"],
+            version=_version(client, url),
+            max_thought_budget=quiet_star.get("max_thought_budget"),
+            counting=counting,
+            reports_usage=reports_usage,
+            salts_cache=model.get("owned_by") == "vllm",
+        )
+
+
+def _models(client: httpx.Client, url: str) -> list[dict[str, Any]]:
+    try:
+        response = client.get(f"{url}/v1/models")
+    except httpx.HTTPError as error:
+        raise LoadTestError(
+            f"no server answers at {url} ({error}): is it running, and is this its address?"
+        ) from error
+    if response.status_code in (401, 403):
+        raise LoadTestError(f"{url} wants another API key ({response.status_code}): --api-key")
+    try:
+        models = response.raise_for_status().json()["data"]
+        names = [model["id"] for model in models]
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
+        raise LoadTestError(
+            f"{url}/v1/models gives no list of models (status {response.status_code}): "
+            "is this the address of an OpenAI-compatible server?"
+        ) from error
+    if not names:
+        raise LoadTestError(f"{url} serves no model")
+    return list(models)
+
+
+def _choose_model(models: list[dict[str, Any]], wanted: str | None, url: str) -> dict[str, Any]:
+    if wanted is None:
+        return models[0]
+    for model in models:
+        if model["id"] == wanted:
+            return model
+    served = ", ".join(model["id"] for model in models)
+    raise LoadTestError(f"{url} does not serve the model {wanted}, but {served}")
+
+
+def _version(client: httpx.Client, url: str) -> str | None:
+    try:
+        response = client.get(f"{url}/version")
+        versions = response.raise_for_status().json()
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+    except (httpx.HTTPError, ValueError, AttributeError):
+        return None
+
+
+def _try_out(client: httpx.Client, url: str, model: str, target: Target) -> tuple[Counting, bool]:
+    """The best way to count this server's tokens, and whether it reports usage."""
+    both = COUNTING_FIELDS[Counting.TOKEN_IDS] | COUNTING_FIELDS[Counting.RUNNING_USAGE]
+    attempts: list[Mapping[str, Any]] = [both, COUNTING_FIELDS[Counting.CHUNKS], {}]
+    for attempt in attempts:
+        response = _short_stream(client, url, model, target, attempt)
+        if response.status_code == 200:
+            return _best_counting(response.content)
+        if response.status_code != 400:
+            break  # not a matter of fields
+    raise LoadTestError(
+        f"{url} refuses a first, short request (status {response.status_code}): "
+        f"{error_message(response.text)}"
+    )
+
+
+def _short_stream(
+    client: httpx.Client, url: str, model: str, target: Target, fields: Mapping[str, Any]
+) -> httpx.Response:
+    # More than one token, so that running usage can be told from usage at the end.
+    body = {"model": model, "max_tokens": 4, **fields, **request_fields(target, "the")}
+    try:
+        return client.post(completions_url(url, target.chat), json=body, timeout=target.timeout)
+    except httpx.HTTPError as error:
+        raise LoadTestError(f"{url} does not answer a first, short request: {error!r}") from error
+
+
+def _best_counting(stream: bytes) -> tuple[Counting, bool]:
+    chunks = _read(stream, Counting.CHUNKS)
+    for counting in (Counting.TOKEN_IDS, Counting.RUNNING_USAGE):
+        answer = _read(stream, counting)
+        counted = answer.usage.completion_tokens if answer.usage else None
+        # Some servers say at the last chunk only how many tokens there were: late for the others.
+        in_time = answer.token_times[:1] == chunks.token_times[:1]
+        if answer.token_times and in_time and len(answer.token_times) == counted:
+            return counting, True
+    return Counting.CHUNKS, chunks.usage is not None
+
+
+def _read(stream: bytes, counting: Counting) -> Answer:
+    """An answer whose times are the numbers of its events."""
+    answer = Answer(counting)
+    for number, event in enumerate(EventParser().feed(stream)):
+        answer.add(event, number)
+    return answer

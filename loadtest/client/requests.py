@@ -1,0 +1,108 @@
+"""What is sent: the request of each place in the schedule."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.client.answer import Asked, Counting
+from loadtest.errors import LoadTestError
+from loadtest.traffic.budgets import BudgetMix
+from loadtest.traffic.plan import Target
+from loadtest.traffic.prompts import Place, Prompts
+from loadtest.traffic.seeds import rng_for
+
+COUNTING_FIELDS: Mapping[Counting, dict[str, Any]] = {
+    Counting.TOKEN_IDS: {"stream_options": {"include_usage": True}, "return_token_ids": True},
+    Counting.RUNNING_USAGE: {
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True}
+    },
+    Counting.CHUNKS: {"stream_options": {"include_usage": True}},
+}
+"""The fields that make the tokens of a chunk countable; see `Counting`."""
+
+_OURS = {
+    "echo": "the prompt would be counted as an answer",
+    "messages": "prompts come from --prompts",
+    "model": "there is --model",
+    "n": "a request is one answer",
+    "prompt": "prompts come from --prompts",
+    "stream": "times are those of streams",
+    "stream_options": "tokens are counted with it",
+    "thought_budget": "there is --budgets",
+}
+"""Fields that a user may not set, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request ready to be sent."""
+
+    index: int
+    measured: bool
+    body: bytes
+    asked: Asked
+    expected: str | None
+
+
+@dataclass(frozen=True)
+class RequestMaker:
+    """Makes the requests of one cell: the same one for an index, whoever asks."""
+
+    target: Target
+    model: str
+    counting: Counting
+    prompts: Prompts
+    budgets: BudgetMix
+    seed: int
+    cell: int
+    repeat: int
+    salt: str | None = None
+
+    def make(self, index: int, measured: bool) -> Request:
+        rng = rng_for(self.seed, "budget", self.repeat, index)
+        budget = self.budgets.draw(rng)
+        prompt = self.prompts.at(Place(self.seed, self.cell, self.repeat, index))
+        body = {
+            "model": self.model,
+            "max_tokens": prompt.max_tokens,
+            **COUNTING_FIELDS[self.counting],
+            # Thoughts are sampled: only a seed makes them the same next time.
+            **({} if budget is None else {"thought_budget": budget, "seed": rng.getrandbits(31)}),
+            **({} if self.salt is None else {"cache_salt": self.salt}),
+            **request_fields(self.target, prompt.text),
+        }
+        return Request(
+            index, measured, json.dumps(body).encode(), _asked(body, budget), prompt.expected
+        )
+
+
+def _asked(body: Mapping[str, Any], budget: int | None) -> Asked:
+    return Asked(
+        tokens=body["max_tokens"], budget=budget, thought_limit=body.get("thinking_token_budget")
+    )
+
+
+def request_fields(target: Target, text: str) -> dict[str, Any]:
+    """The fields of a request that depend on the target alone, and its prompt. What the user adds
+    comes last and overrules the rest."""
+    prompt = {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
+    return {
+        **prompt,
+        "stream": True,
+        "temperature": target.temperature,
+        **({"ignore_eos": True} if target.ignore_eos else {}),
+        **target.extra_body,
+    }
+
+
+def headers(target: Target) -> dict[str, str]:
+    """Of every request."""
+    return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+
+
+def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+    """Refuse fields that are not the user's; raises `LoadTestError`."""
+    for name in extra_body:
+        if name in _OURS:
+            raise LoadTestError(f"{name} cannot be set in the extra body: {_OURS[name]}")

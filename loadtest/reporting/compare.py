@@ -1,0 +1,174 @@
+"""Runs side by side: the first is the baseline. Runs with the same label are repeats of one run."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtest.analysis.intervals import Repeated, difference
+from loadtest.analysis.named import NAMED
+from loadtest.analysis.summary import Summary
+from loadtest.errors import LoadTestError
+from loadtest.reporting.table import with_spread
+
+SHOWN = (
+    "mean time_to_first_token",
+    "p95 time_to_first_token",
+    "mean time_per_visible_token",
+    "p95 time_per_visible_token",
+    "p95 end_to_end",
+    "visible_tokens_per_s",
+    "goodput",
+    "failure_share",
+    "accuracy",
+)
+TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")
+Place = tuple[str, str, str]
+"""Mix, load, budget."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """By how much a figure may be worse than the baseline's."""
+
+    figure: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of one place in the baseline and in another run.
+
+    `worse` is the relative change for the worse (of shares, as failures and accuracy, in absolute
+    terms: they may be 0). `noise` says that both have repeats, and that their difference may be
+    chance (Welch's 95 % interval includes 0).
+    """
+
+    place: Place
+    figure: str
+    label: str
+    base: Repeated
+    other: Repeated
+
+    @property
+    def worse(self) -> float:
+        change = self.other.mean - self.base.mean
+        if NAMED[self.figure].unit != "share":
+            change = change / self.base.mean if self.base.mean else float(change > 0)
+        return change if NAMED[self.figure].better == "lower" else -change
+
+    @property
+    def noise(self) -> bool:
+        if min(len(self.base.values), len(self.other.values)) < 2:
+            return False
+        bounds = difference(self.base.values, self.other.values)
+        return bounds.low <= 0 <= bounds.high
+
+    def breaks(self, tolerance: Tolerance) -> bool:
+        """Whether this is a regression beyond the tolerance, and not chance."""
+        return self.figure == tolerance.figure and self.worse > tolerance.share and not self.noise
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`labels` in order, the baseline first; figures by place, name and label."""
+
+    labels: tuple[str, ...]
+    figures: dict[tuple[Place, str], dict[str, Repeated]]
+
+    @property
+    def changes(self) -> list[Change]:
+        """Of every figure that the baseline and another one have."""
+        baseline, *others = self.labels
+        return [
+            Change(place, figure, label, found[baseline], found[label])
+            for (place, figure), found in self.figures.items()
+            for label in others
+            if baseline in found and label in found
+        ]
+
+
+def parse_tolerance(text: str) -> Tolerance:
+    """`p95 time_per_visible_token=10%`; raises `LoadTestError`."""
+    match = TOLERANCE.fullmatch(text.strip())
+    if match is None:
+        raise LoadTestError(
+            f"{text!r} is no tolerance; write one like 'p95 time_per_visible_token=10%'"
+        )
+    figure = NAMED.get(match["figure"])
+    if figure is None or figure.better is None:
+        known = ", ".join(name for name, figure in NAMED.items() if figure.better)
+        raise LoadTestError(f"{text!r}: {match['figure']!r} is none of {known}")
+    return Tolerance(figure.name, float(match["percent"]) / 100)
+
+
+def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Comparison:
+    """Raises `LoadTestError` for runs that have no load and budget in common."""
+    labels = tuple(dict.fromkeys(summary.run.label for summary in summaries))
+    if len(labels) < 2:
+        raise LoadTestError(
+            f"all runs are labelled {labels[0]!r}, which makes them repeats of one: give the "
+            "others another one with --labels"
+        )
+    values: dict[tuple[Place, str], dict[str, tuple[float, ...]]] = {}
+    for summary in summaries:
+        for row in summary.rows:
+            for figure in dict.fromkeys((*SHOWN, *more)):
+                found = row.figure(figure)
+                if found:
+                    by_label = values.setdefault(((row.mix, row.load, row.budget), figure), {})
+                    label = summary.run.label
+                    by_label[label] = by_label.get(label, ()) + found.values
+    in_common = {key: found for key, found in values.items() if labels[0] in found}
+    if not any(len(found) > 1 for found in in_common.values()):
+        raise LoadTestError("the runs have no load and budget in common: nothing to compare")
+    return Comparison(
+        labels,
+        {
+            key: {label: Repeated(found) for label, found in by_label.items()}
+            for key, by_label in values.items()
+            if len(by_label) > 1
+        },
+    )
+
+
+def lines(comparison: Comparison) -> list[list[str]]:
+    """A table as text, heads first."""
+    baseline, *others = comparison.labels
+    heads = ["budget", "load", "figure", baseline]
+    for label in others:
+        heads += [label, "change"]
+    table = [heads]
+    changes = {(c.place, c.figure, c.label): c for c in comparison.changes}
+    for (place, figure), found in comparison.figures.items():
+        mix, load, budget = place
+        line = [budget if budget == mix else f"{budget} of {mix}", load, figure]
+        line.append(with_spread(found[baseline], figure) if baseline in found else "–")
+        for label in others:
+            line.append(with_spread(found[label], figure) if label in found else "–")
+            line.append(_change(changes.get((place, figure, label))))
+        table.append(line)
+    return table
+
+
+def _change(change: Change | None) -> str:
+    if change is None:
+        return "–"
+    if NAMED[change.figure].unit == "share":
+        text = f"{100 * (change.other.mean - change.base.mean):+.1f} points"
+    elif change.base.mean:
+        text = f"{100 * (change.other.mean / change.base.mean - 1):+.1f} %"
+    else:
+        text = "from 0"
+    return f"{text} (noise)" if change.noise else text
+
+
+def regressions(comparison: Comparison, tolerances: Sequence[Tolerance]) -> list[str]:
+    """What is worse than allowed, in words."""
+    return [
+        f"budget {change.place[2]}, {change.place[1]}: {change.figure} is "
+        f"{100 * change.worse:.1f} {'points' if NAMED[change.figure].unit == 'share' else '%'} "
+        f"worse in {change.label}, allowed are {100 * tolerance.share:g}"
+        for change in comparison.changes
+        for tolerance in tolerances
+        if change.breaks(tolerance)
+    ]

@@ -1,0 +1,327 @@
+"""The report's plots, as SVG that follows the page's colours, light or dark."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from loadtest.analysis.figures import mix_name
+from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.price import price_sentence
+from loadtest.analysis.summary import LoadSummary, Row
+from loadtest.analysis.timeline import timeline
+from loadtest.analysis.units import duration
+from loadtest.records import Cell
+
+# Colours that stand for the page's own, which know light from dark: style sheet variables take
+# their places in the SVG.
+INK, MUTED, GRID = "#010203", "#040506", "#070809"
+SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07", "#0a0b08")
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    **{colour: f"--series-{n}" for n, colour in enumerate(SERIES, start=1)},
+}
+STYLE: Any = {
+    "axes.edgecolor": MUTED,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+}
+SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture, what it shows, and the same in words for those who do not see it."""
+
+    name: str
+    title: str
+    caption: str
+    words: str
+    svg: str
+
+
+def draw(name: str, width: float, height: float, panels: int, fill: Callable[..., None]) -> str:
+    """Let `fill` draw on so many axes beside each other; the SVG, fit to stand inside a page."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        fill(*np.atleast_1d(figure.subplots(1, panels)))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return _for_a_page(name, file.getvalue())
+
+
+def _for_a_page(name: str, svg: str) -> str:
+    """Without the XML head, with ids that are the plot's own and the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"(\d+(?:\.\d+)?px) 'DejaVu Sans'[^;\"]*", r"\1 var(--font)", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', svg, count=1)
+
+
+def colours(rows: Sequence[Row]) -> dict[str, str]:
+    """A colour for each budget of a run, the same in all plots."""
+    budgets = sorted(
+        {budget for row in rows for cell in row.cells for budget in cell.budgets},
+        key=lambda budget: -1 if budget == "none" else int(budget),
+    )
+    return dict(zip(budgets, cycle(SERIES), strict=False))
+
+
+def budget_label(budget: str) -> str:
+    """For a legend."""
+    return "no budget" if budget == "none" else f"b = {budget}"
+
+
+def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
+    """Cumulative distributions of three latencies, a line for each budget."""
+    shown = ("time_to_first_token", "time_per_visible_token", "end_to_end")
+
+    def fill(*axes: Axes) -> None:
+        for panel, latency in zip(axes, shown, strict=True):
+            for row in load.by_budget:
+                of = LATENCIES[latency].of
+                values = np.sort([value for record in row.successes for value in of(record)])
+                if values.size:
+                    shares = 100 * np.arange(1, values.size + 1) / values.size
+                    panel.step(
+                        [values[0], *values],
+                        [0, *shares],
+                        where="post",
+                        color=colour[row.budget],
+                        label=budget_label(row.budget),
+                    )
+            panel.set(title=LATENCIES[latency].title, ylim=(0, 101), xscale="log")
+            panel.xaxis.set_major_formatter(SECONDS)
+            panel.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        axes[0].set(ylabel="requests within, %")
+        handles, labels = axes[-1].get_legend_handles_labels()
+        if handles:
+            figure = axes[-1].get_figure(root=True)
+            assert figure is not None
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+
+    return Plot(
+        name,
+        f"Latency by thought budget · {load.title}",
+        "Share of the successful requests within a latency; logarithmic scale, all repeats "
+        "together.",
+        "Medians. "
+        + "; ".join(
+            f"{budget_label(row.budget)}: " + ", ".join(_medians(row, shown))
+            for row in load.by_budget
+        )
+        + ".",
+        draw(name, 10, 3.3, 3, fill),
+    )
+
+
+def _medians(row: Row, latencies: Sequence[str]) -> list[str]:
+    medians = ((LATENCIES[name].title, row.figure(f"p50 {name}")) for name in latencies)
+    return [f"{title} {duration(median.mean)}" for title, median in medians if median]
+
+
+def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | None:
+    """Time per visible token over the budget, with the line that prices a thought."""
+    price = load.price
+    if price is None:
+        return None
+    numbered = [row for row in load.by_budget if row.budget != "none"]
+
+    def fill(panel: Axes) -> None:
+        for row in numbered:
+            times = row.figure("mean time_per_visible_token")
+            if times:
+                panel.errorbar(
+                    int(row.budget),
+                    times.mean,
+                    times.half_width,
+                    marker="o",
+                    markersize=7,
+                    capsize=4,
+                    color=colour[row.budget],
+                    zorder=3,
+                )
+        ends = np.array([0, max(int(row.budget) for row in numbered)])
+        panel.plot(ends, [price.at(end) for end in ends], color=MUTED, linestyle="--")
+        panel.set(xlabel="thought budget", ylabel="mean time per visible token")
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(SECONDS)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    sentence = price_sentence(price)
+    return Plot(
+        name,
+        f"What a thought token costs · {load.title}",
+        sentence,
+        sentence,
+        draw(name, 5.6, 3.6, 1, fill),
+    )
+
+
+def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | None:
+    """Accuracy against time per visible token."""
+    if not load.bought:
+        return None
+    front = [point for point in load.bought if point.on_front]
+
+    def fill(panel: Axes) -> None:
+        panel.step(
+            [point.seconds for point in front],
+            [100 * point.accuracy.value for point in front],
+            where="post",
+            color=MUTED,
+            linestyle="--",
+        )
+        for point in load.bought:
+            share, bounds = point.accuracy.value, point.accuracy.interval
+            panel.errorbar(
+                point.seconds,
+                100 * share,
+                [[100 * max(0, share - bounds.low)], [100 * max(0, bounds.high - share)]],
+                marker="o" if point.on_front else "x",
+                markersize=7,
+                capsize=4,
+                color=colour[point.budget],
+                zorder=3,
+            )
+            panel.annotate(
+                budget_label(point.budget),
+                (point.seconds, 100 * share),
+                xytext=(7, -12),
+                textcoords="offset points",
+                fontsize=9,
+            )
+        panel.set(xlabel="mean time per visible token", ylabel="right answers, %", ylim=(-2, 104))
+        panel.set_xlim(left=0)
+        panel.margins(x=0.15)
+        panel.xaxis.set_major_formatter(SECONDS)
+
+    return Plot(
+        name,
+        f"What it buys · {load.title}",
+        "Exactly right answers with 95 % Wilson intervals. The line joins the budgets that no "
+        "other one beats in both; a cross is beaten.",
+        "; ".join(
+            f"{budget_label(p.budget)}: {p.accuracy.value:.1%} at {duration(p.seconds)}"
+            + ("" if p.on_front else ", beaten by a faster one")
+            for p in load.bought
+        )
+        + ".",
+        draw(name, 5.6, 3.6, 1, fill),
+    )
+
+
+def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, str]) -> Plot:
+    """Latency against throughput: a point for each load and budget, a line through the loads."""
+    lines: dict[str, list[tuple[float, float, str]]] = {}
+    for load in loads:
+        for row in load.by_budget:
+            rate = row.figure("visible_tokens_per_s")
+            time = row.figure("mean time_per_visible_token")
+            if rate and time and not row.is_part:
+                lines.setdefault(row.budget, []).append((rate.mean, time.mean, load.load))
+
+    def fill(panel: Axes) -> None:
+        for budget, points in lines.items():
+            points.sort()
+            rates, times, _ = zip(*points, strict=True)
+            panel.plot(
+                rates,
+                times,
+                marker="o",
+                markersize=6,
+                color=colour[budget],
+                label=budget_label(budget),
+            )
+        panel.set(xlabel="visible tokens per second", ylabel="mean time per visible token")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(SECONDS)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend()
+
+    return Plot(
+        name,
+        "Throughput against latency",
+        "A point for each load; down and to the right is better. Mixed loads are not in it.",
+        "; ".join(
+            f"{budget_label(budget)}: "
+            + ", ".join(f"{rate:.0f}/s at {duration(time)} ({load})" for rate, time, load in points)
+            for budget, points in lines.items()
+        )
+        + ".",
+        draw(name, 5.6, 3.6, 1, fill),
+    )
+
+
+def timeline_plot(name: str, cell: Cell) -> Plot:
+    """Rates, requests in flight and failures in the course of a cell."""
+    course = timeline(cell)
+    middles = (course.edges[:-1] + course.edges[1:]) / 2
+    failed = sum(record.failure is not None for record in cell.records)
+
+    def fill(rates: Axes, flight: Axes, failures: Axes) -> None:
+        rates.plot(middles, course.due, color=MUTED, linestyle=":", label="due")
+        rates.plot(middles, course.completed, color=SERIES[0], label="completed")
+        rates.legend(loc="lower right")
+        rates.set(title="requests per second")
+        flight.fill_between(middles, course.in_flight, color=SERIES[1], alpha=0.35)
+        flight.plot(middles, course.in_flight, color=SERIES[1])
+        flight.set(title="in flight")
+        failures.bar(middles, course.failed, np.diff(course.edges), color=SERIES[5])
+        failures.set(title="failures per second")
+        for panel in (rates, flight, failures):
+            panel.set_ylim(bottom=0, top=None if panel is not failures or failed else 1)
+            panel.set(xlabel="seconds", xlim=(course.edges[0], course.edges[-1]))
+            for edge in cell.window:
+                panel.axvline(edge, color=MUTED, linewidth=0.8)
+
+    return Plot(
+        name,
+        f"{budgets_of(cell)} · {cell.load} · repeat {cell.repeat + 1}",
+        "Thin vertical lines bound the measured window.",
+        f"{len(cell.records)} requests in {course.edges[-1] - course.edges[0]:.0f} s, on average "
+        f"{course.in_flight.mean():.1f} in flight, {failed} failed.",
+        draw(name, 10, 2.5, 3, fill),
+    )
+
+
+def budgets_of(cell: Cell) -> str:
+    """`b = 8`, or the mix."""
+    if len(cell.budgets) == 1:
+        return budget_label(next(iter(cell.budgets)))
+    return f"mix {mix_name(cell)}"

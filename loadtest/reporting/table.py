@@ -1,0 +1,79 @@
+"""The summary: one table for terminal and report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtest.analysis.figures import ALL
+from loadtest.analysis.intervals import Repeated
+from loadtest.analysis.named import NAMED
+from loadtest.analysis.summary import LoadSummary, Row
+from loadtest.analysis.units import show
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure by its name and what stands above it."""
+
+    head: str
+    figure: str
+
+    @property
+    def timed(self) -> bool:
+        """Whether this is a latency, and no count or rate."""
+        return NAMED[self.figure].unit == "s"
+
+
+COLUMNS = (
+    Column("requests", "requests"),
+    Column("failed", "failure_share"),
+    Column("first token p50", "p50 time_to_first_token"),
+    Column("p95", "p95 time_to_first_token"),
+    Column("p99", "p99 time_to_first_token"),
+    Column("per visible token mean", "mean time_per_visible_token"),
+    Column("p95", "p95 time_per_visible_token"),
+    Column("end to end p50", "p50 end_to_end"),
+    Column("p95", "p95 end_to_end"),
+    Column("completed/s", "completed_rate"),
+    Column("goodput/s", "goodput"),
+    Column("visible tokens/s", "visible_tokens_per_s"),
+    Column("thought tokens/s", "thought_tokens_per_s"),
+    Column("passes/s (est.)", "passes_per_s"),
+    Column("right", "accuracy"),
+)
+
+
+def columns(loads: Sequence[LoadSummary]) -> list[Column]:
+    """Those that any row has something for."""
+    rows = [row for load in loads for row in load.rows]
+    return [column for column in COLUMNS if any(row.figure(column.figure) for row in rows)]
+
+
+def entry(row: Row, column: Column) -> str:
+    """A figure as text, mean ± t interval over repeats; `–` where there is none."""
+    found = row.figure(column.figure)
+    if found is None:
+        return "–"
+    if column.figure == "requests":
+        return f"{sum(found.values):.0f}"
+    return with_spread(found, column.figure)
+
+
+def with_spread(found: Repeated, figure: str) -> str:
+    """`12.3 ms ± 4 %`."""
+    text = show(found.mean, NAMED[figure].unit)
+    half = found.half_width
+    if half is None or not half or not found.mean:
+        return text
+    if NAMED[figure].unit == "share":
+        return f"{text} ± {100 * half:.1f}"
+    relative = 100 * half / abs(found.mean)
+    return f"{text} ± {relative:.0f} %" if relative >= 0.95 else text
+
+
+def relative_cost(load: LoadSummary, row: Row) -> str:
+    """The mean time per visible token over that of budget 0 under the same load."""
+    base = next((other for other in load.by_budget if other.budget == "0"), None)
+    if base is None or row.budget == ALL:
+        return "–"
+    own, zero = (r.figure("mean time_per_visible_token") for r in (row, base))
+    return f"{own.mean / zero.mean:.1f} ×" if own and zero else "–"

@@ -1,0 +1,167 @@
+"""What stands in the terminal: a live view while the test runs, tables when it has ended."""
+
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.percentiles import distribution
+from loadtest.analysis.price import price_sentence
+from loadtest.analysis.summary import LoadSummary, Summary
+from loadtest.analysis.units import duration, three_digits
+from loadtest.records import Cell, Record
+from loadtest.reporting.table import Column, columns, entry, relative_cost
+from loadtest.sending.progress import Snapshot, Upcoming
+
+RECENT_SECONDS = 10.0
+SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
+
+
+class LiveView:
+    """A watcher that shows the cell under way; where no person watches, a line per cell."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._cell: Upcoming | None = None
+        self._records: list[Record] = []
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def started(self, cell: Upcoming) -> None:
+        self._cell, self._records = cell, []
+        self._recent.clear()
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
+        self._bar.add_task(_title(cell), total=cell.seconds or cell.requests)
+
+    def update(self, snapshot: Snapshot) -> None:
+        if not self._console.is_terminal or self._cell is None:
+            return
+        self._records += [record for record in snapshot.fresh if record.failure is None]
+        self._recent.append((snapshot.elapsed, snapshot.finished))
+        while snapshot.elapsed - self._recent[0][0] > RECENT_SECONDS:
+            self._recent.popleft()
+        done = snapshot.elapsed if self._cell.seconds else snapshot.finished
+        for task in self._bar.task_ids:
+            self._bar.update(task, completed=done)
+        self._live.update(Group(self._bar, self._counts(snapshot), self._latencies()))
+
+    def finished(self, cell: Cell) -> None:
+        assert self._cell is not None
+        failed = sum(record.failure is not None for record in cell.records)
+        line = f"{_title(self._cell)}: {len(cell.records)} requests"
+        self._console.print(
+            Text(line + (f", {failed} failed" if failed else "") + (", cut short" * cell.partial))
+        )
+
+    def _counts(self, snapshot: Snapshot) -> RenderableType:
+        since, before = self._recent[0]
+        seconds = snapshot.elapsed - since
+        rate = (snapshot.finished - before) / seconds if seconds else 0.0
+        line = (
+            f"{snapshot.phase}: {snapshot.finished} of {snapshot.due} answered, "
+            f"{snapshot.in_flight} in flight, {snapshot.waiting} waiting at the client, "
+            f"{three_digits(rate)} per second"
+        )
+        failures = ", ".join(f"{count} {kind}" for kind, count in snapshot.failures.items())
+        return Group(
+            Text(line), Text(f"failures: {failures}" if failures else "", style="bold red")
+        )
+
+    def _latencies(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("")
+        for name in ("mean", "p50", "p90", "p95", "p99"):
+            table.add_column(name, justify="right")
+        for name in SHOWN:
+            latency = LATENCIES[name]
+            found = distribution(value for r in self._records for value in latency.of(r))
+            if found:
+                values = {"mean": found.mean, **found.percentiles}
+                cells = [duration(v) for n, v in values.items() if n != "p99.9"]
+                table.add_row(latency.title, *cells)
+        return table
+
+
+def _title(cell: Upcoming) -> str:
+    of = f"/{cell.total}" if cell.total else ""
+    return f"[{cell.number + 1}{of}] budget {cell.budgets}, {cell.load}, repeat {cell.repeat + 1}"
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Warnings first, then a table for each load."""
+    for warning in summary.warnings:
+        console.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    shown = columns(summary.loads)
+    for load in summary.loads:
+        console.print()
+        if console.is_terminal:
+            console.print(_table(load, shown))
+        else:
+            console.print(Text(load.title), soft_wrap=True)
+            print_table([heads(shown), *table_rows(load, shown)], console)
+        if load.price:
+            console.print(price_sentence(load.price), soft_wrap=True, highlight=False)
+    for note in summary.run.notes:
+        console.print(note, style="bold", soft_wrap=True, highlight=False)
+    for row in summary.rows:
+        for kind, count in row.failures.items():
+            if not row.is_part:
+                console.print(f"failed: {row.name}, {row.load}: {count} {kind}", soft_wrap=True)
+
+
+def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
+    """All cells of a load's table as text."""
+    return [
+        [row.budget, relative_cost(load, row), *(entry(row, column) for column in shown)]
+        for row in load.rows
+    ]
+
+
+def heads(shown: list[Column]) -> list[str]:
+    """What stands above them."""
+    return ["budget", "cost", *(column.head for column in shown)]
+
+
+def _table(load: LoadSummary, shown: list[Column]) -> Table:
+    table = Table(title=load.title, title_justify="left", header_style="bold")
+    for head in heads(shown):
+        table.add_column(head, justify="right", overflow="fold")
+    for cells in table_rows(load, shown):
+        table.add_row(*cells)
+    return table
+
+
+def print_table(lines: list[list[str]], console: Console) -> None:
+    """Aligned text without frames or colours, one line per row, however wide."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        text = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        console.print(Text(text.rstrip()), soft_wrap=True)

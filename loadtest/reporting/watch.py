@@ -1,0 +1,74 @@
+"""Watchers of a running load test: several at once, and the one that writes it down."""
+
+from collections.abc import Sequence
+
+from loadtest.records import Cell
+from loadtest.reporting.results import Recorder
+from loadtest.sending.progress import Progress, Snapshot, Upcoming
+from loadtest.traffic.budgets import parse_budgets
+
+
+class Watchers:
+    """Tells each of several watchers."""
+
+    def __init__(self, watchers: Sequence[Progress]) -> None:
+        self._watchers = watchers
+
+    def started(self, cell: Upcoming) -> None:
+        for watcher in self._watchers:
+            watcher.started(cell)
+
+    def update(self, snapshot: Snapshot) -> None:
+        for watcher in self._watchers:
+            watcher.update(snapshot)
+
+    def finished(self, cell: Cell) -> None:
+        for watcher in self._watchers:
+            watcher.finished(cell)
+
+
+class Writer:
+    """Hands everything to the recorder.
+
+    Where the disk takes no more it stops writing and says so in `trouble`; the cell under way is
+    measured to its end, for the tables.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.trouble: OSError | None = None
+
+    def started(self, cell: Upcoming) -> None:
+        (mix,) = parse_budgets(cell.budgets)
+        planned = Cell(
+            budgets=mix.by_name,
+            load=cell.load,
+            asked_rate=None,
+            concurrency=None,
+            repeat=cell.repeat,
+            window=(0.0, 0.0),
+            records=[],
+            client=None,
+            partial=True,
+        )
+        if self.trouble is None:
+            try:
+                self._recorder.begin(planned)
+            except OSError as error:
+                self.trouble = error
+
+    def update(self, snapshot: Snapshot) -> None:
+        if self.trouble is None:
+            try:
+                for record in snapshot.fresh:
+                    self._recorder.record(record)
+            except OSError as error:
+                self.trouble = error
+
+    def finished(self, cell: Cell) -> None:
+        if self.trouble is not None:
+            cell.partial = True
+        try:
+            self._recorder.end(cell)
+        except OSError as error:
+            self.trouble = self.trouble or error

@@ -1,0 +1,110 @@
+"""A cell, made from what the workers have told."""
+
+from collections.abc import Sequence
+
+from loadtest.client.answer import Asked, most_thoughts
+from loadtest.records import Cell, Failure, Record
+from loadtest.sending.health import combine, complaints
+from loadtest.sending.pool import Collected
+from loadtest.sending.progress import Phase, Snapshot
+from loadtest.traffic.arrivals import ClosedLoop, Load
+from loadtest.traffic.budgets import BudgetMix
+from loadtest.traffic.plan import Extent, Plan
+from loadtest.traffic.schedule import Timing
+
+
+def snapshot(collected: Collected, timing: Timing) -> Snapshot:
+    """What a watcher may know."""
+    return Snapshot(
+        elapsed=collected.elapsed,
+        phase=_phase(collected, timing),
+        due=collected.due,
+        sent=collected.sent,
+        # A request that was never sent is not one of those in flight.
+        finished=len(collected.records) - collected.failures[Failure.UNSENT],
+        failures=dict(collected.failures),
+        fresh=tuple(collected.fresh),
+    )
+
+
+def _phase(collected: Collected, timing: Timing) -> Phase:
+    if collected.elapsed < timing.warmup_ends:
+        return Phase.WARMUP
+    if timing.sending_ends is not None and collected.elapsed >= timing.sending_ends:
+        return Phase.DRAINING
+    return Phase.MEASURING
+
+
+def make_cell(
+    plan: Plan,
+    budgets: BudgetMix,
+    load: Load,
+    repeat: int,
+    collected: Collected,
+    timing: Timing,
+) -> Cell:
+    """The cell, without the server's counters. Records are in the order in which they were due."""
+    records = sorted(collected.records, key=lambda record: (record.scheduled, record.index))
+    is_closed = isinstance(load, ClosedLoop)
+    health = combine(collected.health) if collected.health else None
+    warnings = _warnings(records, plan)
+    if health is not None:
+        warnings += complaints(health, collected.sent)
+    if collected.cut is not None:
+        warnings.insert(0, f"cut short after {collected.cut_at:.1f} s: {collected.cut}")
+    return Cell(
+        budgets=budgets.by_name,
+        load=str(load),
+        asked_rate=None if isinstance(load, ClosedLoop) else load.rate,
+        concurrency=load.concurrency if isinstance(load, ClosedLoop) else None,
+        repeat=repeat,
+        window=_window(records, plan.extent, timing, collected.cut_at, is_closed),
+        records=records,
+        client=health,
+        partial=collected.cut is not None,
+        warnings=warnings,
+    )
+
+
+def _window(
+    records: Sequence[Record],
+    extent: Extent,
+    timing: Timing,
+    cut_at: float | None,
+    is_closed: bool,
+) -> tuple[float, float]:
+    measured = [record for record in records if not record.warmup]
+    end = timing.window_ends
+    if is_closed and len(measured) == extent.requests:
+        # So many requests take as long as they take.
+        end = max(record.finished or 0.0 for record in measured)
+    if cut_at is not None:
+        end = cut_at if end is None else min(end, cut_at)
+    assert end is not None, "a closed loop without a time ends after its last request"
+    return timing.warmup_ends, max(end, timing.warmup_ends)
+
+
+def _warnings(records: Sequence[Record], plan: Plan) -> list[str]:
+    measured = [record for record in records if not record.warmup]
+    good = [record for record in measured if record.failure is None]
+    warnings = []
+    if not measured:
+        warnings.append("no request was due in the measured part: measure longer, or load more")
+    if short := sum(_thought_less(record, plan) for record in good):
+        warnings.append(f"{short} of {len(good)} requests thought less than their budget")
+    if plan.target.ignore_eos and (
+        cut := sum(record.visible_tokens < record.asked_tokens for record in good)
+    ):
+        warnings.append(
+            f"{cut} of {len(good)} answers are shorter than asked although they were not to stop "
+            "at an end of text: does prompt and answer fit into the model's context?"
+        )
+    return warnings
+
+
+def _thought_less(record: Record, plan: Plan) -> bool:
+    if record.budget is None or record.thought_tokens is None:
+        return False
+    limit = plan.target.extra_body.get("thinking_token_budget")
+    due = most_thoughts(Asked(0, record.budget, limit), record.visible_tokens)
+    return record.thought_tokens < due

@@ -1,0 +1,199 @@
+"""A load test from its plan to its cells."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from loadtest.client.counters import changes, read_counters
+from loadtest.client.probe import ServerFacts, completions_url, probe
+from loadtest.client.requests import RequestMaker, check_extra_body
+from loadtest.client.tokens import Count, token_count
+from loadtest.errors import LoadTestError
+from loadtest.records import Cell
+from loadtest.sending.cells import make_cell, snapshot
+from loadtest.sending.interrupts import noted_interrupts
+from loadtest.sending.pool import Collected, Pool
+from loadtest.sending.progress import Progress, Upcoming
+from loadtest.sending.shift import Job
+from loadtest.traffic.arrivals import Load
+from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
+from loadtest.traffic.plan import Plan, PromptPlan
+from loadtest.traffic.prompts import DEFAULT_OUTPUT, Prompts, SyntheticPrompts, file_prompts
+from loadtest.traffic.schedule import timing_of
+from loadtest.traffic.words import count_by_tokens, count_by_words
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan that has met its server."""
+
+    plan: Plan
+    """With the budgets that will in fact be asked for."""
+    server: ServerFacts
+    prompts: str
+    """Where they come from, in words."""
+    source: Prompts
+    warnings: list[str]
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Look at the server and read the prompts, before anything is measured.
+
+    Raises `LoadTestError` where the server cannot be reached, does not know the model or allows
+    less thinking than planned, and where a file of prompts cannot be read. A server without thought
+    budgets gets none, with a warning.
+    """
+    check_extra_body(plan.target.extra_body)
+    server = probe(plan.target)
+    budgets, warnings = _fitting_budgets(plan.budgets, server)
+    with token_count(plan.prompts.tokenizer, plan.target, server) as count:
+        source = _prompts(plan.prompts, count)
+    if not server.counts_tokens:
+        warnings.append(
+            "this server does not say how many tokens a chunk of its stream brings: each is taken "
+            "for one token, and gaps between tokens are gaps between chunks"
+        )
+    if not server.reports_usage:
+        warnings.append(
+            "this server reports no usage: its visible tokens cannot be verified, and its thought "
+            "tokens are unknown"
+        )
+    return Prepared(replace(plan, budgets=budgets), server, source.description, source, warnings)
+
+
+def _fitting_budgets(
+    budgets: tuple[BudgetMix, ...], server: ServerFacts
+) -> tuple[tuple[BudgetMix, ...], list[str]]:
+    """The budgets to ask this server for, and what is to be said about them."""
+    asked = [budget for mix in budgets for budget, _ in mix.shares if budget is not None]
+    if not asked:
+        return budgets, []
+    if server.max_thought_budget is None:
+        return (NO_BUDGET,), [
+            f"{server.url} has no thought budgets (no quiet_star in its /v1/models): measured once "
+            f"without, instead of with {', '.join(str(mix) for mix in budgets)}"
+        ]
+    if max(asked) > server.max_thought_budget:
+        raise LoadTestError(
+            f"thought budget {max(asked)} is more than {server.url} allows, "
+            f"{server.max_thought_budget}: ask for less, or start it with --max-thought-budget "
+            f"{max(asked)}"
+        )
+    return budgets, []
+
+
+def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
+    if plan.source != "synthetic":
+        return file_prompts(plan, count or (lambda text: len(text.split())))
+    return SyntheticPrompts(
+        count_by_tokens(count) if count else count_by_words(),
+        plan.input_lengths,
+        plan.output_lengths or DEFAULT_OUTPUT,
+        plan.prefix_length,
+        plan.prefix_share,
+    )
+
+
+def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
+    """Run the whole plan and yield each cell as it ends: repeat by repeat, so that a slow change of
+    the machine meets all loads and budgets alike.
+
+    Ctrl-C, a server that goes away and a worker that dies end the run early: the last cell is then
+    partial, and says why in its warnings. A second Ctrl-C, or one between two cells, raises
+    `KeyboardInterrupt`.
+    """
+    plan = prepared.plan
+    cells = [
+        (budgets, load, repeat)
+        for repeat in range(plan.repeats)
+        for load in plan.loads
+        for budgets in plan.budgets
+    ]
+    with Sender(prepared, progress, len(cells)) as sender:
+        for budgets, load, repeat in cells:
+            cell = sender.run(budgets, load, repeat)
+            yield cell
+            if cell.partial:
+                return
+
+
+class Sender:
+    """The worker processes, alive for the length of a `with` block; for those who decide from one
+    cell to the next what to run."""
+
+    def __init__(self, prepared: Prepared, progress: Progress, total: int | None = None) -> None:
+        self._prepared = prepared
+        self._progress = progress
+        self._total = total
+        self._number = 0
+        # Another one for each run, or a second run would find its prompts cached by the first.
+        self._salt = secrets.token_hex(8)
+        self._pool = Pool(prepared.plan.workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.close()
+
+    def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:
+        """Run one cell; partial cells as in `run_cells`."""
+        plan, server = self._prepared.plan, self._prepared.server
+        jobs = self._jobs(budgets, load, repeat)
+        timing = timing_of(load, plan.extent, plan.seed, repeat)
+        self._progress.started(
+            Upcoming(
+                number=self._number,
+                total=self._total,
+                budgets=str(budgets),
+                load=str(load),
+                repeat=repeat,
+                seconds=timing.sending_ends,
+                requests=plan.extent.requests,
+            )
+        )
+        self._number += 1
+        collected = Collected()
+        with noted_interrupts() as interrupts:
+            before = read_counters(plan.target, server)
+            for collected in self._pool.run(jobs, interrupts):
+                self._progress.update(snapshot(collected, timing))
+            after = read_counters(plan.target, server)
+            cell = make_cell(plan, budgets, load, repeat, collected, timing)
+        cell = cell.model_copy(update={"server": changes(before, after)})
+        self._progress.finished(cell)
+        return cell
+
+    def _jobs(self, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
+        plan, server = self._prepared.plan, self._prepared.server
+        salted = server.salts_cache and not plan.reuse_cache
+        maker = RequestMaker(
+            target=plan.target,
+            model=server.model,
+            counting=server.counting,
+            prompts=self._prepared.source,
+            budgets=budgets,
+            seed=plan.seed,
+            cell=self._number,
+            repeat=repeat,
+            salt=f"{self._salt}-{self._number}" if salted else None,
+        )
+        return [
+            Job(
+                maker=maker,
+                url=completions_url(server.url, plan.target.chat),
+                load=load,
+                extent=plan.extent,
+                worker=worker,
+                workers=plan.workers,
+                max_in_flight=max(1, plan.max_in_flight // plan.workers),
+            )
+            for worker in range(plan.workers)
+        ]

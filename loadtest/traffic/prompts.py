@@ -1,0 +1,176 @@
+"""Prompts: synthetic ones, and those of files."""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from loadtest.errors import LoadTestError
+from loadtest.traffic.lengths import Constant, Lengths
+from loadtest.traffic.plan import PromptPlan
+from loadtest.traffic.seeds import rng_for
+from loadtest.traffic.words import Vocabulary
+
+DEFAULT_OUTPUT = Constant(64)
+
+
+class Prompt(NamedTuple):
+    text: str
+    max_tokens: int
+    expected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run a prompt stands: what it may depend on."""
+
+    seed: int
+    cell: int
+    repeat: int
+    index: int
+
+
+class Prompts(Protocol):
+    """A source of prompts: the same one at the same place, whoever asks."""
+
+    @property
+    def description(self) -> str:
+        """Where they come from, in words."""
+        ...
+
+    def at(self, place: Place) -> Prompt: ...
+
+
+@dataclass(frozen=True)
+class SyntheticPrompts:
+    """Random words. Lengths are the same in all cells of a repeat; the words differ from cell to
+    cell, so that no cell finds its prompts in the server's prefix cache."""
+
+    vocabulary: Vocabulary
+    input_lengths: Lengths
+    output_lengths: Lengths
+    prefix_length: int
+    prefix_share: float
+
+    @property
+    def description(self) -> str:
+        text = f"synthetic, lengths in {self.vocabulary.unit}: {self.input_lengths}"
+        if self.prefix_share:
+            text += f"; {self.prefix_share:.0%} begin with the same {self.prefix_length} more"
+        return text
+
+    def at(self, place: Place) -> Prompt:
+        lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
+        length, max_tokens = self.input_lengths.draw(lengths), self.output_lengths.draw(lengths)
+        shared = lengths.random() < self.prefix_share
+        prefix = self.vocabulary.draw(rng_for(place.seed, "prefix"), self.prefix_length * shared)
+        words = rng_for(place.seed, "text", place.cell, place.index)
+        text = self.vocabulary.text(words, length, prefix)
+        return Prompt(text, max_tokens)
+
+
+class Line(NamedTuple):
+    """A prompt of a file."""
+
+    text: str
+    max_tokens: int | None
+    expected: str | None
+
+
+@dataclass(frozen=True)
+class FilePrompts:
+    """The prompts of a file, all of them once in a random order, then again, and so on: the same
+    order in all cells of a repeat."""
+
+    description: str
+    lines: Sequence[Line]
+    output_lengths: Lengths
+
+    def at(self, place: Place) -> Prompt:
+        order = _order(len(self.lines), place.seed, place.repeat)
+        line = self.lines[order[place.index % len(order)]]
+        lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
+        max_tokens = line.max_tokens or self.output_lengths.draw(lengths)
+        return Prompt(line.text, max_tokens, line.expected)
+
+
+@functools.cache
+def _order(number: int, seed: int, repeat: int) -> list[int]:
+    order = list(range(number))
+    rng_for(seed, "order", repeat).shuffle(order)
+    return order
+
+
+def file_prompts(plan: PromptPlan, count: Callable[[str], int]) -> FilePrompts:
+    """Read the file of a plan; raises `LoadTestError`. `count` gives the length of a text, for
+    recorded answers (ShareGPT), which say how long ours may be."""
+    assert plan.path is not None
+    readers: dict[str, Callable[[str], list[Line]]] = {
+        "jsonl": _read_jsonl,
+        "answers": functools.partial(_read_jsonl, expected=True),
+        "sharegpt": functools.partial(_read_sharegpt, count=None if plan.output_lengths else count),
+    }
+    try:
+        lines = readers[plan.source](plan.path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoadTestError(f"prompts {plan.path}: {error.strerror}") from error
+    except ValueError as error:
+        raise LoadTestError(f"prompts {plan.path}: {error}") from error
+    if not lines:
+        raise LoadTestError(f"prompts {plan.path}: there are none in it")
+    description = f"{plan.path.name}, {len(lines)} prompts"
+    return FilePrompts(description, lines, plan.output_lengths or DEFAULT_OUTPUT)
+
+
+def _read_jsonl(text: str, expected: bool = False) -> list[Line]:
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                lines.append(_line(json.loads(line), expected))
+            except (ValueError, TypeError, KeyError) as error:
+                form = '{"prompt": "…", "expected": "…"}' if expected else '{"prompt": "…"}'
+                raise ValueError(
+                    f"line {number} is not like {form}, with or without a max_tokens of 1 or "
+                    f"more ({error})"
+                ) from error
+    return lines
+
+
+def _line(content: dict[str, Any], with_expected: bool) -> Line:
+    prompt, max_tokens = content["prompt"], content.get("max_tokens")
+    expected = content["expected"] if with_expected else None
+    if not isinstance(prompt, str) or not prompt:
+        raise ValueError("prompt is no text")
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
+        raise ValueError(f"max_tokens is {max_tokens!r}")
+    if with_expected and not (isinstance(expected, str) and expected.strip()):
+        raise ValueError("expected is no text")
+    return Line(prompt, max_tokens, expected)
+
+
+def _read_sharegpt(text: str, count: Callable[[str], int] | None) -> list[Line]:
+    """The first turn of each conversation, and how long it was answered."""
+    lines = []
+    try:
+        for conversation in json.loads(text):
+            turns = [turn["value"] for turn in conversation["conversations"][:2]]
+            if len(turns) == 2 and all(turns):
+                lines.append(Line(turns[0], count(turns[1]) if count else None, None))
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            'not like [{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", '
+            f'"value": "…"}}]}}] ({error!r})'
+        ) from error
+    return lines
+
+
+def is_correct(text: str, expected: str) -> bool:
+    """Whether an answer is the expected one, or begins with it; blanks around either do not count.
+
+    An answer that goes on must go on with a new word or number: `10` is the beginning of
+    `10 apples.`, not of `100` or `10.5`.
+    """
+    return re.match(rf"{re.escape(expected.strip())}(?!\w|[.,]\d)", text.strip()) is not None
