@@ -3,7 +3,7 @@
 The scores of a position's path tokens run over two kinds of keys: the text's, which all paths
 share, and their own. Both kinds are softmaxed together but never laid side by side, and only for a
 few positions at a time: time and memory are linear in the length of a path. The scores are computed
-anew in the backward pass.
+anew in the backward pass. Where flash kernels can do it, they do (`training.flash`).
 
 It is plugged into transformers as the attention implementation `IMPLEMENTATION`, so that every
 trunk whose attention goes through that interface works unchanged. Sliding windows are not modelled
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
+from training import flash
 from training.errors import UsageError
 from training.softmax import softmax_and_log_sum
 
@@ -220,7 +221,8 @@ def path_attention(
     scaling: float,
 ) -> Tensor:
     """softmax(scaling · q·k) v of path tokens over text and own keys, in the query's shape."""
-    out: Tensor = _PathAttention.apply(  # type: ignore[no-untyped-call]  # torch's
+    kernels = flash.FlashAttention if flash.takes(query_BGCPQLD) else _PathAttention
+    out: Tensor = kernels.apply(  # type: ignore[no-untyped-call]  # torch's
         query_BGCPQLD, text_key_BGJD, text_value_BGJD, own_key_BGCPMD, own_value_BGCPMD, scaling
     )
     return out

@@ -41,12 +41,12 @@ def test_who_sees_whom() -> None:
     assert position_ids(layout, index.device).tolist() == [[0, 1, 1, 2, 1, 2, 2, 3, 2, 3]]
 
 
-def random_paths(positions: int, per_position: int, length: int) -> list[Tensor]:
+def random_paths(positions: int, per_position: int, length: int, size: int = SIZE) -> list[Tensor]:
     """Queries, text keys and values, own keys and values."""
     generator = torch.Generator().manual_seed(0)
-    text = (SEQUENCES, KEY_HEADS, positions, SIZE)
-    own = (SEQUENCES, KEY_HEADS, positions, per_position, length, SIZE)
-    query = (SEQUENCES, KEY_HEADS, positions, per_position, QUERY_HEADS, length, SIZE)
+    text = (SEQUENCES, KEY_HEADS, positions, size)
+    own = (SEQUENCES, KEY_HEADS, positions, per_position, length, size)
+    query = (SEQUENCES, KEY_HEADS, positions, per_position, QUERY_HEADS, length, size)
     return [
         torch.randn(shape, generator=generator, requires_grad=True)
         for shape in (query, text, text, own, own)
@@ -114,7 +114,7 @@ def cost(length: int, positions: int) -> tuple[int, int]:
 
 
 def test_work_and_memory_are_linear_in_the_path_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    positions, scores = 256, 2**15
+    positions, scores = 256, 2**18
     monkeypatch.setitem(attention.CHUNK_SCORES, "cpu", scores)
     (flops_8, largest_8), (flops_16, largest_16), (flops_32, largest_32) = (
         cost(length, positions) for length in (8, 16, 32)
@@ -122,7 +122,7 @@ def test_work_and_memory_are_linear_in_the_path_length(monkeypatch: pytest.Monke
     # The scores over a path's own keys are the quadratic part: a path is short beside its text.
     assert flops_16 < 2.2 * flops_8
     assert flops_32 < 2.3 * flops_16
-    # Arrays the size of the queries and a chunk of scores, of which a dense mask has a thousand.
+    # Arrays the size of the queries and a chunk of scores, of which a dense mask has a hundred.
     assert largest_8 <= largest_16 <= max(scores, 2 * largest_8)
     assert largest_32 <= max(scores, 2 * largest_16)
     assert largest_32 < (positions * 32) ** 2 / 100
