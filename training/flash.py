@@ -73,7 +73,7 @@ _OWN = _Layout((_B, _C, _P), (_G, _Q), (_L,))
 
 
 class Kind(NamedTuple):
-    """Keys of one kind, (batch, key heads, keys, D), each for as many query heads in a row."""
+    """Keys and values of one kind, (batch, key heads, keys, D); a head serves a run of queries'."""
 
     layout: _Layout
     key: Tensor
@@ -132,12 +132,12 @@ def _kinds(inputs: Inputs) -> Iterator[Kind]:
     if past:
         yield Kind(_PAST, text_key[:, :, :past], text_value[:, :, :past], causal=False)
     yield Kind(_PRESENT, text_key[:, :, past:], text_value[:, :, past:], causal=True)
-    own = (x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (own_key, own_value))
-    yield Kind(_OWN, *own, causal=asking > 1)
+    own = [x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (own_key, own_value)]
+    yield Kind(_OWN, own[0], own[1], causal=asking > 1)
 
 
 class FlashAttention(torch.autograd.Function):
-    """`path_attention` with `Inputs` and a scaling."""
+    """`path_attention`: takes the fields of `Inputs` and the scaling."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
