@@ -94,9 +94,21 @@ def capacity_table(measured: Sequence[Capacity], cores: int) -> str:
         f"{one.per_cpu:30.0f}"
         for one in measured
     ]
-    if max(one.workers for one in measured) + 1 >= cores:
-        lines.append(
-            f"This machine has {cores} cores, which the workers, the main process and the server "
-            "share: requests/s do not show what more workers bring where there are cores for them."
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_scaling(measured, cores)])
+
+
+def _scaling(measured: Sequence[Capacity], cores: int) -> Iterator[str]:
+    """What more workers bring. Beside them, the main process and the server want a core each."""
+    least = min(measured, key=lambda one: one.workers)
+    for one in measured:
+        if one is least:
+            continue
+        pair = f"{one.workers} workers against {least.workers}"
+        if one.workers + 2 <= cores:
+            yield f"{pair}: {one.requests_per_second / least.requests_per_second:.2f} times"
+        else:
+            with_cores = one.workers * one.per_cpu / (least.workers * least.per_cpu)
+            yield (
+                f"{pair}: {with_cores:.2f} times by the CPU time that a request takes, with a core "
+                f"for each; this machine has {cores} for workers, main process and server together"
+            )

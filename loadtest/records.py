@@ -119,6 +119,16 @@ class ClientHealth(BaseModel):
     late_after: float
 
 
+class ServerSample(BaseModel):
+    """What the server said of itself at one moment."""
+
+    time: float
+    running: float
+    """Requests in the engine's batch: thinking, speaking or reading."""
+    waiting: float
+    """Requests in its queue."""
+
+
 class Cell(BaseModel):
     """One load at one budget or mix of budgets, once."""
 
@@ -138,6 +148,8 @@ class Cell(BaseModel):
     """None where the run ended before it could be known."""
     server: dict[str, tuple[float, float]] = {}
     """The server's counters before and after, by metric and labels, where it has them."""
+    occupancy: list[ServerSample] = []
+    """Every two seconds, where the server shows it (`vllm:num_requests_running`)."""
     partial: bool = False
     """Cut short: by Ctrl-C, by a full disk, by a server that went away."""
     warnings: list[str] = []

@@ -70,7 +70,13 @@ class Session:
             write_summary(summary, self.folder / SUMMARY)
             write_report(summary, self.folder / REPORT)
         except OSError as error:
-            self.console.print(f"error: {self.folder}: {error.strerror}", style="bold red")
+            self.console.print(
+                f"error: {self.folder}: {error.strerror}; once there is room, `python -m loadtest "
+                f"report {self.folder}` makes tables and report of what is there",
+                style="bold red",
+                soft_wrap=True,
+                highlight=False,
+            )
             return False
         return True
 
@@ -106,7 +112,7 @@ def session(
         with LiveView(console) as view:
             yield Session(run, folder, Watchers([writer, view]), writer, recorder, console)
     finally:
-        recorder.close()
+        writer.close()
 
 
 def machine() -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 import uvloop
 
+from loadtest.client.exchange import allow_many_connections
 from loadtest.sending.interrupts import ignored_interrupts
 
 MODEL = "test"
@@ -101,13 +102,14 @@ def running(behaviour: Behaviour = Behaviour()) -> Iterator[str]:
 
 
 def _serve(behaviour: Behaviour, ready: Connection) -> None:
+    allow_many_connections()
     uvloop.run(_Server(behaviour).serve(ready))
 
 
 class _Server:
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
-        self._completions = 0
+        self._completions = self._running = 0
 
     async def serve(self, ready: Connection) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=4096)
@@ -136,12 +138,19 @@ class _Server:
         elif path == "/tokenize" and self._behaviour.tokenizes:
             _respond(writer, 200, {"count": len(json.loads(body)["prompt"].split())})
         elif path == "/metrics":
-            _respond(writer, 200, f"vllm:request_success_total {self._completions}\n")
+            _respond(writer, 200, self._metrics())
         elif path in ("/v1/completions", "/v1/chat/completions"):
             return await self._complete(json.loads(body), writer, chat="chat" in path)
         else:
             _respond(writer, 404, {"error": {"message": f"no {path} here"}})
         return True
+
+    def _metrics(self) -> str:
+        return (
+            f"vllm:request_success_total {self._completions}\n"
+            f'vllm:num_requests_running{{engine="0"}} {self._running}\n'
+            'vllm:num_requests_waiting{engine="0"} 0\n'
+        )
 
     def _models(self) -> dict[str, Any]:
         model: dict[str, Any] = {"id": MODEL, "owned_by": "vllm" if self._behaviour.counts else ""}
@@ -192,6 +201,13 @@ class _Server:
             os._exit(1)
 
     async def _stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
+        self._running += 1
+        try:
+            return await self._write_stream(stream, writer)
+        finally:
+            self._running -= 1
+
+    async def _write_stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
         writer.write(_HEAD)
         start = time.monotonic()
         waiting: list[bytes] = []

@@ -31,17 +31,21 @@ class Price:
     """
 
     base: float
-    """Seconds per visible token without a thought."""
+    """Seconds per visible token without a thought, on the line."""
+    without_thought: float
+    """The same as measured, where budget 0 was; what a thought token is relative to."""
     slope: float
     slope_interval: Interval
     relative: float
     """A thought token in visible tokens."""
     relative_interval: Interval
     fit: float
+    repeats: int
+    """The fewest of any budget."""
 
-    def at(self, budget: float) -> float:
+    def at(self, budgets: Times) -> Times:
         """The line, in seconds per visible token."""
-        return self.base + self.slope * budget
+        return self.base + self.slope * budgets
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,13 @@ def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
     residual = means - (base + slope * budgets)
     return Price(
         base=base,
+        without_thought=zero,
         slope=slope,
         slope_interval=_middle([slope for _, slope, _ in drawn]),
         relative=slope / zero,
         relative_interval=_middle([slope / zero for _, slope, zero in drawn]),
-        fit=float(1 - residual.var() / means.var()),
+        fit=float(1 - residual.var() / means.var()) if np.ptp(means) else 1.0,
+        repeats=min(map(len, repeats.values())),
     )
 
 
@@ -88,8 +94,9 @@ def price_sentence(price: Price) -> str:
     low, high = price.relative_interval.low, price.relative_interval.high
     return (
         f"A thought token costs {duration(price.slope)} per visible token, "
-        f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}; line fitted over the "
-        f"budgets, R² = {price.fit:.3f})."
+        f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}"
+        + (", without what changes from repeat to repeat" if price.repeats < 2 else "")
+        + f"; line fitted over the budgets, R² = {price.fit:.3f})."
     )
 
 

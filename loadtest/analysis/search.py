@@ -125,9 +125,11 @@ def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: Search
         together = verdicts(levels, (measured(cell.records) for cell in cells))
         alone = [_holds(levels, cell) for cell in cells]
         decided = _decided(together, alone, kept_up(cells))
-        limited = any(client_limits(cell) for cell in cells)
-        last = len(cells) >= limits.most_repeats or limited
-        if (decided is not None and len(cells) >= limits.fewest_repeats) or last:
+        if len(cells) < limits.fewest_repeats:
+            continue
+        # Of most repeats: a client that was late once had a hiccup, no limit.
+        limited = sum(map(client_limits, cells)) > len(cells) / 2
+        if decided is not None or limited or len(cells) >= limits.most_repeats:
             return Judged(
                 rate=rate,
                 holds=sum(alone) > len(alone) / 2 if decided is None else decided,

@@ -24,7 +24,7 @@ class Timeline:
     in_flight: Series
 
 
-def timeline(cell: Cell, bins: int = 80) -> Timeline:
+def timeline(cell: Cell, bins: int) -> Timeline:
     """From the first request to the last answer."""
     ends = [record.finished for record in cell.records if record.finished is not None]
     dues = [record.scheduled for record in cell.records]

@@ -1,4 +1,11 @@
-"""The server's own counters, where it has some."""
+"""The server's own metrics, where it has some: counters before and after a cell, and its queue and
+batch while the cell runs."""
+
+import re
+import threading
+import time
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +18,8 @@ _FAMILIES = ("vllm:", "quietstar:")
 # Of a histogram its sum and its count are enough: distributions are measured at the client.
 _NOT_KEPT = ("_bucket", "_created")
 _SECONDS = 10.0
+_PERIOD = 2.0
+"""A page of metrics costs a server some ten milliseconds; more often would show in the figures."""
 
 
 def read_counters(target: Target, facts: ServerFacts) -> dict[str, float]:
@@ -39,3 +48,62 @@ def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, tupl
 def _key(name: str, labels: dict[str, str]) -> str:
     text = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
     return f"{name}{{{text}}}" if text else name
+
+
+class Occupancy(NamedTuple):
+    """At one moment, on `time.monotonic`: requests in the engine's batch, and in its queue."""
+
+    time: float
+    running: float
+    waiting: float
+
+
+def read_occupancy(text: str) -> tuple[float, float] | None:
+    """Running and waiting requests of all engines, from a page of metrics."""
+    found = [
+        [float(value) for value in re.findall(rf"^vllm:{gauge}(?:{{.*}})? (\S+)$", text, re.M)]
+        for gauge in ("num_requests_running", "num_requests_waiting")
+    ]
+    running, waiting = found
+    return (sum(running), sum(waiting)) if running and waiting else None
+
+
+class OccupancyWatch:
+    """Asks the server, every two seconds for the length of a `with` block. From a thread of its
+    own, so that a server that is slow to answer holds nothing up."""
+
+    def __init__(self, target: Target, facts: ServerFacts) -> None:
+        self.seen: list[Occupancy] = []
+        self._client = httpx.Client(headers=headers(target), timeout=_SECONDS)
+        self._url = f"{facts.url}/metrics"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        with self._client:
+            while self._look() and not self._ended.wait(_PERIOD):
+                pass
+
+    def _look(self) -> bool:
+        """Whether to look again: not at a server that shows nothing."""
+        now = time.monotonic()
+        try:
+            response = self._client.get(self._url)
+        except httpx.HTTPError:
+            return True
+        found = read_occupancy(response.text)
+        if found is not None and not self._ended.is_set():
+            self.seen.append(Occupancy(now, *found))
+        return found is not None

@@ -86,6 +86,17 @@ class Comparison:
             if baseline in found and label in found
         ]
 
+    def lost(self, figure: str) -> list[tuple[Place, str]]:
+        """Where another run lacks a figure that the baseline has, and which run: a budget that it
+        did not reach, or under which too little succeeded to measure it."""
+        baseline, *others = self.labels
+        return [
+            (place, label)
+            for (place, name), found in self.figures.items()
+            for label in others
+            if name == figure and baseline in found and label not in found
+        ]
+
 
 def parse_tolerance(text: str) -> Tolerance:
     """`p95 time_per_visible_token=10%`; raises `LoadTestError`."""
@@ -126,7 +137,7 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
         {
             key: {label: Repeated(found) for label, found in by_label.items()}
             for key, by_label in values.items()
-            if len(by_label) > 1
+            if len(by_label) > 1 or labels[0] in by_label
         },
     )
 
@@ -163,8 +174,13 @@ def _change(change: Change | None) -> str:
 
 
 def regressions(comparison: Comparison, tolerances: Sequence[Tolerance]) -> list[str]:
-    """What is worse than allowed, in words."""
-    return [
+    """What is worse than allowed, or not there to be judged, in words."""
+    lost = [
+        f"budget {place[2]}, {place[1]}: {tolerance.figure} was not measured in {label}"
+        for tolerance in tolerances
+        for place, label in comparison.lost(tolerance.figure)
+    ]
+    return lost + [
         f"budget {change.place[2]}, {change.place[1]}: {change.figure} is "
         f"{100 * change.worse:.1f} {'points' if NAMED[change.figure].unit == 'share' else '%'} "
         f"worse in {change.label}, allowed are {100 * tolerance.share:g}"

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from loadtest.analysis.figures import mix_name
 from loadtest.analysis.latencies import LATENCIES
@@ -23,15 +23,18 @@ from loadtest.records import Cell
 
 # Colours that stand for the page's own, which know light from dark: style sheet variables take
 # their places in the SVG.
-INK, MUTED, GRID = "#010203", "#040506", "#070809"
+INK, MUTED, GRID, ACCENT, BAD = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07", "#0a0b08")
 VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
     GRID: "--grid",
+    ACCENT: "--accent",
+    BAD: "--bad",
     **{colour: f"--series-{n}" for n, colour in enumerate(SERIES, start=1)},
 }
 STYLE: Any = {
+    "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.grid": True,
     "axes.labelcolor": INK,
@@ -124,9 +127,8 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
                         color=colour[row.budget],
                         label=budget_label(row.budget),
                     )
-            panel.set(title=LATENCIES[latency].title, ylim=(0, 101), xscale="log")
-            panel.xaxis.set_major_formatter(SECONDS)
-            panel.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+            panel.set(title=LATENCIES[latency].title, ylim=(0, 101))
+            _scale_by_decades(panel)
         axes[0].set(ylabel="requests within, %")
         handles, labels = axes[-1].get_legend_handles_labels()
         if handles:
@@ -149,6 +151,15 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
     )
 
 
+def _scale_by_decades(panel: Axes) -> None:
+    """A logarithmic axis of seconds, with a label between decades where there are few of them."""
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    panel.xaxis.set_major_formatter(SECONDS)
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _medians(row: Row, latencies: Sequence[str]) -> list[str]:
     medians = ((LATENCIES[name].title, row.figure(f"p50 {name}")) for name in latencies)
     return [f"{title} {duration(median.mean)}" for title, median in medians if median]
@@ -162,6 +173,18 @@ def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | N
     numbered = [row for row in load.by_budget if row.budget != "none"]
 
     def fill(panel: Axes) -> None:
+        ends = np.array([0, max(int(row.budget) for row in numbered)])
+        panel.plot(
+            ends,
+            price.without_thought * (ends + 1),
+            color=MUTED,
+            linestyle=":",
+            linewidth=1.4,
+            label="b + 1 times a visible token",
+        )
+        panel.plot(
+            ends, price.at(ends), color=MUTED, linestyle="--", linewidth=1.4, label="fitted line"
+        )
         for row in numbered:
             times = row.figure("mean time_per_visible_token")
             if times:
@@ -175,12 +198,21 @@ def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | N
                     color=colour[row.budget],
                     zorder=3,
                 )
-        ends = np.array([0, max(int(row.budget) for row in numbered)])
-        panel.plot(ends, [price.at(end) for end in ends], color=MUTED, linestyle="--")
-        panel.set(xlabel="thought budget", ylabel="mean time per visible token")
+        panel.set(xlabel="thought budget b", ylabel="mean time per visible token")
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter(SECONDS)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(loc="upper left")
+        token = price.without_thought
+        in_tokens = panel.secondary_yaxis(
+            "right",
+            functions=(
+                lambda y: np.asarray(y, float) / token,
+                lambda y: np.asarray(y, float) * token,
+            ),
+        )
+        in_tokens.set_ylabel("in visible tokens without a thought")
+        in_tokens.spines["right"].set_visible(False)
 
     sentence = price_sentence(price)
     return Plot(
@@ -188,7 +220,7 @@ def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | N
         f"What a thought token costs · {load.title}",
         sentence,
         sentence,
-        draw(name, 5.6, 3.6, 1, fill),
+        draw(name, 5.6, 3.8, 1, fill),
     )
 
 
@@ -206,7 +238,7 @@ def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | 
             color=MUTED,
             linestyle="--",
         )
-        for point in load.bought:
+        for number, point in enumerate(load.bought):
             share, bounds = point.accuracy.value, point.accuracy.interval
             panel.errorbar(
                 point.seconds,
@@ -221,7 +253,7 @@ def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | 
             panel.annotate(
                 budget_label(point.budget),
                 (point.seconds, 100 * share),
-                xytext=(7, -12),
+                xytext=(8, -12 if number % 2 else 6),  # neighbours do not cover each other
                 textcoords="offset points",
                 fontsize=9,
             )
@@ -241,7 +273,7 @@ def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | 
             for p in load.bought
         )
         + ".",
-        draw(name, 5.6, 3.6, 1, fill),
+        draw(name, 5.6, 3.8, 1, fill),
     )
 
 
@@ -284,40 +316,58 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, s
             for budget, points in lines.items()
         )
         + ".",
-        draw(name, 5.6, 3.6, 1, fill),
+        draw(name, 5.6, 3.8, 1, fill),
     )
 
 
 def timeline_plot(name: str, cell: Cell) -> Plot:
     """Rates, requests in flight and failures in the course of a cell."""
-    course = timeline(cell)
+    # Few requests in narrow bins would be a comb.
+    course = timeline(cell, bins=min(80, max(16, len(cell.records) // 5)))
     middles = (course.edges[:-1] + course.edges[1:]) / 2
     failed = sum(record.failure is not None for record in cell.records)
 
     def fill(rates: Axes, flight: Axes, failures: Axes) -> None:
-        rates.plot(middles, course.due, color=MUTED, linestyle=":", label="due")
-        rates.plot(middles, course.completed, color=SERIES[0], label="completed")
-        rates.legend(loc="lower right")
+        rates.step(middles, course.due, where="mid", color=MUTED, linewidth=1, label="due")
+        rates.step(middles, course.completed, where="mid", color=ACCENT, label="completed")
         rates.set(title="requests per second")
-        flight.fill_between(middles, course.in_flight, color=SERIES[1], alpha=0.35)
-        flight.plot(middles, course.in_flight, color=SERIES[1])
-        flight.set(title="in flight")
-        failures.bar(middles, course.failed, np.diff(course.edges), color=SERIES[5])
+        flight.fill_between(middles, course.in_flight, color=ACCENT, alpha=0.2, linewidth=0)
+        flight.plot(middles, course.in_flight, color=ACCENT, label="sent, not answered")
+        _fill_occupancy(flight, cell)
+        flight.set(title="requests in flight")
+        failures.bar(middles, course.failed, np.diff(course.edges), color=BAD)
         failures.set(title="failures per second")
+        if not failed:
+            failures.text(0.5, 0.5, "none", color=MUTED, ha="center", transform=failures.transAxes)
         for panel in (rates, flight, failures):
             panel.set_ylim(bottom=0, top=None if panel is not failures or failed else 1)
             panel.set(xlabel="seconds", xlim=(course.edges[0], course.edges[-1]))
-            for edge in cell.window:
-                panel.axvline(edge, color=MUTED, linewidth=0.8)
+            for edges in ((course.edges[0], cell.window[0]), (cell.window[1], course.edges[-1])):
+                panel.axvspan(*edges, color=MUTED, alpha=0.12, linewidth=0)
+            if panel is not failures:
+                panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)
 
     return Plot(
         name,
         f"{budgets_of(cell)} · {cell.load} · repeat {cell.repeat + 1}",
-        "Thin vertical lines bound the measured window.",
+        "Grey: warm-up before and last answers after the measured window."
+        + (" In the batch: the server's own word, every two seconds." if cell.occupancy else ""),
         f"{len(cell.records)} requests in {course.edges[-1] - course.edges[0]:.0f} s, on average "
         f"{course.in_flight.mean():.1f} in flight, {failed} failed.",
-        draw(name, 10, 2.5, 3, fill),
+        draw(name, 10, 2.8, 3, fill),
     )
+
+
+def _fill_occupancy(panel: Axes, cell: Cell) -> None:
+    """What the server says of its batch and, if there ever was one, of its queue."""
+    seen = [sample for sample in cell.occupancy if sample.time >= 0]
+    times = [sample.time for sample in seen]
+    style: Any = {"color": MUTED, "linewidth": 1.2, "drawstyle": "steps-mid"}
+    if seen:
+        panel.plot(times, [sample.running for sample in seen], label="in the batch", **style)
+    if any(sample.waiting for sample in seen):
+        waiting = [sample.waiting for sample in seen]
+        panel.plot(times, waiting, label="in the server's queue", linestyle=":", **style)
 
 
 def budgets_of(cell: Cell) -> str:

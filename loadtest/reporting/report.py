@@ -1,8 +1,9 @@
 """The HTML report: one file that needs nothing else."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +15,7 @@ from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, show, three_digits
 from loadtest.records import Cell
 from loadtest.reporting.plots import (
+    VARIABLES,
     Plot,
     colours,
     latency_plot,
@@ -22,20 +24,52 @@ from loadtest.reporting.plots import (
     throughput_plot,
     timeline_plot,
 )
-from loadtest.reporting.table import columns
-from loadtest.reporting.terminal import heads, table_rows
+from loadtest.reporting.results import replace_file
+from loadtest.reporting.table import Column, parts
+from loadtest.reporting.terminal import table_rows
 
 TEMPLATE = "report.html.jinja"
 MOST_TILES = 5
+LOADS = {
+    "closed": "So many users; each sends its next request when its last one is answered.",
+    "constant": "So many requests per second, evenly spaced, whatever becomes of the earlier ones.",
+    "poisson": "So many requests per second at random times, whatever becomes of the earlier ones.",
+    "gamma": "So many requests per second in bursts: cv is the standard deviation of the gaps over "
+    "their mean, 1 at random.",
+    "ramp": "Requests at random times, at rates that go from the first to the second in steps.",
+    "trace": "Requests at the times of a file.",
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands above one column, or above several that are named apart in a second line."""
+
+    text: str
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, the budget first; a colour for each row that is one budget."""
+
+    heads: list[Head]
+    rows: list[tuple[str | None, list[str]]]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the heads take two lines."""
+        return any(head.parts for head in self.heads)
 
 
 @dataclass(frozen=True)
 class Section:
-    """All of one load."""
+    """All of one load; `about` says what the load is."""
 
     load: LoadSummary
-    tables: list[tuple[list[str], list[list[str]]]]
-    """Heads and rows: latencies, then rates."""
+    about: str
+    tables: list[Table]
+    """Latencies, then rates."""
     plots: list[Plot]
     failures: list[tuple[str, str, int, str]]
     """Row, kind, number, an example's message."""
@@ -43,7 +77,7 @@ class Section:
 
 def write_report(summary: Summary, path: Path) -> None:
     """Write the report; raises `OSError` where the disk takes no more."""
-    path.write_text(render(summary), encoding="utf-8")
+    replace_file(path, render(summary))
 
 
 def render(summary: Summary) -> str:
@@ -81,18 +115,18 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
     tiles: list[tuple[str, str]] = []
     for load in summary.loads:
         if load.price:
-            relative = f"{load.price.relative:.2f}"
-            tiles.append(
-                (relative, f"visible tokens is the price of a thought token, {load.title}")
-            )
+            bounds = load.price.relative_interval
+            text = f"visible tokens for a thought token ({bounds.low:.2f} to {bounds.high:.2f})"
+            tiles.append((f"{load.price.relative:.2f}", f"{text}, {load.title}"))
         best = [point for point in load.bought if point.on_front]
         if best:
-            text = f"right with budget {best[-1].budget}, the most accurate, {load.title}"
+            text = f"right answers with budget {best[-1].budget}, the most accurate, {load.title}"
             tiles.append((f"{best[-1].accuracy.value:.1%}", text))
     whole = [row for row in summary.rows if not row.is_part]
     requests = sum(repeat.requests for row in whole for repeat in row.repeats)
     failed = sum(sum(row.failures.values()) for row in whole)
-    return [*tiles[:MOST_TILES], (f"{requests}", f"requests measured, {failed} of them failed")]
+    said = f"requests measured, {failed} of them failed" if failed else "requests, none failed"
+    return [*tiles[:MOST_TILES], (f"{requests:,}", said)]
 
 
 def throughput(summary: Summary) -> Plot | None:
@@ -104,8 +138,6 @@ def throughput(summary: Summary) -> Plot | None:
 def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     """Table and plots of one load."""
     colour = colours(summary.rows)
-    shown = columns(summary.loads)
-    parts = [[column for column in shown if column.timed is timed] for timed in (True, False)]
     plots = (
         price_plot(f"price-{number}", load, colour),
         pareto_plot(f"pareto-{number}", load, colour),
@@ -113,10 +145,30 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     )
     return Section(
         load,
-        [(heads(part), table_rows(load, part)) for part in parts],
+        LOADS[load.load.partition(":")[0]],
+        [Table(heads_of(part), rows_of(load, part, colour)) for part in parts(load)],
         [plot for plot in plots if plot],
         [found for row in load.rows if not row.is_part for found in failures(row.name, row.cells)],
     )
+
+
+def heads_of(shown: Sequence[Column]) -> list[Head]:
+    """Neighbours of one group under one head."""
+    heads = [Head("budget"), Head("cost")]
+    for group, members in groupby(shown, lambda column: column.group):
+        texts = tuple(column.head for column in members)
+        heads += [Head(group, texts)] if group else [Head(text) for text in texts]
+    return heads
+
+
+def rows_of(
+    load: LoadSummary, shown: list[Column], colour: Mapping[str, str]
+) -> list[tuple[str | None, list[str]]]:
+    """The rows of the terminal's table, each with the variable of its budget's colour."""
+    return [
+        (VARIABLES.get(colour.get(row.budget, "")), cells)
+        for row, cells in zip(load.rows, table_rows(load, shown), strict=True)
+    ]
 
 
 def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]]:
@@ -131,21 +183,28 @@ def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]
 
 
 def counters(cell: Cell) -> list[tuple[str, str]]:
-    """The server's counters that moved, by how much."""
-    moved = ((name, after - before) for name, (before, after) in sorted(cell.server.items()))
-    return [(name, f"{change:,.6g}") for name, change in moved if change]
+    """The server's counters that moved, by how much; where it counts its passes, how full they
+    were comes first."""
+    moved = {name: after - before for name, (before, after) in sorted(cell.server.items())}
+    passes, rows = (
+        sum(change for name, change in moved.items() if name.startswith(f"quietstar:engine_{what}"))
+        for what in ("passes_total", "rows_total")
+    )
+    listed = [(name, f"{change:,.6g}") for name, change in moved.items() if change]
+    if passes:
+        listed.insert(0, ("requests in a pass of the engine, on average", f"{rows / passes:.2f}"))
+    return listed
 
 
-def every_figure(summary: Summary) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each repeat of each row with all its figures as text."""
-    return [
-        (
-            f"budget {row.name}, {row.load}, repeat {cell.repeat + 1}",
-            [
-                (name, show(value, NAMED[name].unit))
-                for name, value in named_figures(figures).items()
-            ],
-        )
-        for row in summary.rows
-        for cell, figures in zip(row.cells, row.repeats, strict=True)
-    ]
+def every_figure(summary: Summary) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
+    """Each row of the tables: its name, how many repeats it has, and its figures in each."""
+    found = []
+    for row in summary.rows:
+        repeats = [named_figures(figures) for figures in row.repeats]
+        names = [name for name in NAMED if any(name in repeat for repeat in repeats)]
+        lines = [
+            (name, [show(r[name], NAMED[name].unit) if name in r else "–" for r in repeats])
+            for name in names
+        ]
+        found.append((f"budget {row.name}, {row.load}", len(repeats), lines))
+    return found

@@ -10,6 +10,7 @@ ends: whatever stops the program, what was measured until then can be read.
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -78,17 +79,21 @@ class Recorder:
         """Bring run.json up to date."""
         settings = self.run.model_dump(mode="json", exclude={"cells"})
         content = {"about": ABOUT, **settings, "cells": self._cells}
-        _write(self.folder / RUN, json.dumps(content, indent=1))
+        replace_file(self.folder / RUN, json.dumps(content, indent=1))
 
     def close(self) -> None:
         """No more records."""
         self._requests.close()
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that there is always one that can be read."""
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file as a whole, so that there is always one that can be read; raises `OSError`."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    try:
+        part.write_text(text, encoding="utf-8")
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
@@ -155,17 +160,18 @@ def _unfinished(cell: Cell) -> Cell:
 def write_summary(summary: Summary, path: Path) -> None:
     """The figures as CSV: a row per repeat of each row of the report."""
     levels = "; ".join(level.text for level in summary.levels)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        kinds = ["label", "load", "budgets", "budget", "repeat", "partial", "levels"]
-        writer.writerow([*kinds, *NAMED])
-        for row in summary.rows:
-            for cell, repeat in zip(row.cells, row.repeats, strict=True):
-                values = named_figures(repeat)
-                writer.writerow(
-                    [
-                        *(summary.run.label, row.load, mix_name(cell), row.budget),
-                        *(cell.repeat + 1, cell.partial, levels),
-                        *(values.get(name, "") for name in NAMED),
-                    ]
-                )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    kinds = ["label", "load", "budgets", "budget", "repeat", "partial", "levels"]
+    writer.writerow([*kinds, *NAMED])
+    for row in summary.rows:
+        for cell, repeat in zip(row.cells, row.repeats, strict=True):
+            values = named_figures(repeat)
+            writer.writerow(
+                [
+                    *(summary.run.label, row.load, mix_name(cell), row.budget),
+                    *(cell.repeat + 1, cell.partial, levels),
+                    *(values.get(name, "") for name in NAMED),
+                ]
+            )
+    replace_file(path, text.getvalue())

@@ -1,6 +1,5 @@
 """The summary: one table for terminal and report."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.figures import ALL
@@ -12,10 +11,16 @@ from loadtest.analysis.units import show
 
 @dataclass(frozen=True)
 class Column:
-    """A figure by its name and what stands above it."""
+    """A figure by its name, and what stands above it; neighbours of one group share its name."""
 
+    group: str
     head: str
     figure: str
+
+    @property
+    def title(self) -> str:
+        """Group and head."""
+        return f"{self.group} {self.head}".strip()
 
     @property
     def timed(self) -> bool:
@@ -24,28 +29,32 @@ class Column:
 
 
 COLUMNS = (
-    Column("requests", "requests"),
-    Column("failed", "failure_share"),
-    Column("first token p50", "p50 time_to_first_token"),
-    Column("p95", "p95 time_to_first_token"),
-    Column("p99", "p99 time_to_first_token"),
-    Column("per visible token mean", "mean time_per_visible_token"),
-    Column("p95", "p95 time_per_visible_token"),
-    Column("end to end p50", "p50 end_to_end"),
-    Column("p95", "p95 end_to_end"),
-    Column("completed/s", "completed_rate"),
-    Column("goodput/s", "goodput"),
-    Column("visible tokens/s", "visible_tokens_per_s"),
-    Column("thought tokens/s", "thought_tokens_per_s"),
-    Column("passes/s (est.)", "passes_per_s"),
-    Column("right", "accuracy"),
+    Column("", "requests", "requests"),
+    Column("", "failed", "failure_share"),
+    Column("first token", "p50", "p50 time_to_first_token"),
+    Column("first token", "p95", "p95 time_to_first_token"),
+    Column("first token", "p99", "p99 time_to_first_token"),
+    Column("per visible token", "mean", "mean time_per_visible_token"),
+    Column("per visible token", "p95", "p95 time_per_visible_token"),
+    Column("per visible token", "p99", "p99 time_per_visible_token"),
+    Column("end to end", "p50", "p50 end_to_end"),
+    Column("end to end", "p95", "p95 end_to_end"),
+    Column("end to end", "p99", "p99 end_to_end"),
+    Column("", "completed/s", "completed_rate"),
+    Column("", "goodput/s", "goodput"),
+    Column("", "visible tokens/s", "visible_tokens_per_s"),
+    Column("", "thought tokens/s", "thought_tokens_per_s"),
+    Column("", "passes/s (est.)", "passes_per_s"),
+    Column("", "right", "accuracy"),
 )
 
 
-def columns(loads: Sequence[LoadSummary]) -> list[Column]:
-    """Those that any row has something for."""
-    rows = [row for load in loads for row in load.rows]
-    return [column for column in COLUMNS if any(row.figure(column.figure) for row in rows)]
+def parts(load: LoadSummary) -> list[list[Column]]:
+    """The columns of a load's two tables, latencies and rates: those that any row has something
+    for."""
+    shown = [c for c in COLUMNS if any(row.figure(c.figure) for row in load.rows)]
+    tables = ([column for column in shown if column.timed is timed] for timed in (True, False))
+    return [columns for columns in tables if columns]
 
 
 def entry(row: Row, column: Column) -> str:
@@ -76,4 +85,5 @@ def relative_cost(load: LoadSummary, row: Row) -> str:
     if base is None or row.budget == ALL:
         return "–"
     own, zero = (r.figure("mean time_per_visible_token") for r in (row, base))
-    return f"{own.mean / zero.mean:.1f} ×" if own and zero else "–"
+    # Answers that came as a whole have no time per token at all.
+    return f"{own.mean / zero.mean:.1f} ×" if own and zero and zero.mean else "–"

@@ -4,6 +4,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -11,16 +12,20 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.analysis.figures import CUT_SHORT
 from loadtest.analysis.latencies import LATENCIES
 from loadtest.analysis.percentiles import distribution
 from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, three_digits
 from loadtest.records import Cell, Record
-from loadtest.reporting.table import Column, columns, entry, relative_cost
+from loadtest.reporting.table import Column, entry, parts, relative_cost
 from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
+RECENT_REQUESTS = 5000
+"""Of which latencies are shown while the test runs: sorting all of them, several times a second,
+would hold up those who send."""
 SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
 
 
@@ -38,7 +43,7 @@ class LiveView:
         )
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._cell: Upcoming | None = None
-        self._records: list[Record] = []
+        self._records: deque[Record] = deque(maxlen=RECENT_REQUESTS)
         self._recent: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Self:
@@ -55,7 +60,8 @@ class LiveView:
         self._live.stop()
 
     def started(self, cell: Upcoming) -> None:
-        self._cell, self._records = cell, []
+        self._cell = cell
+        self._records.clear()
         self._recent.clear()
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
@@ -64,7 +70,7 @@ class LiveView:
     def update(self, snapshot: Snapshot) -> None:
         if not self._console.is_terminal or self._cell is None:
             return
-        self._records += [record for record in snapshot.fresh if record.failure is None]
+        self._records += [r for r in snapshot.fresh if r.failure is None and not r.warmup]
         self._recent.append((snapshot.elapsed, snapshot.finished))
         while snapshot.elapsed - self._recent[0][0] > RECENT_SECONDS:
             self._recent.popleft()
@@ -75,7 +81,8 @@ class LiveView:
 
     def finished(self, cell: Cell) -> None:
         assert self._cell is not None
-        failed = sum(record.failure is not None for record in cell.records)
+        failures = [record.failure for record in cell.records if record.failure is not None]
+        failed = sum(failure not in CUT_SHORT for failure in failures)
         line = f"{_title(self._cell)}: {len(cell.records)} requests"
         self._console.print(
             Text(line + (f", {failed} failed" if failed else "") + (", cut short" * cell.partial))
@@ -119,14 +126,14 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Warnings first, then a table for each load."""
     for warning in summary.warnings:
         console.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    shown = columns(summary.loads)
     for load in summary.loads:
         console.print()
-        if console.is_terminal:
-            console.print(_table(load, shown))
-        else:
-            console.print(Text(load.title), soft_wrap=True)
-            print_table([heads(shown), *table_rows(load, shown)], console)
+        console.print(Text(load.title, style="bold"), soft_wrap=True)
+        for shown in parts(load):
+            if console.is_terminal:
+                console.print(_table(load, shown))
+            else:
+                print_table([heads(shown), *table_rows(load, shown)], console)
         if load.price:
             console.print(price_sentence(load.price), soft_wrap=True, highlight=False)
     for note in summary.run.notes:
@@ -147,13 +154,15 @@ def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
 
 def heads(shown: list[Column]) -> list[str]:
     """What stands above them."""
-    return ["budget", "cost", *(column.head for column in shown)]
+    return ["budget", "cost", *(column.title for column in shown)]
 
 
 def _table(load: LoadSummary, shown: list[Column]) -> Table:
-    table = Table(title=load.title, title_justify="left", header_style="bold")
-    for head in heads(shown):
-        table.add_column(head, justify="right", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    for head in ("budget", "cost"):
+        table.add_column(f"\n{head}", justify="right")
+    for column in shown:
+        table.add_column(f"{column.group}\n{column.head}", justify="right", overflow="fold")
     for cells in table_rows(load, shown):
         table.add_row(*cells)
     return table

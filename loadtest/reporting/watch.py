@@ -72,3 +72,10 @@ class Writer:
             self._recorder.end(cell)
         except OSError as error:
             self.trouble = self.trouble or error
+
+    def close(self) -> None:
+        """Nothing more comes. What was still on its way to the disk may not fit either."""
+        try:
+            self._recorder.close()
+        except OSError as error:
+            self.trouble = self.trouble or error

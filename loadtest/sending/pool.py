@@ -25,6 +25,8 @@ _STOP_SECONDS = 10.0
 class Collected:
     """What the workers have told about a cell so far."""
 
+    start: float = 0.0
+    """On `time.monotonic`."""
     elapsed: float = 0.0
     due: int = 0
     sent: int = 0
@@ -45,7 +47,6 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
-        self._start = 0.0
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(theirs,), daemon=True)
@@ -73,13 +74,13 @@ class Pool:
         collected = Collected()
         self._tell(jobs)
         self._wait_until_ready()
-        self._start = time.monotonic() + _LEAD_SECONDS
-        self._tell([Start(self._start)] * len(jobs))
+        collected.start = time.monotonic() + _LEAD_SECONDS
+        self._tell([Start(collected.start)] * len(jobs))
         reports: dict[Connection, Report] = {}
         running = set(self._pipes)
         while running:
             self._collect(running, reports, collected)
-            collected.elapsed = max(0.0, time.monotonic() - self._start)
+            collected.elapsed = max(0.0, time.monotonic() - collected.start)
             if interrupts.seen:
                 self._cut(collected, "interrupted with Ctrl-C")
             if any(report.gone for report in reports.values()):
@@ -108,7 +109,7 @@ class Pool:
         if collected.cut is not None:
             return
         collected.cut = reason
-        collected.cut_at = max(0.0, time.monotonic() - self._start)
+        collected.cut_at = max(0.0, time.monotonic() - collected.start)
         self._tell([Cut()] * len(self._pipes))
 
     def _collect(

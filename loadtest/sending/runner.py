@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from loadtest.client.counters import changes, read_counters
+from loadtest.client.counters import OccupancyWatch, changes, read_counters
 from loadtest.client.probe import ServerFacts, completions_url, probe
 from loadtest.client.requests import RequestMaker, check_extra_body
 from loadtest.client.tokens import Count, token_count
 from loadtest.errors import LoadTestError
-from loadtest.records import Cell
+from loadtest.records import Cell, ServerSample
 from loadtest.sending.cells import make_cell, snapshot
 from loadtest.sending.interrupts import noted_interrupts
 from loadtest.sending.pool import Collected, Pool
@@ -163,11 +163,18 @@ class Sender:
         collected = Collected()
         with noted_interrupts() as interrupts:
             before = read_counters(plan.target, server)
-            for collected in self._pool.run(jobs, interrupts):
-                self._progress.update(snapshot(collected, timing))
+            with OccupancyWatch(plan.target, server) as watch:
+                for collected in self._pool.run(jobs, interrupts):
+                    self._progress.update(snapshot(collected, timing))
             after = read_counters(plan.target, server)
             cell = make_cell(plan, budgets, load, repeat, collected, timing)
-        cell = cell.model_copy(update={"server": changes(before, after)})
+        cell.server = changes(before, after)
+        cell.occupancy = [
+            ServerSample(
+                time=seen.time - collected.start, running=seen.running, waiting=seen.waiting
+            )
+            for seen in watch.seen
+        ]
         self._progress.finished(cell)
         return cell
 

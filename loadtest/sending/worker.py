@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import uvloop
 
-from loadtest.client.exchange import open_session
+from loadtest.client.exchange import allow_many_connections, open_session
 from loadtest.client.requests import headers
 from loadtest.sending.health import HealthWatch, WorkerHealth
 from loadtest.sending.shift import Job, Shift
@@ -54,6 +54,7 @@ def work(orders: Connection) -> None:
     # What is loaded by now stays: collecting garbage need not look at it again.
     gc.collect()
     gc.freeze()
+    allow_many_connections()
     # Nobody is left to tell if the main process has ended.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         uvloop.run(_Worker(orders).run())

@@ -4,9 +4,11 @@ from array import array
 
 import pytest
 
-from loadtest.capacity import main
+from loadtest.capacity import Capacity, capacity_table, main
 from loadtest.errors import LoadTestError
 from loadtest.sending.health import WorkerHealth, combine, complaints
+from loadtest.testserver import running
+from tests.loadtest.sending import run_one, small_plan
 
 
 def test_the_command_prints_what_workers_can_send(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +21,23 @@ def test_the_command_prints_what_workers_can_send(capsys: pytest.CaptureFixture[
         assert float(rate) > 0
         assert 0 < float(share.rstrip("%")) <= 110
         assert float(per_cpu) > 0
+
+
+def test_what_more_workers_bring_is_said_and_what_it_rests_on() -> None:
+    one, two = Capacity(1, 1000.0, 0.5), Capacity(2, 1100.0, 0.3)
+    assert "2 workers against 1: 1.10 times" in capacity_table([one, two], cores=4)
+    few = capacity_table([one, two], cores=2)
+    # 2 × 1100 / 2 / 0.3 over 1000 / 0.5
+    assert "1.83 times by the CPU time" in few
+    assert "has 2 for workers" in few
+
+
+def test_a_run_beyond_the_clients_limit_says_so() -> None:
+    with running() as url:
+        # Due within a twenty-fifth of a second: no event loop sends as fast.
+        cell = run_one(small_plan(url, "constant:50000", requests=2000, tokens="1"))
+    assert any("the client is near its limit" in warning for warning in cell.warnings)
+    assert not any(record.failure for record in cell.records)
 
 
 def test_nothing_to_measure_is_refused() -> None:

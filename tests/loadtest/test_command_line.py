@@ -1,14 +1,16 @@
 """The program as its users call it, against a server whose every delay is known."""
 
 import json
+import resource
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from loadtest.cli import main
-from loadtest.reporting.results import Recorder, load_run
+from loadtest.reporting.results import load_run
 from loadtest.scenarios import load_scenario, names
 from loadtest.testserver import Behaviour, running
 
@@ -69,33 +71,44 @@ def test_a_search_finds_a_rate_and_says_so(
     arguments = ["search", "--url", url, "--budgets", "0", *slo, "--requests", "60"]
     folder = tmp_path / "results"
     assert main([*arguments, "--warmup", "0", "--out", str(folder)]) == 0
-    assert "budget 0: holds at 100 requests per second" in capsys.readouterr().out
-    assert "holds at 100" in (folder / "report.html").read_text()
+    out = capsys.readouterr().out.splitlines()
+    # Holds at 100, unless this machine is too busy to send as fast: then it says that.
+    (found,) = (line for line in out if line.startswith("budget 0: "))
+    assert "holds at 100 requests per second" in found or "limited by the client" in found
+    assert found in (folder / "report.html").read_text()
+
+
+@contextmanager
+def files_of_at_most(number: int) -> Iterator[None]:
+    """Files of this process take no more bytes: the kernel refuses them as it would on a full disk,
+    only that it calls them too large."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_said_and_costs_only_what_came_after(
-    url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A stand-in: from the sixth record on, the disk takes no more.
-    write, count = Recorder.record, iter(range(1000))
-
-    def record(self: Recorder, record: object) -> None:
-        if next(count) >= 5:
-            raise OSError(28, "No space left on device")
-        write(self, record)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Recorder, "record", record)
     folder = tmp_path / "results"
-    arguments = ["--url", url, "--budgets", "0,4", *QUICK, "--out", str(folder)]
-    assert main(arguments) == 1
-    assert "No space left on device" in capsys.readouterr().out
-    run = load_run(folder)
-    assert len(run.cells) == 1
-    assert run.cells[0].partial
-    assert len(run.cells[0].records) == 5
+    arguments = ["--url", url, "--budgets", "0,4", "--requests", "100", "--warmup", "0"]
+    with files_of_at_most(30_000):
+        assert main([*arguments, "--output-tokens", "32", "--out", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "File too large; what follows was measured, but not all of it is in the files" in out
+    assert "visible tokens/s" in out
+    assert f"once there is room, `python -m loadtest report {folder}`" in out
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("requests.jsonl", "run.json", "summary.csv")
+    ]
+    (cell,) = load_run(folder).cells  # the second one was not begun
+    assert cell.partial
+    assert 10 <= len(cell.records) < 100
+    assert main(["report", str(folder)]) == 0
+    assert "cut short" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.cli import main
-from loadtest.records import Run
+from loadtest.records import Failure, Run
 from tests.loadtest.made import made_cell, made_record, made_run
 from tests.loadtest.test_results import written
 
@@ -56,6 +56,25 @@ def test_only_a_regression_beyond_tolerance_and_chance_fails(
 
 def test_better_is_no_regression(runs: dict[str, str]) -> None:
     assert main(["compare", runs["slow"], runs["base"], "--fail-on", TOLERANCE]) == 0
+
+
+def test_a_figure_that_is_gone_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [made_record(n, n / 10) for n in range(100)]
+    bad = [made_record(n, n / 10, 4, failure=Failure.TIMEOUT) for n in range(100)]
+    thinking = [made_record(n, n / 10, 4) for n in range(100)]
+    window, budget = (0.0, 10.0), {"4": 1.0}
+    before = made_run([made_cell(good, window), made_cell(thinking, window, budget)], "before")
+    after = made_run([made_cell(good, window), made_cell(bad, window, budget)], "after")
+    shorter = made_run([made_cell(good, window)], "shorter")
+    base = str(written(before, tmp_path / "before"))
+    for run in (after, shorter):
+        other = str(written(run, tmp_path / run.label))
+        assert main(["compare", base, other, "--fail-on", TOLERANCE]) == 1
+        gone = f"budget 4, constant:10: mean time_per_visible_token was not measured in {run.label}"
+        assert gone in capsys.readouterr().out
+        assert main(["compare", base, other]) == 0
 
 
 def test_without_a_tolerance_nothing_fails(runs: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,13 @@ from rich.console import Console
 
 from loadtest.analysis.named import NAMED
 from loadtest.analysis.price import price_sentence
-from loadtest.analysis.summary import LoadSummary, Summary, summarise
+from loadtest.analysis.summary import LoadSummary, summarise
 from loadtest.errors import LoadTestError
 from loadtest.records import Failure, Run
 from loadtest.reporting.report import render
 from loadtest.reporting.results import Recorder, load_run, write_summary
-from loadtest.reporting.table import columns
-from loadtest.reporting.terminal import heads, print_summary, table_rows
+from loadtest.reporting.table import parts
+from loadtest.reporting.terminal import print_summary, table_rows
 from tests.loadtest.made import made_cell, made_record, made_run, mixed, sweep
 
 LEVELS = ["p95 time_per_visible_token<=50ms"]
@@ -174,9 +176,12 @@ def test_the_report_has_all_figures_that_the_terminal_has(run: Run, html: str) -
     texts = Page(html).texts
     summary = summarise(run)
     for load in summary.loads:
-        assert set(heads(columns(summary.loads))) <= set(texts)
-        for row in rows_of(load, summary):
-            assert set(row) <= set(texts)
+        for column in chain.from_iterable(parts(load)):
+            assert {column.group, column.head} <= {"", *texts}
+        for row in chain.from_iterable(tables_of(load)):
+            # The spread is a text of its own.
+            for cell in row:
+                assert set(re.split(" (?=±)", cell)) <= set(texts)
         assert load.price is not None
         assert price_sentence(load.price) in texts
     assert texts.index("Read these first") < texts.index("closed:4")
@@ -184,8 +189,8 @@ def test_the_report_has_all_figures_that_the_terminal_has(run: Run, html: str) -
     assert "python -m loadtest --url http://127.0.0.1:8000" in texts
 
 
-def rows_of(load: LoadSummary, summary: Summary) -> list[list[str]]:
-    return table_rows(load, columns(summary.loads))
+def tables_of(load: LoadSummary) -> list[list[list[str]]]:
+    return [table_rows(load, shown) for shown in parts(load)]
 
 
 def test_the_terminal_says_warnings_tables_and_prices_in_plain_text(run: Run) -> None:
@@ -197,8 +202,11 @@ def test_the_terminal_says_warnings_tables_and_prices_in_plain_text(run: Run) ->
     assert lines[0] == "warning: [mind] this"
     for load in summary.loads:
         where = lines.index(load.title)
-        for row, line in zip(rows_of(load, summary), lines[where + 2 :], strict=False):
-            assert line.split() == " ".join(row).split()
+        lines_of_load = iter(lines[where + 1 :])
+        for rows in tables_of(load):
+            assert next(lines_of_load).split()[:2] == ["budget", "cost"]
+            for row in rows:
+                assert next(lines_of_load).split() == " ".join(row).split()
         assert load.price is not None
         assert price_sentence(load.price) in lines
 
@@ -216,6 +224,22 @@ def test_failures_are_told_by_kind_with_an_example() -> None:
     assert [text for text in page.texts[where:] if text][:3] == [
         *("timeout", "3", "the server said no")
     ]
+
+
+def test_answers_that_come_as_a_whole_are_still_a_report() -> None:
+    cells = [
+        made_cell(
+            [made_record(n, n / 10, budget, per_token=0.0) for n in range(10)],
+            (0.0, 1.0),
+            {str(budget): 1.0},
+        )
+        for budget in (0, 4)
+    ]
+    summary = summarise(made_run(cells))
+    (load,) = summary.loads
+    assert load.price is None
+    assert [row[1] for row in tables_of(load)[0]] == ["–", "–"]
+    assert "constant:10" in Page(render(summary)).texts
 
 
 def test_a_run_without_anything_is_still_a_report() -> None:

@@ -94,6 +94,21 @@ def test_the_client_as_the_limit_is_said() -> None:
     assert "limited by the client" in sentence("0", found)
 
 
+def test_a_client_that_is_late_once_is_not_taken_for_the_limit() -> None:
+    server = PaperServer(0)
+
+    def measure(rate: float, repeat: int) -> Cell:
+        cell = server.measure(rate, repeat)
+        if repeat == 1:
+            cell.client = HEALTHY.model_copy(update={"late_sends": 100})
+        return cell
+
+    found = search(measure, LEVELS, SearchRange())
+    clean = search(PaperServer(0).measure, LEVELS, SearchRange())
+    assert not found.client_limited
+    assert found == clean
+
+
 def test_a_server_that_falls_behind_fails_whatever_its_latencies() -> None:
     def measure(rate: float, repeat: int) -> Cell:
         # Answers a third, at once; the others are still on their way when the window ends.

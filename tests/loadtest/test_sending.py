@@ -171,6 +171,14 @@ def test_the_servers_counters_are_read_before_and_after(url: str) -> None:
     assert after - before == 10
 
 
+def test_the_servers_batch_is_looked_at_while_the_cell_runs(url: str) -> None:
+    cell = run_one(small_plan(url, "closed:3", requests=None, seconds=2.5))
+    during = [sample.running for sample in cell.occupancy if 0 < sample.time < 2.5]
+    assert during
+    assert max(during) in (2, 3)  # one of them may be between two requests
+    assert {sample.waiting for sample in cell.occupancy} == {0}
+
+
 def test_the_client_says_how_it_fared(url: str) -> None:
     cell = run_one(small_plan(url, requests=10))
     assert cell.client is not None

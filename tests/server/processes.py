@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,29 @@ def running_server(model: Path | str, *options: str) -> Iterator[RunningServer]:
 
     Fails, showing the end of its log, where the process ends before it is ready.
     """
+    with _running(["server", str(model), *TEST_OPTIONS, *options], os.environ) as server:
+        yield server
+
+
+@contextmanager
+def running_stock_server(model: Path, *options: str) -> Iterator[RunningServer]:
+    """vLLM's own server, none of ours in it."""
+    module = ["vllm.entrypoints.openai.api_server", "--model", str(model)]
+    with _running([*module, *TEST_OPTIONS, *options], os.environ | {"VLLM_PLUGINS": ""}) as server:
+        yield server
+
+
+@contextmanager
+def _running(module: list[str], environment: Mapping[str, str]) -> Iterator[RunningServer]:
+    """A module with its arguments; the port is added to them."""
     port = free_port()
-    command = [sys.executable, "-m", "server", str(model), "--port", str(port)]
     with TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [*command, *TEST_OPTIONS, *options],
+                [sys.executable, "-m", *module, "--port", str(port)],
                 cwd=ROOT,
+                env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # A group of its own: signals to the tests are none of the server's business.
