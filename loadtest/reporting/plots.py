@@ -59,6 +59,8 @@ STYLE: Any = {
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
 }
+SHORTEST = 1e-6
+"""Seconds; below any clock's resolution."""
 SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
 
 
@@ -117,7 +119,9 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
         for panel, latency in zip(axes, shown, strict=True):
             for row in load.by_budget:
                 of = LATENCIES[latency].of
-                values = np.sort([value for record in row.successes for value in of(record)])
+                found = [value for record in row.successes for value in of(record)]
+                # A logarithmic axis has no place for 0: answers that came as a whole.
+                values = np.maximum(np.sort(found), SHORTEST)
                 if values.size:
                     shares = 100 * np.arange(1, values.size + 1) / values.size
                     panel.step(

@@ -7,7 +7,6 @@ from typing import Self
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -123,25 +122,30 @@ def _title(cell: Upcoming) -> str:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Warnings first, then a table for each load."""
+    """Warnings first, then the tables of each load."""
+
+    def say(text: str, style: str = "") -> None:
+        # A file has no edge to wrap at, and a line of it is a sentence.
+        console.print(Text(text, style), soft_wrap=not console.is_terminal)
+
     for warning in summary.warnings:
-        console.print(f"[bold yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        say(f"warning: {warning}", "yellow")
     for load in summary.loads:
         console.print()
-        console.print(Text(load.title, style="bold"), soft_wrap=True)
+        say(load.title, "bold")
         for shown in parts(load):
             if console.is_terminal:
                 console.print(_table(load, shown))
             else:
                 print_table([heads(shown), *table_rows(load, shown)], console)
         if load.price:
-            console.print(price_sentence(load.price), soft_wrap=True, highlight=False)
+            say(price_sentence(load.price))
     for note in summary.run.notes:
-        console.print(note, style="bold", soft_wrap=True, highlight=False)
+        say(note, "bold")
     for row in summary.rows:
         for kind, count in row.failures.items():
             if not row.is_part:
-                console.print(f"failed: {row.name}, {row.load}: {count} {kind}", soft_wrap=True)
+                say(f"failed: {row.name}, {row.load}: {count} {kind}", "red")
 
 
 def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
