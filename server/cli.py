@@ -155,6 +155,13 @@ def _add_thinking_options(group: Any) -> None:
         "what a prompt keeps out of the answer may show in them (default: off)",
     )
     group.add_argument(
+        "--max-thought-burst",
+        type=int,
+        metavar="N",
+        help="passes that an engine step may run while all its requests are thinking: faster, but "
+        "a new request may have to wait for N (default: 4 on a CPU, 1 on CUDA)",
+    )
+    group.add_argument(
         "--max-recorded-thought-tokens",
         type=int,
         default=ThinkingOptions.max_recorded_thought_tokens,
@@ -186,6 +193,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(
                 f"--{option.replace('_', '-')} is {getattr(args, option)}, must be 0 or more"
             )
+    if args.max_thought_burst is not None and args.max_thought_burst < 1:
+        parser.error(f"--max-thought-burst is {args.max_thought_burst}, must be 1 or more")
     return args
 
 
@@ -196,6 +205,7 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
         default_thought_budget=args.default_thought_budget,
         embedding_mode=args.thought_embeddings,
         max_recorded_thought_tokens=args.max_recorded_thought_tokens,
+        max_thought_burst=args.max_thought_burst,
     )
 
 

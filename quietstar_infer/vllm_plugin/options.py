@@ -34,13 +34,16 @@ class ThinkingOptions:
     `default_thought_budget`: of requests that ask for none; None = the checkpoint's, at most the
     largest. `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many
     thought tokens the worker keeps for requests that asked to see their thoughts and have not
-    fetched them yet.
+    fetched them yet. `max_thought_burst`: how many passes an engine step may run while nobody but
+    thinkers is there, and so how many a new request may have to wait for; 1 = one at a time, None =
+    what pays on the device (`default_thought_burst`).
     """
 
     max_thought_budget: int = 16
     default_thought_budget: int | None = None
     embedding_mode: EmbeddingMode | None = None
     max_recorded_thought_tokens: int = 1_000_000
+    max_thought_burst: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class ThinkingSetup:
     config: QuietStarConfig
     limits: ThoughtLimits
     max_recorded_thought_tokens: int
+    max_thought_burst: int
 
 
 def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> None:
@@ -65,7 +69,12 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     folder = _local_checkpoint(engine_args)
     check_checkpoint(folder)
     config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
-    setup = ThinkingSetup(config, _limits(options, config), options.max_recorded_thought_tokens)
+    setup = ThinkingSetup(
+        config=config,
+        limits=_limits(options, config),
+        max_recorded_thought_tokens=options.max_recorded_thought_tokens,
+        max_thought_burst=_burst(options),
+    )
 
     architecture = thinking_architecture(
         read_json(folder / "config.json").get("model_type"), str(folder)
@@ -78,6 +87,15 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
     # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
     os.environ[V2_RUNNER] = "0"
+
+
+def default_thought_burst() -> int:
+    """Passes in a burst where the user does not say.
+
+    On a CPU, what an engine step costs beside its pass adds to every thought. On CUDA asynchronous
+    scheduling hides it behind the device's work, so bursts are off until measured there.
+    """
+    return 4 if current_platform.is_cpu() else 1
 
 
 def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
@@ -93,6 +111,7 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
         config=QuietStarConfig(**fields["config"]),
         limits=ThoughtLimits(**fields["limits"]),
         max_recorded_thought_tokens=fields["max_recorded_thought_tokens"],
+        max_thought_burst=fields["max_thought_burst"],
     )
 
 
@@ -147,6 +166,15 @@ def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:
     if default is None:
         default = min(config.default_thought_budget, largest)
     return ThoughtLimits(max_budget=largest, default_budget=default)
+
+
+def _burst(options: ThinkingOptions) -> int:
+    burst = options.max_thought_burst
+    if burst is None:
+        return default_thought_burst()
+    if burst < 1:
+        raise ValueError(f"the largest burst is {burst} passes, must be 1 or more")
+    return burst
 
 
 def _overrides(engine_args: EngineArgs) -> dict[str, Any]:

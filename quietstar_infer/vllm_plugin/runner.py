@@ -1,8 +1,9 @@
 """The thought passes in vLLM's V1 model runner, for CUDA and the CPU alike.
 
 vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose
-place, input and outcome differ, in four places:
+place, input and outcome differ, in five places:
 
+    execute_model    runs the further passes of a burst
     _prepare_inputs  the row lies behind its text token, and is fed a thought token or a meta-token
     _model_forward   a first pass keeps the base hidden state; a last one mixes it with the thought
     sample_tokens    the row's logits say a thought token, kept here, unless the thought is done;
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from vllm.config import VllmConfig
+from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import SamplerOutput
@@ -36,7 +38,7 @@ from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
 from quietstar_infer.vllm_plugin.records import Owner, Recording, ThoughtRecords
 from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
-from quietstar_infer.vllm_plugin.step import attached_thoughts
+from quietstar_infer.vllm_plugin.step import attached_thoughts, following_pass
 
 if TYPE_CHECKING:
     _Runner = GPUModelRunner
@@ -67,6 +69,14 @@ class DeviceRows(NamedTuple):
     tail_R: torch.Tensor
 
 
+class Thinking(NamedTuple):
+    """The thinking rows of the batch being run, and where their text tokens are, (R,)."""
+
+    rows: ThinkingRows
+    on_device: DeviceRows
+    position_R: npt.NDArray[np.int64]
+
+
 class ThinkingRunnerMixin(_Runner):
     """What turns a model runner of vLLM's into one that thinks. The runner's class follows it in
     the bases.
@@ -80,7 +90,7 @@ class ThinkingRunnerMixin(_Runner):
         self._quiet_star = setup.config
         self._limits = setup.limits
         self._thinkers: dict[str, Thinker] = {}
-        self._thinking: tuple[ThinkingRows, DeviceRows] | None = None
+        self._thinking: Thinking | None = None
         self._recording: Recording | None = None
         self.thought_metrics = ThoughtMetrics(device)
         self.thought_records = ThoughtRecords(setup.max_recorded_thought_tokens)
@@ -95,6 +105,37 @@ class ThinkingRunnerMixin(_Runner):
         # Not vLLM's option for custom processors: with that, every step would wait for the tokens
         # that have been sampled.
         self.input_batch.logitsprocs.non_argmax_invariant.append(self._forced)
+        if device.type == "cuda" and self.prepare_inputs_event is None:
+            # By this vLLM waits for its uploads before it prepares the next inputs. Without
+            # asynchronous scheduling it needs no such event, because it waits for every pass; a
+            # burst does not.
+            self.prepare_inputs_event = torch.cuda.Event(blocking=True)
+
+    # mypy takes vLLM's own decorator for the method.
+    @torch.inference_mode()
+    def execute_model(  # type: ignore[override]
+        self,
+        scheduler_output: SchedulerOutput,
+        intermediate_tensors: IntermediateTensors | None = None,
+    ) -> Any:
+        """The passes of one engine step: one, or all of a burst."""
+        result = super().execute_model(scheduler_output, intermediate_tensors)  # type: ignore[type-var]
+        following = following_pass(scheduler_output)
+        while following is not None:
+            self._end_inner_pass()
+            result = super().execute_model(following)  # type: ignore[type-var]
+            following = following_pass(following)
+        return result
+
+    def _end_inner_pass(self) -> None:
+        """What lies between two passes of a burst: each row chooses its next thought token."""
+        assert self._thinking is not None, "all rows of a burst think"
+        assert self.execute_model_state is not None, "the pass has run"
+        rows, on_device, position_R = self._thinking
+        self._think_on(rows, on_device, self.execute_model_state.logits)
+        self.execute_model_state = None
+        # As vLLM's scheduler would have said: x_p is the next token to compute.
+        self.input_batch.num_computed_tokens_cpu[rows.row_R] = position_R
 
     def _update_states(self, scheduler_output: SchedulerOutput) -> Any:
         self.thought_metrics.count_pass(
@@ -128,7 +169,7 @@ class ThinkingRunnerMixin(_Runner):
         device_rows = self._upload(rows, position_R)
         self._write_thought_inputs(rows, device_rows)
         self._discard_samples(rows)
-        self._thinking = rows, device_rows
+        self._thinking = Thinking(rows, device_rows, position_R)
         return prepared
 
     def _upload(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> DeviceRows:
@@ -202,7 +243,7 @@ class ThinkingRunnerMixin(_Runner):
     def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden_NH = super()._model_forward(*args, **kwargs)
         if self._thinking is not None:
-            rows, on_device = self._thinking
+            rows, on_device, _ = self._thinking
             self._keep_base(rows, on_device, hidden_NH)
             if rows.num_last:
                 self._mix(rows, on_device, hidden_NH)
@@ -238,7 +279,7 @@ class ThinkingRunnerMixin(_Runner):
         self, grammar_output: GrammarOutput | None
     ) -> Any:
         if self._thinking is not None and self.execute_model_state is not None:
-            rows, on_device = self._thinking
+            rows, on_device, _ = self._thinking
             logits_NV = self.execute_model_state.logits
             self._think_on(rows, on_device, logits_NV)
             self._force(rows)

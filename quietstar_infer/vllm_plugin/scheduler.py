@@ -5,6 +5,9 @@ After every pass of a thought but the last, the scheduler takes back the progres
 made, so that the text token thought about counts as not yet computed. vLLM then sees an unfinished
 prefill: it expects no output, reserves no place for one, and schedules the request again with one
 token in the next step, mixed freely with speaking rows, other thoughts and real prefills.
+
+Where every row of a batch is thinking and nobody could join, the step is a *burst*: the workers run
+several passes before they report back, which saves what an engine step costs beside its pass.
 """
 
 from typing import Any
@@ -28,7 +31,9 @@ class ThinkingScheduler(AsyncScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_vllm_config(self.vllm_config)
-        self._limits = thinking_setup(self.vllm_config).limits
+        setup = thinking_setup(self.vllm_config)
+        self._limits = setup.limits
+        self._max_burst = setup.max_thought_burst
         self._params: dict[str, ThoughtParams] = {}
         self._thoughts: dict[str, ThoughtStep] = {}
         self._aborted: list[str] = []
@@ -80,22 +85,41 @@ class ThinkingScheduler(AsyncScheduler):
         """Add the riding tokens to what was scheduled, and take back the progress of unfinished
         thoughts.
         """
-        steps: dict[str, ThoughtStep] = {}
         scheduled = scheduler_output.num_scheduled_tokens
-        for request_id, num_tokens in scheduled.items():
+        steps = self._next_steps(scheduled)
+        num_passes = self._num_passes(steps, num_rows=len(scheduled))
+        for request_id, step in steps.items():
             request = self.requests[request_id]
-            step = self._next_step(request, num_tokens)
-            if step is None:
-                continue
-            steps[request_id] = step
-            scheduled[request_id] = num_tokens + step.riding_tokens
+            scheduled[request_id] += step.riding_tokens
             scheduler_output.total_num_scheduled_tokens += step.riding_tokens
+            final = step.next(num_passes - 1)
             # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
             # done.
-            request.num_computed_tokens -= step.riding_tokens + (0 if step.is_last else 1)
-        attach_thoughts(scheduler_output, ThoughtPlan(steps, self._aborted))
+            request.num_computed_tokens -= step.riding_tokens + (0 if final.is_last else 1)
+            if not final.is_last:
+                self._thoughts[request_id] = final
+        attach_thoughts(scheduler_output, ThoughtPlan(steps, self._aborted, num_passes))
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
+
+    def _next_steps(self, scheduled: dict[str, int]) -> dict[str, ThoughtStep]:
+        """The passes of thoughts among what was scheduled."""
+        steps = {
+            request_id: self._next_step(self.requests[request_id], num_tokens)
+            for request_id, num_tokens in scheduled.items()
+        }
+        return {request_id: step for request_id, step in steps.items() if step is not None}
+
+    def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
+        """How many passes the workers may run before they report back.
+
+        One, if somebody speaks, reads or waits for a row that is free.
+        """
+        num_running, num_waiting = self.get_request_counts()
+        could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
+        if not steps or len(steps) < num_rows or could_join:
+            return 1
+        return min(self._max_burst, *(step.remaining_passes for step in steps.values()))
 
     def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
         """The pass of a thought that this step's tokens of a request are; None where it is not
@@ -115,8 +139,6 @@ class ThinkingScheduler(AsyncScheduler):
             if budget == 0:
                 return None
             step = ThoughtStep.first(budget, index)
-        if not step.is_last:
-            self._thoughts[request.request_id] = step
         return step
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:

@@ -1,9 +1,9 @@
 """What the scheduler tells the runner about one row's thought."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ThoughtStep:
     def first(cls, budget: int, index: int) -> "ThoughtStep":
         return cls(phase=0, budget=budget, index=index)
 
-    def next(self) -> "ThoughtStep":
-        return ThoughtStep(self.phase + 1, self.budget, self.index)
+    def next(self, num_passes: int = 1) -> "ThoughtStep":
+        return ThoughtStep(self.phase + num_passes, self.budget, self.index)
 
     @property
     def is_first(self) -> bool:
@@ -36,6 +36,11 @@ class ThoughtStep:
     @property
     def is_last(self) -> bool:
         return self.phase == self.budget
+
+    @property
+    def remaining_passes(self) -> int:
+        """Passes to the end of the thought, this one included."""
+        return self.budget - self.phase + 1
 
     @property
     def riding_tokens(self) -> int:
@@ -55,12 +60,14 @@ class ThoughtStep:
 class ThoughtPlan(NamedTuple):
     """What the scheduler tells the workers about thoughts, along with an engine step.
 
-    `steps`: this step's passes, by request id. `aborted`: why thoughts were given up in the middle
-    since the last step, one word for each.
+    `steps`: this pass, by request id. `aborted`: why thoughts were given up in the middle since the
+    last step, one word for each. `num_passes`: 1, or more where the engine step is a burst: then
+    every row of the batch is thinking, and no thought ends before the last of these passes.
     """
 
     steps: dict[str, ThoughtStep]
     aborted: list[str]
+    num_passes: int = 1
 
 
 def attach_thoughts(output: SchedulerOutput, plan: ThoughtPlan) -> None:
@@ -71,3 +78,27 @@ def attach_thoughts(output: SchedulerOutput, plan: ThoughtPlan) -> None:
 def attached_thoughts(output: SchedulerOutput) -> ThoughtPlan:
     """The inverse of `attach_thoughts`."""
     return output.thoughts  # type: ignore[attr-defined,no-any-return]
+
+
+def following_pass(output: SchedulerOutput) -> SchedulerOutput | None:
+    """The next pass of a burst, in the form of an engine step of its own that brings no news of
+    requests; None where the burst, or the step that was none, is over.
+    """
+    plan = attached_thoughts(output)
+    if plan.num_passes == 1:
+        return None
+    steps = {request_id: step.next() for request_id, step in plan.steps.items()}
+    num_tokens = {request_id: 1 + step.riding_tokens for request_id, step in steps.items()}
+    following = replace(
+        output,
+        scheduled_new_reqs=[],
+        scheduled_cached_reqs=CachedRequestData.make_empty(),
+        num_scheduled_tokens=num_tokens,
+        total_num_scheduled_tokens=sum(num_tokens.values()),
+        finished_req_ids=set(),
+        preempted_req_ids=None,
+        new_block_ids_to_zero=None,
+        kv_cache_block_copies=None,
+    )
+    attach_thoughts(following, ThoughtPlan(steps, [], plan.num_passes - 1))
+    return following

@@ -1,13 +1,14 @@
 """Alone = in company: what a request says and thinks does not depend on who shares the engine."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_checkpoint
 from tests.support.counting import expected_counts
 from tests.support.engine import Ask, Engine, Spoken, thinking_engine
@@ -20,15 +21,24 @@ NUM_ASKS = 40
 Companies = dict[str, tuple[list[Ask], list[list[Spoken]]]]
 
 
-def company(seed: int, shared_prefix: int = 0) -> list[Ask]:
+ONE_AT_A_TIME = ThinkingOptions(max_thought_burst=1)
+
+
+def company(
+    seed: int,
+    shared_prefix: int = 0,
+    budgets: Sequence[int] = (0, 0, 1, 2, 4, 8, 16),
+    size: int = NUM_ASKS,
+    gaps: Sequence[int] = (0, 0, 1, 3),
+) -> list[Ask]:
     """Requests of every kind, arriving a few steps apart. All sampling is seeded."""
     draw = random.Random(seed)
     prefix = [draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(shared_prefix)]
     asks, arrival = [], 0
-    for index in range(NUM_ASKS):
+    for index in range(size):
         length = PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)]
         thoughts = ThoughtParams(
-            budget=draw.choice([0, 0, 1, 2, 4, 8, 16]),
+            budget=draw.choice(budgets),
             temperature=draw.choice([0.0, 1.0, 1.0, 0.7]),
             token_budget=draw.choice([None, None, None, 0, 3, 10]),
         )
@@ -41,7 +51,7 @@ def company(seed: int, shared_prefix: int = 0) -> list[Ask]:
                 arrival=arrival,
             )
         )
-        arrival += draw.choice([0, 0, 1, 3])
+        arrival += draw.choice(gaps)
     return asks
 
 
@@ -71,8 +81,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(checkpoint: Path) -> Iterator[Companies]:
     """The requests of each company, and what each says by itself, on the plainest settings."""
-    companies = {"mixed": company(seed=1), "shared prefix": company(seed=2, shared_prefix=200)}
-    with thinking_engine(checkpoint, enable_prefix_caching=False, block_size=BLOCK) as engine:
+    companies = {
+        "mixed": company(seed=1),
+        "shared prefix": company(seed=2, shared_prefix=200),
+        # Few at a time, so that bursts are the rule; now and then one speaks.
+        "thinkers": company(seed=3, budgets=(1, 2, 4, 8, 8, 16, 16, 0), size=24, gaps=(0, 2, 9)),
+    }
+    with thinking_engine(
+        checkpoint, ONE_AT_A_TIME, enable_prefix_caching=False, block_size=BLOCK
+    ) as engine:
         yield {
             name: (asks, [engine.run([_now(ask)])[0] for ask in asks])
             for name, asks in companies.items()
@@ -105,6 +122,7 @@ def assert_close(actual: list[float], expected: list[float]) -> None:
 SMALL_CACHE = {"kv_cache_memory_bytes": 12 * 2 * 2 * BLOCK * 32 * 4, "max_model_len": 256}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "one pass at a time": {"options": ONE_AT_A_TIME},
     "asynchronous": {"asynchronous": True},
     "chunked prefill": {"max_num_batched_tokens": 72, "max_num_seqs": 48},
     "chunked prefill, asynchronous": {
@@ -135,6 +153,24 @@ def test_mixed_company(variant: str, checkpoint: Path, alone: Companies) -> None
             in_vain=settings.get("asynchronous", False) or variant.startswith("preempted"),
             chunks=variant.startswith("chunked"),
         )
+
+
+@pytest.mark.parametrize(
+    ("variant", "max_burst"),
+    [("plain", 4), ("plain", 17), ("asynchronous", 4), ("preempted", 3), ("compiled", 4)],
+)
+def test_bursts(variant: str, max_burst: int, checkpoint: Path, alone: Companies) -> None:
+    asks, expected = alone["thinkers"]
+    settings = {"block_size": BLOCK, "enable_prefix_caching": False, **VARIANTS[variant]}
+    options = ThinkingOptions(max_thought_burst=max_burst)
+    with thinking_engine(checkpoint, options, **settings) as engine:
+        answers = engine.run(asks)
+        assert_same(asks, answers, expected)
+        assert engine.thought_counts().passes > 1.1 * engine.num_steps
+        assert (engine.preemptions > 0) == (variant == "preempted")
+        assert_nothing_left(engine)
+        in_vain = None if variant in ("asynchronous", "preempted") else False
+        assert_counted(engine, asks, answers, in_vain)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -175,20 +211,21 @@ def assert_counted(
     engine: Engine,
     asks: list[Ask],
     answers: list[list[Spoken]],
-    in_vain: bool = False,
+    in_vain: bool | None = False,
     chunks: bool = False,
 ) -> None:
     """What the engine has counted is what the answers took; more, where some was thought in vain
-    (behind a last token, or before a preemption), or where prompts were read in several passes.
+    (behind a last token, or before a preemption; None = perhaps), or where prompts were read in
+    several passes.
     """
     counts = engine.thought_counts()
     expected = expected_counts(asks, answers)
     aborted = sum(counts.aborted.values())
-    assert (aborted > 0) == in_vain
+    assert in_vain is None or (aborted > 0) == in_vain
     assert counts.thought_tokens - expected.thought_tokens >= aborted
     assert counts.passes <= counts.rows
     assert counts.weights_at_most[-1][1] <= counts.finished
-    if not in_vain:
+    if in_vain is False:
         assert counts.thinking_rows == expected.thinking_rows
         assert counts.thought_tokens == expected.thought_tokens
         assert counts.finished == expected.finished

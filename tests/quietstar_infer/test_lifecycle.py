@@ -15,13 +15,18 @@ PROMPT = [1, *range(3, 36)]
 MAX_RECORDED = 40
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["synchronous", "asynchronous"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, 1), (True, 1), (False, 4)],
+    ids=["synchronous", "asynchronous", "bursts"],
+)
 def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
     checkpoint = write_random_checkpoint(tmp_path_factory.mktemp("lifecycle"), "llama")
-    options = ThinkingOptions(max_recorded_thought_tokens=MAX_RECORDED)
-    with thinking_engine(checkpoint, options, request.param, block_size=32) as running:
+    asynchronous, burst = request.param
+    options = ThinkingOptions(max_recorded_thought_tokens=MAX_RECORDED, max_thought_burst=burst)
+    with thinking_engine(checkpoint, options, asynchronous, block_size=32) as running:
         yield running
 
 
@@ -63,7 +68,7 @@ def test_neighbours_of_an_aborted_request_go_on(engine: Engine) -> None:
     finished = []
     for step in range(100):
         finished += [output for output in engine.step() if output.finished]
-        if step == 7:
+        if step == 7 // engine.max_burst:
             engine.llm.llm_engine.abort_request([victim])
     drain(engine)
     (output,) = finished

@@ -20,7 +20,11 @@ from vllm.v1.engine.core_client import InprocClient
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.metrics import ThoughtCounts
-from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
+from quietstar_infer.vllm_plugin.options import (
+    ThinkingOptions,
+    prepare_engine_args,
+    thinking_setup,
+)
 from tests.support.asynchronous import asynchronous_cpu
 
 # Long enough for every test; short contexts keep the KV cache small.
@@ -63,6 +67,8 @@ class Engine:
 
     def __init__(self, llm: LLM) -> None:
         self.llm = llm
+        # Calls of `step` so far.
+        self.num_steps = 0
         self._keys = itertools.count()
 
     @property
@@ -75,6 +81,11 @@ class Engine:
     def is_asynchronous(self) -> bool:
         """Whether the scheduler runs a step ahead of the results."""
         return bool(self.llm.llm_engine.vllm_config.scheduler_config.async_scheduling)
+
+    @property
+    def max_burst(self) -> int:
+        """How many passes a step may run."""
+        return thinking_setup(self.llm.llm_engine.vllm_config).max_thought_burst
 
     @property
     def preemptions(self) -> int:
@@ -101,6 +112,7 @@ class Engine:
         return key
 
     def step(self) -> list[RequestOutput]:
+        self.num_steps += 1
         return [out for out in self.llm.llm_engine.step() if isinstance(out, RequestOutput)]
 
     def run(self, asks: Sequence[Ask]) -> list[list[Spoken]]:
