@@ -111,19 +111,18 @@ class ThinkingRunnerMixin(_Runner):
             # burst does not.
             self.prepare_inputs_event = torch.cuda.Event(blocking=True)
 
-    # mypy takes vLLM's own decorator for the method.
     @torch.inference_mode()
-    def execute_model(  # type: ignore[override]
+    def execute_model(
         self,
         scheduler_output: SchedulerOutput,
         intermediate_tensors: IntermediateTensors | None = None,
     ) -> Any:
         """The passes of one engine step: one, or all of a burst."""
-        result = super().execute_model(scheduler_output, intermediate_tensors)  # type: ignore[type-var]
+        result = super().execute_model(scheduler_output, intermediate_tensors)
         following = following_pass(scheduler_output)
         while following is not None:
             self._end_inner_pass()
-            result = super().execute_model(following)  # type: ignore[type-var]
+            result = super().execute_model(following)
             following = following_pass(following)
         return result
 
