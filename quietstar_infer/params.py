@@ -10,10 +10,12 @@ from quietstar_infer.errors import ThoughtParamsError
 
 @dataclass(frozen=True)
 class ThoughtLimits:
-    """What a server allows. `max_budget` 0 means that thinking is off."""
+    """What a server allows, and what holds for requests that do not say. `max_budget` 0 means that
+    thinking is off."""
 
     max_budget: int
     default_budget: int
+    default_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_budget < 0:
@@ -22,6 +24,11 @@ class ThoughtLimits:
             raise ValueError(
                 f"the default thought budget is {self.default_budget}, must be from 0 to "
                 f"{self.max_budget} (the largest thought budget)"
+            )
+        if not _is_temperature(self.default_temperature):
+            raise ValueError(
+                f"the default thought temperature is {self.default_temperature}, must be a finite "
+                "number from 0 (greedy) up"
             )
 
 
@@ -50,7 +57,7 @@ class ThoughtParams:
         fields = fields or {}
         return cls(
             budget=_budget(fields.get("thought_budget"), limits),
-            temperature=_temperature(fields.get("thought_temperature")),
+            temperature=_temperature(fields.get("thought_temperature"), limits),
             token_budget=_token_budget(fields.get("thinking_token_budget")),
             record_key=fields.get("thought_record_key"),
             forced_tokens=tuple(fields.get("thought_forced_tokens", ())),
@@ -117,10 +124,14 @@ def _budget(value: Any, limits: ThoughtLimits) -> int:
     return value
 
 
-def _temperature(value: Any) -> float:
+def _is_temperature(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _temperature(value: Any, limits: ThoughtLimits) -> float:
     if value is None:
-        return 1.0
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        return limits.default_temperature
+    if not _is_temperature(value):
         raise ThoughtParamsError(
             f"thought_temperature is {value!r}, must be a finite number from 0 (greedy) up",
             "thought_temperature",

@@ -96,6 +96,7 @@ def _add_models(app: FastAPI, completions: ThinkingCompletions, engine: Engine) 
     quiet_star = {
         "max_thought_budget": limits.max_budget,
         "default_thought_budget": limits.default_budget,
+        "default_thought_temperature": limits.default_temperature,
         "embedding_mode": engine.setup.config.embedding_mode,
     }
 

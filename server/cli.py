@@ -142,6 +142,14 @@ def _add_thinking_options(group: Any) -> None:
         help="the length of thoughts for requests that do not say (default: the checkpoint's)",
     )
     group.add_argument(
+        "--default-thought-temperature",
+        type=float,
+        default=ThinkingOptions.default_thought_temperature,
+        metavar="T",
+        help="the temperature of thoughts for requests that do not say; 0 = greedy (default: "
+        "%(default)s)",
+    )
+    group.add_argument(
         "--thought-embeddings",
         choices=EMBEDDING_MODES,
         help="what begins and ends a thought: the trained vectors (learned), or the embedding of "
@@ -203,6 +211,7 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
     return ThinkingOptions(
         max_thought_budget=args.max_thought_budget,
         default_thought_budget=args.default_thought_budget,
+        default_thought_temperature=args.default_thought_temperature,
         embedding_mode=args.thought_embeddings,
         max_recorded_thought_tokens=args.max_recorded_thought_tokens,
         max_thought_burst=args.max_thought_burst,

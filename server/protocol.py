@@ -59,7 +59,9 @@ class ThinkingCompletionRequest(CompletionRequest):
         "default and at most what the server says in /v1/models. START and END are not counted.",
     )
     thought_temperature: _Number = Field(
-        None, description="Temperature of the thoughts (default 1.0); 0 = greedy."
+        None,
+        description="Temperature of the thoughts; 0 = greedy. By default what the server says in "
+        "/v1/models.",
     )
     thinking_token_budget: _WholeNumber = Field(
         None,

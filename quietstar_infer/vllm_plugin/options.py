@@ -32,15 +32,17 @@ class ThinkingOptions:
 
     `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off.
     `default_thought_budget`: of requests that ask for none; None = the checkpoint's, at most the
-    largest. `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many
-    thought tokens the worker keeps for requests that asked to see their thoughts and have not
-    fetched them yet. `max_thought_burst`: how many passes an engine step may run while nobody but
-    thinkers is there, and so how many a new request may have to wait for; 1 = one at a time, None =
-    what pays on the device (`default_thought_burst`).
+    largest. `default_thought_temperature`: of the thoughts of requests that do not say.
+    `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many thought
+    tokens the worker keeps for requests that asked to see their thoughts and have not fetched them
+    yet. `max_thought_burst`: how many passes an engine step may run while nobody but thinkers is
+    there, and so how many a new request may have to wait for; 1 = one at a time, None = what pays
+    on the device (`default_thought_burst`).
     """
 
     max_thought_budget: int = 16
     default_thought_budget: int | None = None
+    default_thought_temperature: float = ThoughtLimits.default_temperature
     embedding_mode: EmbeddingMode | None = None
     max_recorded_thought_tokens: int = 1_000_000
     max_thought_burst: int | None = None
@@ -165,7 +167,7 @@ def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:
     default = options.default_thought_budget
     if default is None:
         default = min(config.default_thought_budget, largest)
-    return ThoughtLimits(max_budget=largest, default_budget=default)
+    return ThoughtLimits(largest, default, options.default_thought_temperature)
 
 
 def _burst(options: ThinkingOptions) -> int:

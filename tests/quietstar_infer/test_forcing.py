@@ -2,18 +2,41 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.options import ThinkingOptions
+from tests.support.checkpoints import write_wide_heads
 from tests.support.engine import Ask, Engine, thinking_engine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# The recordings whose heads are large enough for vLLM's attention on the CPU.
-CASES = ["engine_greedy_n4", "engine_greedy_n8"]
 TOLERANCE = 1e-3
+
+
+class Recorded(NamedTuple):
+    """A recording of greedy thoughts, and by how much its heads are too small for vLLM's attention
+    on the CPU. The one with sampled thoughts drew them from a generator that is not ours:
+    test_reference.py repeats it."""
+
+    case: str
+    widen: int = 1
+    options: ThinkingOptions = ThinkingOptions()
+    asynchronous: bool = False
+
+
+RECORDINGS = [
+    Recorded("engine_greedy_n4"),
+    Recorded("engine_greedy_n4", asynchronous=True),
+    Recorded("engine_greedy_n8"),
+    Recorded("engine_greedy_n8", asynchronous=True),
+    Recorded("greedy_n4", widen=2),
+    Recorded("greedy_n8", widen=2),
+    Recorded("script_greedy_n8", widen=2, options=ThinkingOptions(embedding_mode="reset")),
+]
 
 
 def forced(text: list[int], read: int, budget: int) -> Ask:
@@ -37,23 +60,24 @@ def logprobs(engine: Engine, key: str) -> list[dict[int, float]]:
     raise AssertionError("the request has ended without an output")
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["", "asynchronous"])
-def test_official_log_probabilities_at_every_position(case: str, asynchronous: bool) -> None:
+@pytest.mark.parametrize("recorded", RECORDINGS, ids=lambda recorded: recorded.case)
+def test_official_log_probabilities_at_every_position(recorded: Recorded, tmp_path: Path) -> None:
+    case, widen, options, asynchronous = recorded
+    checkpoint = GOLDEN / case / "checkpoint"
+    if widen > 1:
+        checkpoint = write_wide_heads(tmp_path, checkpoint, widen)
     facts = json.loads((GOLDEN / case / "case.json").read_text())
     expected = load_file(GOLDEN / case / "expected.safetensors")
     budget = facts["n_ahead"] - 3
-    with thinking_engine(
-        GOLDEN / case / "checkpoint", asynchronous=asynchronous, max_logprobs=-1
-    ) as engine:
+    with thinking_engine(checkpoint, options, asynchronous=asynchronous, max_logprobs=-1) as engine:
         for prompt in range(len(facts["prompts"])):
             text = expected[f"p{prompt}.input_ids"][0].tolist()
             for read in {1, (len(text) + 1) // 2} - {len(text)}:
                 key = engine.add(forced(text, read, budget))
                 scored = logprobs(engine, key)
                 thoughts = engine.take_thoughts(key)
-                (recorded,) = thoughts.values()
-                assert [t["token_ids"] for t in recorded[: len(scored)]] == [
+                (kept,) = thoughts.values()
+                assert [t["token_ids"] for t in kept[: len(scored)]] == [
                     expected[f"p{prompt}.thought_ids"][0, position].tolist()[1:-1]
                     for position in range(read - 1, len(text) - 1)
                 ]
@@ -75,7 +99,7 @@ def assert_equal(entries: dict[int, float], logits_V: torch.Tensor) -> None:
 
 def test_neighbours_of_scored_rows_choose_freely() -> None:
     """A row that is given its tokens shares its batch with rows that are not."""
-    with thinking_engine(GOLDEN / CASES[0] / "checkpoint", max_logprobs=-1) as engine:
+    with thinking_engine(GOLDEN / "engine_greedy_n4" / "checkpoint", max_logprobs=-1) as engine:
         free = Ask([5, 6, 7], ThoughtParams(2, 0.0), {"max_tokens": 6, "ignore_eos": True})
         text = [9, 8, 7, 6, 5, 4, 3, 10, 11]
         (alone,) = engine.run([free])

@@ -7,6 +7,7 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 
 from quietstar_infer.errors import CheckpointError, UnsupportedError
+from quietstar_infer.params import ThoughtLimits
 from quietstar_infer.plugin import VLLM_VERSION, check_vllm_version, installed_vllm_version
 from quietstar_infer.vllm_plugin.options import (
     ThinkingOptions,
@@ -93,17 +94,17 @@ def test_architectures_do_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (ThinkingOptions(), (16, 5)),
-        (ThinkingOptions(max_thought_budget=3), (3, 3)),
-        (ThinkingOptions(max_thought_budget=0), (0, 0)),
-        (ThinkingOptions(default_thought_budget=0), (16, 0)),
+        (ThinkingOptions(), ThoughtLimits(16, 5, 1.0)),
+        (ThinkingOptions(max_thought_budget=3), ThoughtLimits(3, 3)),
+        (ThinkingOptions(max_thought_budget=0), ThoughtLimits(0, 0)),
+        (ThinkingOptions(default_thought_budget=0), ThoughtLimits(16, 0)),
+        (ThinkingOptions(default_thought_temperature=0.0), ThoughtLimits(16, 5, 0.0)),
     ],
 )
-def test_budgets(checkpoint: Path, options: ThinkingOptions, expected: tuple[int, int]) -> None:
+def test_limits(checkpoint: Path, options: ThinkingOptions, expected: ThoughtLimits) -> None:
     args = EngineArgs(model=str(checkpoint), dtype="float32")
     prepare_engine_args(args, options)
-    limits = thinking_setup(args.create_engine_config()).limits
-    assert (limits.max_budget, limits.default_budget) == expected
+    assert thinking_setup(args.create_engine_config()).limits == expected
 
 
 def test_a_default_above_the_largest_budget_is_refused(checkpoint: Path) -> None:

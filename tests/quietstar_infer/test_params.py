@@ -14,6 +14,9 @@ OFF = ThoughtLimits(max_budget=0, default_budget=0)
 def test_defaults() -> None:
     assert ThoughtParams.from_mapping(None, LIMITS) == ThoughtParams(budget=5, temperature=1.0)
     assert ThoughtParams.from_mapping({}, OFF).budget == 0
+    greedy = ThoughtLimits(16, 5, default_temperature=0.0)
+    assert ThoughtParams.from_mapping({}, greedy).temperature == 0
+    assert ThoughtParams.from_mapping({"thought_temperature": 1}, greedy).temperature == 1
 
 
 def test_round_trip() -> None:
@@ -48,6 +51,12 @@ def test_bad_values_are_refused(fields: dict[str, Any], limits: ThoughtLimits, w
 def test_bad_limits_are_refused(max_budget: int, default_budget: int) -> None:
     with pytest.raises(ValueError, match="budget is"):
         ThoughtLimits(max_budget, default_budget)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+def test_a_bad_default_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="from 0"):
+        ThoughtLimits(16, 5, temperature)
 
 
 @pytest.mark.parametrize("token_budget", [None, 0, 1, 7, 8, 100])

@@ -30,6 +30,14 @@ def server() -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
+def n8_server() -> Iterator[RunningServer]:
+    """A server of the model whose recordings have longer thoughts."""
+    model = GOLDEN / "engine_greedy_n8" / "checkpoint"
+    with running_server(model, "--allow-return-thoughts") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def http(server: RunningServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=120) as client:
         yield client

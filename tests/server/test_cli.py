@@ -21,6 +21,7 @@ SERVER = (sys.executable, "-m", "server")
 OURS = (
     "--max-thought-budget",
     "--default-thought-budget",
+    "--default-thought-temperature",
     "--thought-embeddings",
     "--allow-return-thoughts",
     "--max-recorded-thought-tokens",
@@ -135,6 +136,7 @@ def test_no_option_has_two_meanings() -> None:
         (["a", "--max-queued-requests", "-1"], "-1 is negative, must be 0 (no limit) or more"),
         (["a", "--request-timeout", "inf"], "inf must be 0 (no limit) or more seconds"),
         ([str(DEMO), "--default-thought-budget", "17"], "must be from 0 to 16"),
+        ([str(DEMO), "--default-thought-temperature", "nan"], "must be a finite number from 0"),
         ([str(DEMO), "--pipeline-parallel-size", "2"], "pipeline parallelism"),
         ([str(DEMO), "--runner", "pooling"], "pooling"),
         ([str(DEMO), "--dtype", "float7"], "--dtype"),

@@ -292,6 +292,7 @@ def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) 
     assert model["quiet_star"] == {
         "max_thought_budget": 16,
         "default_thought_budget": DEFAULT_BUDGET,
+        "default_thought_temperature": 1.0,
         "embedding_mode": "learned",
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.processes import GOLDEN, RunningServer, running_server
+from tests.server.processes import GOLDEN, RunningServer
 
 # From the official code's float32 on another machine to the engine's.
 TOLERANCE = 1e-3
@@ -87,7 +87,5 @@ def test_n4_in_streams(server: RunningServer) -> None:
         assert_repeats(generation, tokens, thoughts)
 
 
-def test_n8() -> None:
-    case = "engine_greedy_n8"
-    with running_server(GOLDEN / case / "checkpoint", "--allow-return-thoughts") as server:
-        assert_whole_responses_repeat(case, server.url)
+def test_n8(n8_server: RunningServer) -> None:
+    assert_whole_responses_repeat("engine_greedy_n8", n8_server.url)

@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 
 from quietstar_infer.reference import ReferenceDecoder, seeded_thought
 from server.scoring import Segment, cut
-from tests.server.processes import GOLDEN
+from tests.server.processes import GOLDEN, RunningServer
 from tests.server.test_golden import thought_budget
 
 CASE = GOLDEN / "engine_greedy_n4"
 TOLERANCE = 1e-3
-# Longer than a block of the KV cache (128 on the CPU) and than the server's rows for scoring (32).
-LONG = [3 + (7 * position) % 53 for position in range(200)]
+# Half of the server's rows are for scoring.
+MAX_ROWS = 32
+# Longer than a block of the KV cache (128 on the CPU) and than these rows; end-of-text is in it.
+LONG = [2 + (7 * position) % 53 for position in range(200)]
 
 
 def score(http: httpx.Client, prompt: Any, **fields: Any) -> dict[str, Any]:
@@ -44,11 +46,17 @@ def reference() -> ReferenceDecoder:
     return ReferenceDecoder.from_checkpoint(CASE / "checkpoint")
 
 
-def test_official_log_probabilities_at_every_position(http: httpx.Client) -> None:
-    expected = load_file(CASE / "expected.safetensors")
-    prompts = json.loads((CASE / "case.json").read_text())["prompts"]
+@pytest.mark.parametrize("case", ["engine_greedy_n4", "engine_greedy_n8"])
+def test_official_log_probabilities_at_every_position(
+    server: RunningServer, n8_server: RunningServer, case: str
+) -> None:
+    """Where heads are large enough for vLLM's attention on the CPU; test_forcing.py has all."""
+    expected = load_file(GOLDEN / case / "expected.safetensors")
+    prompts = json.loads((GOLDEN / case / "case.json").read_text())["prompts"]
     texts = [expected[f"p{number}.input_ids"][0].tolist() for number in range(len(prompts))]
-    choices = score(http, texts, thought_budget=thought_budget(CASE.name))["choices"]
+    url = (server if case == CASE.name else n8_server).url
+    with httpx.Client(base_url=url, timeout=120) as http:
+        choices = score(http, texts, thought_budget=thought_budget(case))["choices"]
     for number, (text, choice) in enumerate(zip(texts, choices, strict=True)):
         logits_TV = expected[f"p{number}.logits"][0]
         thoughts_TB = expected[f"p{number}.thought_ids"][0][:, 1:-1]
@@ -63,6 +71,7 @@ def test_official_log_probabilities_at_every_position(http: httpx.Client) -> Non
 
 
 def masked_log_softmax(logits_V: torch.Tensor) -> torch.Tensor:
+    """Of a model with the words of the recordings."""
     tokens = json.loads((CASE / "checkpoint" / "tokenizer.json").read_text())["added_tokens"]
     meta = [t["id"] for t in tokens if t["content"] in ("<|startthought|>", "<|endthought|>")]
     assert len(meta) == 2
@@ -75,7 +84,7 @@ def test_sampled_thoughts_equal_the_reference_across_blocks(
     answer = score(http, LONG, thought_temperature=1.0, seed=5)
     (choice,) = answer["choices"]
     assert len(choice["prompt_thoughts"]) == len(LONG)
-    for position in [*range(0, len(LONG) - 1, 13), 126, 127, 128, 129, len(LONG) - 2]:
+    for position in range(len(LONG) - 1):
         prediction = reference.predict(LONG[: position + 1], 3, seeded_thought(5, 1.0))
         logprobs_V = prediction.logits_V.log_softmax(-1)
         actual = choice["logprobs"]["token_logprobs"][position + 1]
@@ -83,10 +92,25 @@ def test_sampled_thoughts_equal_the_reference_across_blocks(
         thought = choice["prompt_thoughts"][position + 1]
         assert thought["token_ids"] == prediction.thought_ids
         assert thought["mixing_weight"] == pytest.approx(prediction.mixing_weight, abs=TOLERANCE)
-        likeliest = max(choice["logprobs"]["top_logprobs"][position + 1].values())
-        assert likeliest == pytest.approx(logprobs_V.max().item(), abs=TOLERANCE)
+        # The token itself is told, too.
+        likeliest = sorted(choice["logprobs"]["top_logprobs"][position + 1].values())[-2:]
+        expected = logprobs_V.topk(2).values.flip(0).tolist()
+        assert likeliest == pytest.approx(expected, abs=TOLERANCE)
     assert answer["quiet_star"]["prompt_thought_tokens"] == 3 * (len(LONG) - 1)
     assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1])
+def test_without_a_thought_the_plain_prediction_is_told(
+    http: httpx.Client, reference: ReferenceDecoder, max_tokens: int
+) -> None:
+    """By vLLM itself: test_stock.py has its log-probabilities beside those of stock vLLM."""
+    (choice,) = score(http, LONG, thought_budget=0, max_tokens=max_tokens)["choices"]
+    for position in range(len(LONG) - 1):
+        logprobs_V = reference.predict_plainly(LONG[: position + 1]).log_softmax(-1)
+        actual = choice["logprobs"]["token_logprobs"][position + 1]
+        assert actual == pytest.approx(logprobs_V[LONG[position + 1]].item(), abs=TOLERANCE)
+    assert len(choice["logprobs"]["tokens"]) == len(LONG) + max_tokens
 
 
 def test_the_completion_is_the_same_as_without_echo(http: httpx.Client) -> None:
@@ -158,6 +182,27 @@ def test_a_budget_for_the_whole_request_is_refused(http: httpx.Client) -> None:
     assert answer.json()["error"]["param"] == "thinking_token_budget"
 
 
+@pytest.mark.parametrize("num_tokens", [MAX_ROWS, len(LONG)])
+def test_a_scored_token_costs_what_a_visible_one_costs(http: httpx.Client, num_tokens: int) -> None:
+    """b + 1 passes of one row; beyond that the text is read once, in chunks."""
+    budget = 4
+    before = total(http, "quietstar:engine_rows_total")
+    score(http, LONG[:num_tokens], thought_budget=budget)
+    rows = total(http, "quietstar:engine_rows_total") - before
+    assert num_tokens * (budget + 1) <= rows <= num_tokens * (budget + 1) * 1.1
+
+
+def test_a_long_text_takes_a_bounded_number_of_rows(http: httpx.Client) -> None:
+    with ThreadPoolExecutor() as pool:
+        scoring = pool.submit(score, http, LONG * 4, thought_budget=4)
+        most = 0.0
+        while not scoring.done():
+            most = max(most, running(http))
+        assert len(scoring.result()["choices"][0]["prompt_thoughts"]) == 800
+    # And the completion itself.
+    assert 0 < most <= MAX_ROWS + 1
+
+
 def test_others_are_served_beside_a_long_text(http: httpx.Client) -> None:
     """Scoring leaves rows free: who comes later need not wait for it to end."""
     with ThreadPoolExecutor() as pool:
@@ -171,12 +216,12 @@ def test_others_are_served_beside_a_long_text(http: httpx.Client) -> None:
 
 
 def running(http: httpx.Client) -> float:
+    return total(http, "vllm:num_requests_running")
+
+
+def total(http: httpx.Client, metric: str) -> float:
     lines = http.get("/metrics").text.splitlines()
-    return sum(
-        float(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith("vllm:num_requests_running{")
-    )
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{metric}{{"))
 
 
 @pytest.mark.parametrize(

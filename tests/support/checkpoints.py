@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from quietstar_infer.checkpoint import thought_tensor_shapes
+from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # Word-level: t0 … t63, <s> = 1, </s> = 2, --- = 7, then START and END.
@@ -57,6 +57,30 @@ def write_random_checkpoint(folder: Path, family: str, seed: int = 0, **config: 
     for name, tensor_shape in thought_tensor_shapes(trunk_config.hidden_size).items():
         tensors[name] = _random(name, torch.empty(tensor_shape), generator)
     save_checkpoint(folder, json.loads(trunk_config.to_json_string(use_diff=False)), tensors)
+    return folder
+
+
+def write_wide_heads(folder: Path, checkpoint: Path, factor: int) -> Path:
+    """Write a checkpoint that computes the same with heads `factor` times as large, and return its
+    folder: vLLM's attention on the CPU takes no small ones.
+
+    Entry d of a head becomes entry factor · d, which rotates at the same speed; the others are 0.
+    """
+    config = json.loads((checkpoint / "config.json").read_text())
+    size = config["hidden_size"] // config["num_attention_heads"]
+    tensors = load_tensors(checkpoint)
+    for name, weight in tensors.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            wide = torch.zeros(len(weight) // size, size * factor, weight.shape[1])
+            wide[:, ::factor] = weight.unflatten(0, (-1, size))
+            # Scores are divided by the root of the head size.
+            scale = math.sqrt(factor) if "q_proj" in name else 1.0
+            tensors[name] = scale * wide.flatten(0, 1)
+        elif name.endswith("o_proj.weight"):
+            wide = torch.zeros(len(weight), weight.shape[1] // size, size * factor)
+            wide[..., ::factor] = weight.unflatten(1, (-1, size))
+            tensors[name] = wide.flatten(1)
+    save_checkpoint(folder, {**config, "head_dim": size * factor}, tensors)
     return folder
 
 
