@@ -284,11 +284,15 @@ class WholePaths:
 class GrowingPaths:
     """Attention while thoughts are sampled, one token of every path of a text at a time.
 
-    Keeps keys and values of at most `capacity` tokens of a path; call `advance` after each.
+    The paths are those of so many positions from `first` on. Keeps keys and values of at most
+    `capacity` tokens of a path; call `advance` after each.
     """
 
-    def __init__(self, text: Text, positions: int, per_position: int, capacity: int) -> None:
+    def __init__(
+        self, text: Text, positions: int, per_position: int, capacity: int, first: int = 0
+    ) -> None:
         self.text = text
+        self.last = first + positions
         self.paths = (positions, per_position)
         self.capacity = capacity
         self._token = 0
@@ -309,7 +313,7 @@ class GrowingPaths:
         own_key, own_value = (kept[..., : self._token + 1, :] for kept in self._kept[layer])
         out = path_attention(
             _by_key_head(query.unflatten(2, (*self.paths, 1)), key.shape[1]),
-            *self.text.keys_values(layer, self.paths[0]),
+            *self.text.keys_values(layer, self.last),
             own_key,
             own_value,
             scaling,

@@ -1,6 +1,8 @@
 """The model that a recipe trains: from a plain trunk or a Quiet-STaR checkpoint, with or without
 LoRA."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from transformers import (
 )
 
 from quietstar_infer.checkpoint import START_EMBEDDING
-from quietstar_infer.config import load_tokenizer
+from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.batch import Batch
 from training.errors import UsageError
 from training.fast import fast_step, passes_for
@@ -104,17 +106,22 @@ def build(recipe: Recipe) -> Built:
 
 def load_thinker(recipe: Recipe) -> tuple[QuietThinker, PreTrainedTokenizerBase]:
     """Trunk, thought parts and tokenizer; raises `UsageError` and `CheckpointError`."""
-    source, scale = recipe.model.source, recipe.optimisation.embedding_scale
-    try:
-        folder = Path(source) if Path(source).is_dir() else _download(source)
-        if _has_thought_parts(folder):
-            return QuietThinker.from_checkpoint(folder, scale), load_tokenizer(folder)
+    return load_model(recipe.model.source, recipe.optimisation.embedding_scale, recipe.run.seed)
+
+
+def load_model(
+    source: str, embedding_scale: float = EMBEDDING_SCALE, seed: int = 0
+) -> tuple[QuietThinker, PreTrainedTokenizerBase]:
+    """A folder's or the hub's model, in float32 on the CPU: trunk, thought parts (of a plain trunk,
+    new ones by `seed`) and tokenizer; raises `UsageError` and `CheckpointError`.
+    """
+    folder = local_folder(source)
+    if has_thought_parts(folder):
+        return QuietThinker.from_checkpoint(folder, embedding_scale), load_tokenizer(folder)
+    with _explained(source):
         trunk: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"cannot load the model {source}: {reason}") from None
-    return QuietThinker.from_trunk(trunk, tokenizer, scale, seed=recipe.run.seed), tokenizer
+    return QuietThinker.from_trunk(trunk, tokenizer, embedding_scale, seed=seed), tokenizer
 
 
 def add_lora(trunk: PreTrainedModel, lora: Lora) -> LoraModel:
@@ -130,14 +137,28 @@ def add_lora(trunk: PreTrainedModel, lora: Lora) -> LoraModel:
     return LoraModel(trunk, config, "default")
 
 
-def _download(name: str) -> Path:
+def local_folder(source: str) -> Path:
+    """A model's folder, which is fetched if it is a name on the hub; raises `UsageError`."""
+    if Path(source).is_dir():
+        return Path(source)
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     # The same weights again, under the names of their first publishers.
     other = ["consolidated*", "original/*"]
-    return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=other))
+    with _explained(source):
+        return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=other))
 
 
-def _has_thought_parts(folder: Path) -> bool:
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot load the model {source}: {reason}") from None
+
+
+def has_thought_parts(folder: Path) -> bool:
+    """Whether a folder holds a Quiet-STaR checkpoint, and not a plain trunk."""
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             if START_EMBEDDING in file.keys():  # noqa: SIM118 - not a mapping

@@ -14,6 +14,7 @@ from training.answers import add_answers_command
 from training.benchmark import add_benchmark_command
 from training.demo_cli import add_demo_commands
 from training.errors import UsageError
+from training.evaluations.cli import add_evaluation_commands
 
 
 def is_main_process() -> bool:
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_train(commands)
     add_export(commands)
+    add_evaluation_commands(commands)
     add_demo_commands(commands)
     add_answers_command(commands)
     add_benchmark_command(commands)

@@ -64,6 +64,18 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
 
 def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
     """One data set, with its first row checked; raises `UsageError`."""
+    dataset = open_data_set(data, path, split)
+    first = next(iter(dataset))
+    if data.column not in first:
+        raise UsageError(
+            f"the data set {path} has no column {data.column!r} but {', '.join(first)}; "
+            "set data.column"
+        )
+    return dataset
+
+
+def open_data_set(data: DataConfig, path: str, split: str) -> AnyDataset:
+    """One data set, which is not empty; raises `UsageError`."""
     try:
         dataset = load_dataset(**_source(data, path, split), streaming=data.streaming)
         first = next(iter(dataset), None)
@@ -72,11 +84,6 @@ def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
         raise UsageError(f"cannot read the data set {path}: {reason[0]}") from None
     if first is None:
         raise UsageError(f"the data set {path} is empty")
-    if data.column not in first:
-        raise UsageError(
-            f"the data set {path} has no column {data.column!r} but {', '.join(first)}; "
-            "set data.column"
-        )
     return dataset
 
 

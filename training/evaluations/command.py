@@ -1,0 +1,169 @@
+"""What `python -m training evaluate` does: from its options to a results folder."""
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from quietstar_infer.config import load_tokenizer
+from training.build import local_folder
+from training.checkpoint import write_json
+from training.errors import UsageError
+from training.evaluations.heat_map import write_heat_map
+from training.evaluations.model import identity, load_for_evaluation
+from training.evaluations.plots import draw_sweeps
+from training.evaluations.record import REPORT, RESULTS, Record
+from training.evaluations.routes import Route
+from training.evaluations.rows import load_rows
+from training.evaluations.run import BASE, THINKER, Asked, Sizes, evaluate
+from training.evaluations.served_route import served_by
+from training.evaluations.summary import task_summary
+from training.evaluations.tables import measures_table, report
+from training.evaluations.task import Task, load_task
+from training.evaluations.thinker_route import ThinkerRoute
+from training.evaluations.thinking import Thoughts
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A task and its rows."""
+
+    name: str
+    task: Task
+    rows: list[dict[str, Any]]
+
+
+def run_evaluation(options: argparse.Namespace) -> None:
+    """Ask what is not known yet, then write results, report, plots and heat maps."""
+    # A text longer than the tokenizer's own idea of a context is no mistake: it is cut, or refused.
+    logging.set_verbosity_error()
+    tasks = list(_load_tasks(options))
+    thoughts = Thoughts(
+        tuple(sorted({0, *options.budgets})), options.thought_temperature, options.seed
+    )
+    sizes = Sizes(options.batch_size, options.document_tokens, options.heat_maps)
+    folder = local_folder(options.model)
+    with ExitStack() as stack:
+        asked = [_asked(options, folder, thoughts, stack)]
+        if options.base is not None:
+            asked.append(_base(options))
+        run = _run_facts(options, folder, thoughts, tasks, asked)
+        record = Record(options.out, run, resume=options.resume)
+        stack.callback(record.close)
+        for one in asked:
+            for task in tasks:
+                evaluate(task.name, task.task, task.rows, one, sizes, options.seed, record)
+    results = _results(run, record, tasks, asked)
+    print(measures_table(results))
+    for path in _write(results, record, options.out):
+        print(f"written to {path}")
+
+
+def _load_tasks(options: argparse.Namespace) -> Iterator[Loaded]:
+    elsewhere = dict(options.data)
+    for name in options.tasks:
+        title, task = load_task(name, elsewhere.pop(name, None))
+        yield Loaded(title, task, load_rows(task, options.limit))
+    if elsewhere:
+        raise UsageError(f"--data names {next(iter(elsewhere))}, which is not among --tasks")
+
+
+def _asked(
+    options: argparse.Namespace, folder: Path, thoughts: Thoughts, stack: ExitStack
+) -> Asked:
+    """The thinker, by the route that was chosen."""
+    if options.url is not None:
+        served = stack.enter_context(served_by(options.url, thoughts, options.served_model))
+        return Asked(THINKER, served, load_tokenizer(folder), thoughts.budgets)
+    thinker, tokenizer = load_for_evaluation(
+        folder, options.thought_embeddings, options.device, options.dtype
+    )
+    route: Route = ThinkerRoute(thinker, tokenizer, thoughts)
+    return Asked(THINKER, route, tokenizer, thoughts.budgets)
+
+
+def _base(options: argparse.Namespace) -> Asked:
+    """The base model, which does not think, in this process."""
+    folder = local_folder(options.base)
+    model, tokenizer = load_for_evaluation(folder, None, options.device, options.dtype)
+    thoughts = Thoughts((0,), seed=options.seed)
+    return Asked(BASE, ThinkerRoute(model, tokenizer, thoughts), tokenizer, thoughts.budgets)
+
+
+def _run_facts(
+    options: argparse.Namespace,
+    folder: Path,
+    thoughts: Thoughts,
+    tasks: Sequence[Loaded],
+    asked: Sequence[Asked],
+) -> dict[str, Any]:
+    """Everything that is needed to ask the same again."""
+    base = options.base and identity(local_folder(options.base), options.base)
+    return {
+        "about": "An evaluation of thoughts; docs/evaluation.md explains it",
+        "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+        "model": identity(folder, options.model),
+        "base": base,
+        "thought_embeddings": options.thought_embeddings,
+        "budgets": list(thoughts.budgets),
+        "temperature": thoughts.temperature,
+        "seed": thoughts.seed,
+        "document_tokens": options.document_tokens,
+        "heat_maps": options.heat_maps,
+        "batch_size": options.batch_size,
+        "definitions": {one.name: asdict(one.task) for one in tasks},
+        "rows": {one.name: _digest(one.rows) for one in tasks},
+        "through": "in process" if options.url is None else "server",
+        "route": asked[0].route.describe(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("quietstar", "torch", "transformers", "datasets")},
+        },
+    }
+
+
+def _digest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many rows, and a hash of what they say."""
+    text = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows)
+    return {"number": len(rows), "sha256": sha256(text.encode()).hexdigest()}
+
+
+def _results(
+    run: dict[str, Any], record: Record, tasks: Sequence[Loaded], asked: Sequence[Asked]
+) -> dict[str, Any]:
+    found = {
+        one.name: {
+            "kind": one.task.kind,
+            "items": len(one.rows),
+            **{
+                who.who: task_summary(one.task.kind, record.of(who.who, one.name), who.budgets)
+                for who in asked
+            },
+        }
+        for one in tasks
+    }
+    return {**run, "tasks": found}
+
+
+def _write(results: dict[str, Any], record: Record, folder: Path) -> Iterator[Path]:
+    """Write everything that is made from the record; yields the paths."""
+    write_json(folder / RESULTS, results)
+    files = draw_sweeps(results, folder)
+    longest = results["budgets"][-1]
+    for name, task in results["tasks"].items():
+        items = record.of(THINKER, name)[: results["heat_maps"]] if task["kind"] == "text" else []
+        for number, item in enumerate(items if longest else ()):
+            files.append(folder / f"heat-map-{name}-{number}.html")
+            write_heat_map(item, longest, f"{name}, document {number}", files[-1])
+    (folder / REPORT).write_text(report(results, [file.name for file in files]), encoding="utf-8")
+    yield from (folder / RESULTS, folder / REPORT, *files)

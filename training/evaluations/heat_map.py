@@ -1,0 +1,63 @@
+"""A document coloured by what thoughts gained at each token: one HTML file that needs no other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+TEMPLATE = "heat-map.html.jinja"
+FULL = 3.0
+"""Nats that are shown in full colour."""
+
+
+@dataclass(frozen=True)
+class HeatToken:
+    """A token as it is shown; without numbers it is the first, which nothing predicts."""
+
+    text: str
+    base: float | None = None
+    mixed: float | None = None
+    weight: float | None = None
+    thought: str = ""
+
+    @property
+    def gain(self) -> float:
+        """Nats that the thought saved."""
+        return 0.0 if self.base is None or self.mixed is None else self.base - self.mixed
+
+    @property
+    def depth(self) -> float:
+        """Of the colour, 0 to 1."""
+        return min(1.0, abs(self.gain) / FULL)
+
+
+def heat_tokens(item: Mapping[str, Any], budget: int) -> list[HeatToken]:
+    """The tokens of a document whose thoughts were kept."""
+    own, base = item["outcomes"][str(budget)], item["outcomes"]["0"]
+    weights = own.get("weights") or [None] * len(own["nll"])
+    first, *rest = item["tokens"]
+    rows = zip(rest, base["nll"], own["nll"], weights, item["thoughts"], strict=True)
+    return [HeatToken(first), *(HeatToken(*row) for row in rows)]
+
+
+def write_heat_map(item: Mapping[str, Any], budget: int, title: str, path: Path) -> None:
+    """Write the file; raises `OSError` where the disk takes no more."""
+    environment = Environment(
+        loader=PackageLoader("training.evaluations", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    tokens = heat_tokens(item, budget)
+    page = environment.get_template(TEMPLATE).render(
+        title=title,
+        budget=budget,
+        full=FULL,
+        tokens=tokens,
+        saved=sum(token.gain for token in tokens),
+        predicted=len(tokens) - 1,
+    )
+    path.write_text(page, encoding="utf-8")

@@ -1,0 +1,140 @@
+"""What came of an item at every budget, as it is written down: from token scores to numbers."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from transformers import PreTrainedTokenizerBase
+
+from quietstar_infer.sampling import seed_from_text
+from training.evaluations.passages import Item
+from training.evaluations.routes import Route, Sampling, Scores, TokenScore
+from training.evaluations.task import ChainTask, Row, gold_number
+
+Outcome: TypeAlias = dict[str, Any]
+"""JSON."""
+_NUMBER = re.compile(r"\d+")
+# Seeds that every server takes.
+_SEEDS = 2**31
+
+
+def answer_outcome(scores: Sequence[TokenScore]) -> Outcome:
+    """Of one answer, teacher-forced.
+
+    `accuracy` is the official code's: the product of the tokens' probabilities among the allowed
+    ones, over those tokens that are allowed. `exact`: greedy decoding would say this answer.
+    """
+    among = [score.among_allowed for score in scores if score.among_allowed is not None]
+    return {
+        "accuracy": math.exp(sum(among)) if among else 0.0,
+        "exact": all(score.is_likeliest for score in scores),
+        "logprob": sum(score.logprob for score in scores),
+    }
+
+
+def choice_outcome(by_choice: Sequence[Sequence[TokenScore]], gold: int) -> Outcome:
+    """Of several answers: the likeliest should be the right one, `gold`."""
+    logprobs = [sum(score.logprob for score in scores) for scores in by_choice]
+    return {
+        "logprobs": logprobs,
+        "right": max(range(len(logprobs)), key=logprobs.__getitem__) == gold,
+    }
+
+
+def text_outcome(scores: Sequence[TokenScore]) -> Outcome:
+    """Of a document: losses in nats by token; mixing weights and thoughts where they are known."""
+    outcome: Outcome = {"nll": [round(-score.logprob, 6) for score in scores]}
+    if all(score.mixing_weight is not None for score in scores):
+        outcome["weights"] = [round(score.mixing_weight or 0.0, 4) for score in scores]
+    if all(score.thought_ids is not None for score in scores):
+        outcome["thoughts"] = [score.thought_ids for score in scores]
+    return outcome
+
+
+def item_outcomes(kind: str, item: Item, scores: Sequence[Scores]) -> dict[str, Outcome]:
+    """By budget, of an item whose passages have been scored; for the kinds but `chain`."""
+    of: Callable[[list[list[TokenScore]]], Outcome] = {
+        "number": lambda by_passage: answer_outcome(by_passage[0]),
+        "letter": lambda by_passage: answer_outcome(by_passage[0]),
+        "choice": lambda by_passage: choice_outcome(by_passage, item.gold),
+        "text": lambda by_passage: text_outcome(by_passage[0]),
+    }[kind]
+    return {str(budget): of([each[budget] for each in scores]) for budget in scores[0]}
+
+
+def chain_outcomes(
+    task: ChainTask,
+    row: Row,
+    number: int,
+    route: Route,
+    tokenizer: PreTrainedTokenizerBase,
+    budgets: Sequence[int],
+    seed: int,
+) -> Iterator[tuple[str, Outcome]]:
+    """By budget, of the votes on one question; `number` is the question's."""
+    prompt, gold = task.ask(row), first_number(gold_number(row))
+    seeds = tuple(
+        seed_from_text(f"{seed}/{number}/{vote}") % _SEEDS
+        for vote in range(task.votes if task.temperature else 1)
+    )
+    reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
+    for budget in budgets:
+        texts = route.continue_text(tokenizer.encode(prompt), budget, reasoning)
+        if task.conclusion is None:
+            answers = [last_number(text) for text in texts]
+        else:
+            texts, answers = _conclude(task, prompt, texts, seeds, budget, route, tokenizer)
+        yield str(budget), vote_outcome(answers, gold, texts)
+
+
+def _conclude(
+    task: ChainTask,
+    prompt: str,
+    chains: Sequence[str],
+    seeds: Sequence[int],
+    budget: int,
+    route: Route,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[list[str], list[int | None]]:
+    """Ask each chain for its answer."""
+    assert task.conclusion is not None
+    texts, answers = [], []
+    for chain, seed in zip(chains, seeds, strict=True):
+        asked = (prompt + chain).rstrip() + task.conclusion
+        short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
+        (said,) = route.continue_text(tokenizer.encode(asked), budget, short)
+        texts.append(asked.removeprefix(prompt) + said)
+        answers.append(first_number(said))
+    return texts, answers
+
+
+def vote_outcome(answers: Sequence[int | None], gold: int | None, texts: Sequence[str]) -> Outcome:
+    """The most frequent answer counts, the first of equally frequent ones; none is an answer, too,
+    as in the official script."""
+    ((majority, _),) = Counter(answers).most_common(1)
+    return {
+        "answers": list(answers),
+        "right": majority is not None and majority == gold,
+        "votes_right": sum(answer is not None and answer == gold for answer in answers)
+        / len(answers),
+        "texts": list(texts),
+    }
+
+
+def first_number(text: str) -> int | None:
+    """The first whole number, without its commas."""
+    found = _NUMBER.search(text.replace(",", ""))
+    return int(found.group()) if found else None
+
+
+def last_number(text: str) -> int | None:
+    """The last whole number, without its commas."""
+    found = _NUMBER.findall(text.replace(",", ""))
+    return int(found[-1]) if found else None
+
+
+def budgets_of(outcomes: Mapping[str, Outcome]) -> list[int]:
+    """The budgets of an item."""
+    return sorted(map(int, outcomes))

@@ -1,0 +1,98 @@
+"""The results folder of an evaluation.
+
+    run.json      what is asked: model, tasks, budgets, seeds, versions
+    items.jsonl   a line per item, as soon as it is known
+    results.json  run.json and the figures computed from the items
+    report.md, *.svg, heat-map-*.html
+
+An evaluation that was stopped goes on behind the last whole line of items.jsonl.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from training.checkpoint import write_json
+from training.errors import UsageError
+
+RUN, ITEMS, RESULTS, REPORT = "run.json", "items.jsonl", "results.json", "report.md"
+# Where and how quickly it was computed may change in the middle.
+_MAY_CHANGE = ("command", "versions", "route", "batch_size")
+
+
+class Place(NamedTuple):
+    """Which item of which task, asked of whom (`thinker` or `base`)."""
+
+    who: str
+    task: str
+    number: int
+
+
+class Record:
+    """What is known so far; `OSError` where the disk takes no more."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], *, resume: bool) -> None:
+        """Begin a folder, or go on with it; raises `UsageError` where it holds other results."""
+        self.folder = folder
+        self.run = run
+        self.items: dict[Place, dict[str, Any]] = {}
+        if resume and (folder / RUN).exists():
+            _check_same(folder, run)
+            self.items = dict(_whole_lines(folder / ITEMS))
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(
+                f"{folder} is not empty; add --resume to go on with the evaluation in it"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, run)
+        self._rewrite()
+        # Line by line: whatever stops the program, what was known is kept.
+        self._lines: IO[str] = (folder / ITEMS).open("a", encoding="utf-8", buffering=1)
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self.items
+
+    def add(self, place: Place, content: dict[str, Any]) -> None:
+        """One more item is known."""
+        self.items[place] = content
+        self._lines.write(_line(place, content))
+
+    def of(self, who: str, task: str) -> list[dict[str, Any]]:
+        """What is known about a task, in the order of its rows."""
+        places = sorted(place for place in self.items if place[:2] == (who, task))
+        return [self.items[place] for place in places]
+
+    def close(self) -> None:
+        """No more items."""
+        self._lines.close()
+
+    def _rewrite(self) -> None:
+        """Leave out a line that was cut short."""
+        part = self.folder / f"{ITEMS}.part"
+        lines = (_line(place, content) for place, content in self.items.items())
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(self.folder / ITEMS)
+
+
+def _line(place: Place, content: Mapping[str, Any]) -> str:
+    return json.dumps({**place._asdict(), **content}) + "\n"
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    for line in lines[:-1]:  # what stands behind the last newline was cut short
+        content = json.loads(line)
+        place = Place(*(content.pop(field) for field in Place._fields))
+        yield place, content
+
+
+def _check_same(folder: Path, run: Mapping[str, Any]) -> None:
+    former = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(run))
+    for key in former.keys() | now.keys():
+        if key not in _MAY_CHANGE and former.get(key) != now.get(key):
+            raise UsageError(
+                f"{folder} holds an evaluation with another {key}: {former.get(key)}, not "
+                f"{now.get(key)}; give another --out"
+            )

@@ -1,0 +1,127 @@
+"""From the outcomes of a task's items to estimates, by budget."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from training.evaluations.estimates import Estimate, mean, share
+
+Items: TypeAlias = Sequence[Mapping[str, Any]]
+Estimates: TypeAlias = dict[str, Estimate]
+"""By measure."""
+
+MEASURES: Mapping[str, Mapping[str, str]] = {
+    "number": {
+        "accuracy": "product of the answer's probabilities among digits and newline",
+        "exact": "greedy decoding says the answer",
+    },
+    "letter": {
+        "accuracy": "product of the answer's probabilities among letters and newline",
+        "exact": "greedy decoding says the answer",
+    },
+    "choice": {"right": "the right answer is the likeliest of the choices"},
+    "chain": {
+        "majority": "the most frequent answer of the votes is right",
+        "vote": "a single vote is right",
+    },
+    "text": {"perplexity": "per token", "nll": "nats per token", "gain": "nats saved per token"},
+}
+"""By kind of task: what is measured, the measure that is plotted first."""
+
+BOUNDS = (0.0, 0.1, 1.0, 3.0, np.inf)
+"""Nats that a token costs the plain prediction: easy, then harder and harder."""
+
+
+def estimates(kind: str, items: Items, budget: int) -> Estimates:
+    """All measures of a task at one budget."""
+    outcomes = [item["outcomes"][str(budget)] for item in items]
+    if kind in ("number", "letter"):
+        return {
+            "accuracy": mean([outcome["accuracy"] for outcome in outcomes]),
+            "exact": share([outcome["exact"] for outcome in outcomes]),
+        }
+    if kind == "choice":
+        return {"right": share([outcome["right"] for outcome in outcomes])}
+    if kind == "chain":
+        return {
+            "majority": share([outcome["right"] for outcome in outcomes]),
+            "vote": mean([outcome["votes_right"] for outcome in outcomes]),
+        }
+    nll = _per_token(items, budget, lambda base, own: own)
+    return {
+        "perplexity": nll.through(np.exp),
+        "nll": nll,
+        "gain": _per_token(items, budget, lambda base, own: base - own),
+    }
+
+
+def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
+    """Documents' tokens by how hard they were for the plain prediction: what thoughts change."""
+    table = []
+    for low, high in pairwise(BOUNDS):
+        count = _sums(items, budget, lambda base, own: (low <= base) & (base < high))  # noqa: B023
+        if sum(count):
+            table.append(
+                {
+                    "from": low,
+                    "below": high if np.isfinite(high) else None,
+                    "tokens": int(sum(count)),
+                    **{
+                        name: asdict(mean(_within(items, budget, low, high, of), count))
+                        for name, of in (
+                            ("base_nll", lambda base, own: base),
+                            ("nll", lambda base, own: own),
+                            ("gain", lambda base, own: base - own),
+                        )
+                    },
+                }
+            )
+    return table
+
+
+def corpus_likelihood(items: Items, budget: int) -> dict[str, float]:
+    """The measures of other programs, which count bytes and words: over all documents together."""
+    total = float(sum(_sums(items, budget, lambda base, own: own)))
+    num_bytes, num_words = (sum(item[name] for item in items) for name in ("bytes", "words"))
+    return {
+        "bits_per_byte": total / num_bytes / float(np.log(2)),
+        "byte_perplexity": float(np.exp(total / num_bytes)),
+        "word_perplexity": float(np.exp(total / num_words)),
+    }
+
+
+def task_summary(kind: str, items: Items, budgets: Sequence[int]) -> dict[str, Any]:
+    """Everything about a task, by budget, as it stands in results.json."""
+    summary: dict[str, Any] = {}
+    for budget in budgets:
+        summary[str(budget)] = {
+            name: asdict(estimate) for name, estimate in estimates(kind, items, budget).items()
+        }
+        if kind == "text":
+            summary[str(budget)] |= corpus_likelihood(items, budget)
+            summary[str(budget)]["difficulty"] = difficulty(items, budget)
+    return summary
+
+
+def _losses(item: Mapping[str, Any], budget: int) -> tuple[Any, Any]:
+    """A document's losses by token, without and with thoughts."""
+    outcomes = item["outcomes"]
+    return np.asarray(outcomes["0"]["nll"]), np.asarray(outcomes[str(budget)]["nll"])
+
+
+def _sums(items: Items, budget: int, of: Any) -> list[float]:
+    """The sum of a function of both losses over each document's tokens."""
+    return [float(of(*_losses(item, budget)).sum()) for item in items]
+
+
+def _within(items: Items, budget: int, low: float, high: float, of: Any) -> list[float]:
+    """The same over the tokens that cost the plain prediction so much."""
+    return _sums(items, budget, lambda base, own: of(base, own) * ((low <= base) & (base < high)))
+
+
+def _per_token(items: Items, budget: int, of: Any) -> Estimate:
+    tokens = [len(item["outcomes"]["0"]["nll"]) for item in items]
+    return mean(_sums(items, budget, of), tokens)

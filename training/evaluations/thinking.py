@@ -1,0 +1,109 @@
+"""Thoughts about several texts at once, one token of every thought per pass, and what they lead to.
+
+Thoughts of different lengths share their beginnings: while the longest is written, END is read
+behind each length that is wanted, and forgotten again. The noise is the server's, a function of
+seed, position and step: with the same seed the same is thought here and there, alone or in company.
+
+Shapes: B texts, T of their positions, C consecutive ones that are thought about, H hidden, V
+vocabulary, b thought tokens; N rows picked out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quietstar_infer.sampling import choose_thought_token, gumbel_noise, mask_meta_tokens, row_keys
+from training.attention import GrowingPaths, Text
+from training.cross_entropy import compute_dtype, logit_chunks
+from training.errors import UsageError
+from training.model import QuietThinker
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """How to think. `budgets` are thought tokens before each token, 0 = none, from small to large;
+    at `temperature` 0 thoughts are greedy; `seed` is a request's. Raises `UsageError`.
+    """
+
+    budgets: tuple[int, ...]
+    temperature: float = 1.0
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        if not self.budgets or sorted({0, *self.budgets})[-len(self.budgets) :] != list(
+            self.budgets
+        ):
+            raise UsageError(f"budgets are {self.budgets}, must be 0 or more, and rise")
+
+    @property
+    def longest(self) -> int:
+        """The largest budget."""
+        return self.budgets[-1]
+
+
+class Thought(NamedTuple):
+    """At every position of a run, thoughts of `budget` tokens: the trunk's output at END, (B, C,
+    H), and the thoughts, (B, C, b)."""
+
+    budget: int
+    hidden_BCH: Tensor
+    ids_BCb: Tensor
+
+
+def think(
+    thinker: QuietThinker, text: Text, batch: int, run: range, thoughts: Thoughts
+) -> Iterator[Thought]:
+    """Think about the positions `run` of texts that have been read; nothing for budget 0."""
+    device = thinker.lm_head_VH.device
+    position_1C = torch.arange(run.start, run.stop, device=device)[None]
+    paths = GrowingPaths(text, len(run), 1, capacity=thoughts.longest + 2, first=run.start)
+    embedding_BCH = thinker.start_H.expand(batch, len(run), -1)
+    end_BCH = thinker.end_H.expand(batch, len(run), -1)
+    ids_BCb = torch.empty((batch, len(run), 0), dtype=torch.int64, device=device)
+    for length in range(thoughts.longest + 1):
+        hidden_BCH = thinker.read(embedding_BCH, position_1C + 1 + length, thoughts=paths)
+        paths.advance()
+        if length and length in thoughts.budgets:
+            # Without `advance` the next token takes its place.
+            after_BCH = thinker.read(end_BCH, position_1C + 2 + length, thoughts=paths)
+            yield Thought(length, after_BCH, ids_BCb)
+        if length < thoughts.longest:
+            next_N = choose(thinker, hidden_BCH.flatten(0, 1), run, length, thoughts)
+            ids_BCb = torch.cat([ids_BCb, next_N.view(batch, -1, 1)], dim=2)
+            embedding_BCH = thinker.embed(ids_BCb[..., -1])
+
+
+def choose(
+    thinker: QuietThinker, hidden_NH: Tensor, run: Sequence[int], step: int, thoughts: Thoughts
+) -> Tensor:
+    """The next token of every thought, (N,), rows text by text; `run` are a text's positions."""
+    weight_VH = thinker.lm_head_VH
+    chosen_N = torch.empty(len(hidden_NH), dtype=torch.int64, device=hidden_NH.device)
+    positions_N = np.resize(np.asarray(run), len(hidden_NH))
+    for rows, logits_NV in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
+        mask_meta_tokens(logits_NV, thinker.meta_token_ids)
+        seeds_N = np.full(len(logits_NV), thoughts.seed)
+        chosen_N[rows] = draw(
+            logits_NV, seeds_N, positions_N[rows], np.full(len(logits_NV), step), thoughts
+        )
+    return chosen_N
+
+
+def draw(
+    logits_NV: Tensor,
+    seeds_N: "np.typing.NDArray[np.int64]",
+    positions_N: "np.typing.NDArray[np.int64]",
+    steps_N: "np.typing.NDArray[np.int64]",
+    thoughts: Thoughts,
+) -> Tensor:
+    """One token per row, (N,): greedy, or with the noise of seed, position and step."""
+    if thoughts.temperature == 0:
+        return logits_NV.argmax(dim=-1)
+    keys_N2 = torch.from_numpy(row_keys(seeds_N, positions_N, steps_N)).to(logits_NV.device)
+    temperature_N = logits_NV.new_full((len(logits_NV),), thoughts.temperature)
+    noise_NV = gumbel_noise(keys_N2, logits_NV.shape[1])
+    return choose_thought_token(logits_NV, temperature_N, noise_NV)
