@@ -45,7 +45,8 @@ def choice_outcome(by_choice: Sequence[Sequence[TokenScore]], gold: int) -> Outc
 
 def text_outcome(scores: Sequence[TokenScore]) -> Outcome:
     """Of a document: losses in nats by token; mixing weights and thoughts where they are known."""
-    outcome: Outcome = {"nll": [round(-score.logprob, 6) for score in scores]}
+    # Rounding can make a sure token's log-probability positive.
+    outcome: Outcome = {"nll": [round(max(0.0, -score.logprob), 6) for score in scores]}
     if all(score.mixing_weight is not None for score in scores):
         outcome["weights"] = [round(score.mixing_weight or 0.0, 4) for score in scores]
     if all(score.thought_ids is not None for score in scores):

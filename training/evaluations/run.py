@@ -104,6 +104,9 @@ def _shown(item: Item, outcomes: dict[str, Any], asked: Asked) -> dict[str, Any]
     thoughts = [outcome.pop("thoughts", None) for outcome in outcomes.values()]
     longest = thoughts[-1] or [[] for _ in passage.ids[1:]]
     return {
-        "tokens": [decode([token]) for token in passage.ids],
+        "tokens": [
+            decode(passage.ids[:1], skip_special_tokens=True),
+            *(decode([token]) for token in passage.ids[1:]),
+        ],
         "thoughts": [decode(ids) for ids in longest],
     }
