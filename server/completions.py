@@ -60,6 +60,7 @@ class ThinkingCompletions(OpenAIServingCompletion):
         `RequestError` and `ThoughtParamsError` for what is refused.
         """
         time_limit = TimeLimit(self._request_timeout)
+        request.read_query(raw_request.query_params)
         params = request.thought_params(self._engine.setup.limits)
         check_options(request, params, self._model, self._allow_return)
         thoughts = RequestThoughts(

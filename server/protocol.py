@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import (
@@ -95,6 +95,17 @@ class ThinkingCompletionRequest(CompletionRequest):
         return ThoughtParams.from_mapping(
             {name: getattr(self, name) for name in THOUGHT_FIELDS}, limits
         )
+
+    def read_query(self, query: Mapping[str, str]) -> None:
+        """Take our fields from the query of the URL, too: some clients let their users choose the
+        address of a request, but no fields of it. Raises `BadRequest`.
+        """
+        _refuse_misspelt(query, set(type(self).model_fields), "query.")
+        for name in OUR_FIELDS:
+            if name in query:
+                value = _json_value(query[name])
+                _refuse_another(name, getattr(self, name), value, "in the URL")
+                setattr(self, name, value)
 
     @property
     def wanted_tokens(self) -> int:
@@ -204,16 +215,25 @@ def _without_xargs(data: dict[str, Any]) -> dict[str, Any]:
     _refuse_misspelt(xargs, set(), "vllm_xargs.")
     moved = {name: xargs[name] for name in OUR_FIELDS if name in xargs}
     for name, value in moved.items():
-        given = data.get(name)
-        if given is not None and (type(given) is not type(value) or given != value):
-            raise BadRequest(
-                f"{name} is {given!r}, but {value!r} in vllm_xargs: give it once", name
-            )
+        _refuse_another(name, data.get(name), value, "in vllm_xargs")
     rest = {name: value for name, value in xargs.items() if name not in moved}
     return {**data, **moved, "vllm_xargs": rest or None}
 
 
-def _refuse_misspelt(fields: dict[str, Any], known: set[str], where: str) -> None:
+def _refuse_another(name: str, given: Any, value: Any, where: str) -> None:
+    if given is not None and (type(given) is not type(value) or given != value):
+        raise BadRequest(f"{name} is {given!r}, but {value!r} {where}: give it once", name)
+
+
+def _json_value(text: str) -> Any:
+    """A value in a URL as it would stand in a body; what is not JSON is a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _refuse_misspelt(fields: Mapping[str, Any], known: set[str], where: str) -> None:
     """Refuse a field that is not there but looks like one of ours: it would be ignored without a
     word."""
     for name in fields:

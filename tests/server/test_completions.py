@@ -285,6 +285,23 @@ def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budg
     assert asked["usage"]["completion_tokens"] == 3
 
 
+def test_our_fields_may_stand_in_the_url(http: httpx.Client) -> None:
+    """For clients that send no fields of their users' choice."""
+    body = {"prompt": PROMPT, "max_tokens": 2, "thought_temperature": 0}
+    query = {"thought_budget": "3", "return_thoughts": "true", "unknown": "1"}
+    answer = http.post("/v1/completions", params=query, json=body).json()
+    assert answer["quiet_star"]["thought_budget"] == 3
+    assert [len(thought["token_ids"]) for thought in answer["choices"][0]["thoughts"]] == [3, 3]
+    for query, words in [
+        ({"thought_budget": "many"}, "thought_budget is 'many'"),
+        ({"thought_budgte": "3"}, "query.thought_budgte: did you mean thought_budget?"),
+        ({"thought_temperature": "1"}, "1 in the URL: give it once"),
+    ]:
+        refused = http.post("/v1/completions", params=query, json=body)
+        assert refused.status_code == 400
+        assert words in refused.json()["error"]["message"]
+
+
 def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) -> None:
     assert [model.id for model in openai.models.list()] == ["golden"]
     (model,) = http.get("/v1/models").json()["data"]
