@@ -1,0 +1,246 @@
+"""`python -m training evaluate` from its options to the files it writes."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import pytest
+
+from quietstar_infer.config import load_tokenizer
+from training import data
+from training.checkpoint import load_trunk
+from training.cli import main
+from training.evaluations.passages import Passage
+from training.evaluations.routes import Scores
+from training.evaluations.rows import load_rows
+from training.evaluations.task import load_task
+from training.evaluations.thinker_route import ThinkerRoute
+
+DEMO = Path(__file__).parents[3] / "models" / "demo"
+CHAIN = """\
+kind: chain
+data: {path: questions.jsonl}
+prompt: "Show your work. {question}"
+conclusion: " Now it shows"
+max_tokens: 6
+conclusion_tokens: 2
+votes: 2
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small files with the columns of the public data sets, and a task of one's own."""
+    folder: Path = tmp_path_factory.mktemp("evaluate")
+    questions = [
+        {"question": "Ann has the dial at 2: up", "answer": f"2 + 1 = 3\n#### {n}"} for n in (3, 4)
+    ]
+    choices = [
+        {
+            "question": "Where is the cat?",
+            "choices": {"label": ["A", "B"], "text": ["home", "school"]},
+            "answerKey": key,
+        }
+        for key in "AB"
+    ]
+    for name, rows in (("questions", questions), ("choices", choices)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    datasets.Dataset.from_list(questions).to_parquet(folder / "questions.parquet")
+    (folder / "texts.txt").write_text("Ann has 3 apples.\nBen sleeps at the market.\n")
+    (folder / "chain.yaml").write_text(CHAIN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """The results of an evaluation that nothing interrupted, with a base model beside it."""
+    trunk = folder / "trunk"
+    load_trunk(DEMO).save_pretrained(trunk)
+    load_tokenizer(DEMO).save_pretrained(trunk)
+    assert main(options(folder, "whole", "--base", str(trunk))) == 0
+    return folder / "whole"
+
+
+def options(folder: Path, out: str, *more: str) -> list[str]:
+    return [
+        *("evaluate", str(DEMO), "--out", str(folder / out), "--budgets", "0", "3"),
+        *("--tasks", "gsm8k", "commonsense-qa", "openwebmath", str(folder / "chain.yaml")),
+        *("--data", f"gsm8k={folder / 'questions.parquet'}"),
+        *("--data", f"commonsense-qa={folder / 'choices.jsonl'}"),
+        *("--data", f"openwebmath={folder / 'texts.txt'}"),
+        *("--batch-size", "1", "--device", "cpu"),
+        *more,
+    ]
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -> None:
+    found = results(whole)
+    assert list(found["tasks"]) == ["gsm8k", "commonsense-qa", "openwebmath", "chain"]
+    for task in found["tasks"].values():
+        assert task["items"] == 2
+        assert list(task["thinker"]) == ["0", "3"]
+        # The base model is the thinker's own trunk.
+        for measure, estimate in task["base"]["0"].items():
+            if isinstance(estimate, dict):
+                assert estimate == pytest.approx(task["thinker"]["0"][measure], abs=1e-6)
+    assert len(found["model"]["sha256"]) == 64
+    assert found["base"]["sha256"] != found["model"]["sha256"]
+    assert found["definitions"]["gsm8k"]["data"]["path"] == str(folder / "questions.parquet")
+    assert found["rows"]["gsm8k"]["number"] == 2
+    assert (found["seed"], found["temperature"], found["budgets"]) == (1234, 1.0, [0, 3])
+    assert {"python", "quietstar", "torch", "transformers", "datasets"} == set(found["versions"])
+    report = (whole / "report.md").read_text()
+    assert "| gsm8k: accuracy, % | 2 | " in report
+    assert "openwebmath: by how hard a token is" in report
+    for name in found["tasks"]:
+        plot = ElementTree.parse(whole / f"sweep-{name}.svg")
+        assert plot.getroot().tag.endswith("svg")
+        assert f"](sweep-{name}.svg)" in report
+
+
+class Tokens(HTMLParser):
+    """The document of a heat map and what it says about each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.about: list[str] = []
+        self._inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        kind = (dict(attrs).get("class") or "").split()
+        assert not {"src", "href"} & dict(attrs).keys(), "the file should need no other"
+        if "token" in kind:
+            self.texts.append("")
+        if "about" in kind:
+            self.about.append("")
+        if tag == "span":
+            self._inside.append(kind[0])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "span":
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "about" in self._inside:
+            self.about[-1] += data
+        elif "token" in self._inside:
+            self.texts[-1] += data
+
+
+def test_a_heat_map_is_the_document_with_its_thoughts(whole: Path) -> None:
+    page = Tokens()
+    page.feed((whole / "heat-map-openwebmath-0.html").read_text())
+    assert "".join(page.texts) == "Ann has 3 apples."
+    lines = (whole / "items.jsonl").read_text().splitlines()
+    item = next(x for x in map(json.loads, lines) if "thoughts" in x)
+    assert len(page.about) == len(item["thoughts"])
+    for about, thought in zip(page.about, item["thoughts"], strict=True):
+        assert about.startswith(thought)
+        assert "mixing weight" in about
+    assert not (whole / "heat-map-openwebmath-1.html").exists()
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(
+    folder: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = folder / "out"
+    asked: list[int] = []
+    score = ThinkerRoute.score
+
+    def counted(self: Any, passages: Sequence[Passage], **how: Any) -> list[Scores]:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(len(passages))
+        return score(self, passages, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThinkerRoute, "score", counted)
+        assert main(options(folder, "out")) == 130
+    assert "add --resume to go on" in capsys.readouterr().err
+    assert len((out / "items.jsonl").read_text().splitlines()) == 3
+    assert main(options(folder, "out")) == 1
+    assert "is not empty; add --resume" in capsys.readouterr().err
+    assert main(options(folder, "out", "--resume")) == 0
+    for name, task in results(out)["tasks"].items():
+        assert task["thinker"] == results(whole)["tasks"][name]["thinker"]
+    report = (out / "report.md").read_text()
+    table = next(part for part in report.split("\n\n") if part.startswith("|"))
+    assert table in capsys.readouterr().out
+    # Nothing is asked again of an evaluation that has ended.
+    with monkeypatch.context() as patch:
+        patch.setattr(ThinkerRoute, "score", None)
+        assert main(options(folder, "out", "--resume")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "chain=x.jsonl"], "--data names chain, which is not among --tasks"),
+        (["--limit", "1", "--budgets", "0", "1017"], "needs "),
+        (["--url", "http://127.0.0.1:9"], "does not answer as a server should"),
+        (["--base", "/nowhere/at/all"], "cannot load the model /nowhere/at/all"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert main(options(folder, "mistake", *more)) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_rows_without_a_column_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = f"gsm8k={folder / 'choices.jsonl'}"
+    command = ["evaluate", str(DEMO), "--out", str(folder / "mistake"), "--tasks", "gsm8k"]
+    assert main([*command, "--data", wrong]) == 1
+    assert "has no column 'answer' but question, choices, answerKey" in capsys.readouterr().err
+
+
+def test_public_data_sets_are_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is not reached in tests: what it would be asked for."""
+    asked: list[dict[str, Any]] = []
+
+    def load_dataset(**what: Any) -> Any:
+        asked.append(what)
+        row = {"question": "a", "answer": "#### 1", "choices": {}, "answerKey": "A", "text": "b"}
+        return datasets.Dataset.from_list([row, row, row])
+
+    monkeypatch.setattr(data, "load_dataset", load_dataset)
+    for name in ("gsm8k", "gsm8k-chain", "commonsense-qa"):
+        assert len(load_rows(load_task(name)[1], limit=2)) == 2
+    gsm8k = {"path": "openai/gsm8k", "name": "main", "split": "test", "streaming": False}
+    commonsense = {"path": "tau/commonsense_qa", "name": None, "split": "validation"}
+    assert asked == [gsm8k, gsm8k, {**commonsense, "streaming": False}]
+
+
+def test_scoring_speed_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--tokens", "6", "--rounds", "1", "--budgets", "0", "2"]
+    assert main(["scoring-speed", str(DEMO), *sizes]) == 0
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert "parallel, tokens/s" in head
+    assert rule.startswith("| ---")
+    assert [row.split("|")[1].strip() for row in rows] == ["0", "2"]
+    assert all(float(row.split("|")[6]) > 0 for row in rows)
