@@ -25,7 +25,9 @@ def device() -> str:
 
 
 def test_the_sets_are_the_known_ones() -> None:
-    assert list(SETS) == ["common", "cpu", "cuda", "dev", "loadtest", "torch", "training"]
+    assert list(SETS) == [
+        *("common", "cpu", "cuda", "dev", "harness", "loadtest", "torch", "training")
+    ]
 
 
 @pytest.mark.parametrize("path", SETS.values(), ids=list(SETS))
@@ -55,7 +57,7 @@ def test_no_version_is_pinned_elsewhere(file: str) -> None:
 def test_the_installed_packages_are_the_pinned_ones() -> None:
     expected = {
         pin.name: str(pin.specifier).removeprefix("==")
-        for name in ("torch", "common", "training", "loadtest", "dev", device())
+        for name in ("torch", "common", "training", "loadtest", "harness", "dev", device())
         for pin in pins(SETS[name])
         if pin.marker is None or pin.marker.evaluate()
     }
