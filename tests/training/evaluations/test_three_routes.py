@@ -1,5 +1,5 @@
 """The same items by three routes: in this process, through the API, and by lm-evaluation-harness
-against the same server. All give the same numbers, at budget 0 and at the demonstration model's own.
+against the same server. All give the same numbers, at budget 0 and at the model's own.
 """
 
 import json
@@ -63,6 +63,12 @@ def outcomes(route: Route, task_name: str, **how: Any) -> list[dict[str, Outcome
     items = [make(row) for row in load_rows(task, ITEMS)]
     scores = iter(route.score([passage for item in items for passage in item.passages], **how))
     return [item_outcomes(task.kind, item, [next(scores) for _ in item.passages]) for item in items]
+
+
+def ours_at(budget: int, task_name: str) -> list[Outcome]:
+    """Of our own evaluation with greedy thoughts, in process."""
+    found = outcomes(in_process(Thoughts(BUDGETS, 0.0)), task_name)
+    return [each[str(budget)] for each in found]
 
 
 def assert_same(mine: Any, theirs: Any) -> None:
@@ -177,9 +183,7 @@ def test_the_harness_finds_the_same_likelihoods(
     server: RunningServer, budget: int, query: str
 ) -> None:
     found, _ = harness(model_args(server, query, add_bos_token=True), "quietstar_demo_answers")
-    ours = [
-        each[str(budget)] for each in outcomes(in_process(Thoughts(BUDGETS, 0.0)), "demo-numbers")
-    ]
+    ours = ours_at(budget, "demo-numbers")
     perplexity = np.exp(-np.mean([outcome["logprob"] for outcome in ours]))
     assert found["perplexity,none"] == pytest.approx(perplexity, rel=TOLERANCE)
     assert found["acc,none"] == np.mean([outcome["exact"] for outcome in ours])
@@ -202,9 +206,7 @@ def test_the_harness_makes_the_same_choices(
     (results,) = tmp_path.glob("*/results_*.json")
     (samples,) = tmp_path.glob("*/samples_*.jsonl")
     found = json.loads(results.read_text())["results"]["quietstar_demo_choices"]
-    ours = [
-        each[str(budget)] for each in outcomes(in_process(Thoughts(BUDGETS, 0.0)), "demo-choices")
-    ]
+    ours = ours_at(budget, "demo-choices")
     assert found["acc,none"] == np.mean([outcome["right"] for outcome in ours])
     by_document = sorted(map(json.loads, samples.read_text().splitlines()), key=_number)
     for sample, outcome in zip(by_document, ours, strict=True):
