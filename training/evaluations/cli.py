@@ -1,4 +1,4 @@
-"""`evaluate` and `scoring-speed` on the command line."""
+"""`evaluate`, `scoring-speed` and `demo-rows` on the command line."""
 
 import argparse
 from pathlib import Path
@@ -26,6 +26,14 @@ def run_scoring_speed(options: argparse.Namespace) -> None:
     from training.evaluations.speed import scoring_speed
 
     print(scoring_speed(options))
+
+
+def write_demo_rows(options: argparse.Namespace) -> None:
+    """Write the demonstration's rows and say where they are."""
+    from training.evaluations.demo_rows import write_rows
+
+    for path in write_rows(options.out, options.problems):
+        print(f"written to {path}")
 
 
 def data_argument(text: str) -> tuple[str, str]:
@@ -160,7 +168,23 @@ def _add_scoring_speed(commands: Commands) -> None:
     parser.set_defaults(run=run_scoring_speed)
 
 
+def _add_demo_rows(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo-rows",
+        help="write the rows of the demonstration's tasks, as many as you like",
+        description="Write held-out problems as JSONL files with the columns of GSM8K, "
+        "CommonsenseQA and plain text, for `evaluate --data`. training/tasks has the first 100 of "
+        "each family.",
+    )
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--problems", type=count, default=100, metavar="N", help="per family (default 100)"
+    )
+    parser.set_defaults(run=write_demo_rows)
+
+
 def add_evaluation_commands(commands: Commands) -> None:
     """All of them."""
     _add_evaluate(commands)
     _add_scoring_speed(commands)
+    _add_demo_rows(commands)

@@ -9,8 +9,14 @@ from training.recipe import DataConfig
 
 
 def load_rows(task: Task, limit: int | None) -> list[dict[str, Any]]:
-    """The first rows of a task's data; raises `UsageError` where they lack a column."""
+    """The first rows of a task's data; raises `UsageError` where they lack a column, and for a
+    stream that nothing ends.
+    """
     source = task.data
+    if source.streaming and limit is None:
+        raise UsageError(
+            f"the data set {source.path} is streamed: say how much of it, with --limit"
+        )
     config = DataConfig(path=source.path, name=source.name, streaming=source.streaming)
     rows = open_data_set(config, source.path, source.split)
     if limit is not None:

@@ -14,6 +14,7 @@ from quietstar_infer.config import load_tokenizer
 from training import data
 from training.checkpoint import load_trunk
 from training.cli import main
+from training.errors import UsageError
 from training.evaluations.passages import Passage
 from training.evaluations.routes import Scores
 from training.evaluations.rows import load_rows
@@ -234,6 +235,9 @@ def test_public_data_sets_are_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -
     gsm8k = {"path": "openai/gsm8k", "name": "main", "split": "test", "streaming": False}
     commonsense = {"path": "tau/commonsense_qa", "name": None, "split": "validation"}
     assert asked == [gsm8k, gsm8k, {**commonsense, "streaming": False}]
+    text = load_task("openwebmath")[1]
+    with pytest.raises(UsageError, match="say how much of it, with --limit"):
+        load_rows(text, limit=None)
 
 
 def test_scoring_speed_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:

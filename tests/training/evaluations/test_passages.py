@@ -1,26 +1,24 @@
 """Rows as passages: what is asked, which tokens count, for tokenizers of different habits."""
 
 import json
+import shutil
 from pathlib import Path
 
+import mistral_common
 import pytest
-from tokenizers import Regex, Tokenizer
-from tokenizers.decoders import Fuse
-from tokenizers.decoders import Replace as ReplaceBack
-from tokenizers.decoders import Sequence as Decoders
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Replace
-from tokenizers.pre_tokenizers import Split
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
+from training.cli import main
 from training.errors import UsageError
-from training.evaluations.demo_rows import MAKERS, write_rows
+from training.evaluations.demo_rows import MAKERS
 from training.evaluations.passages import Item, Passage, item_maker
 from training.evaluations.task import TASKS, ChainTask, TextTask, load_task, task_names
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
+# `valid_number_tokens` and `valid_letter_tokens` of the official code, 13 being the newline.
+OFFICIAL_NUMBERS = {28740, 28750, 28770, 28781, 28782, 28784, 28787, 28783, 28774, 28734, 13}
+OFFICIAL_LETTERS = {330, 365, 334, 384, 413, 13}
 GSM8K = {"question": "How many?", "answer": "2000 / 2 = 1000.\n#### 1,000"}
 COMMONSENSE = {
     "question": "Where?",
@@ -29,25 +27,16 @@ COMMONSENSE = {
 }
 
 
-def tokenizer_of(words: list[str], pattern: str) -> PreTrainedTokenizerBase:
-    """Spaces are ▁, texts begin with <s>."""
-    vocabulary = {word: number for number, word in enumerate(["<s>", "</s>", "<unk>", *words])}
-    inner = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    inner.normalizer = Replace(" ", "▁")
-    inner.pre_tokenizer = Split(Regex(pattern), "isolated")
-    inner.post_processor = TemplateProcessing(single="<s> $0", special_tokens=[("<s>", 0)])
-    inner.decoder = Decoders([ReplaceBack("▁", " "), Fuse()])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-
-
 @pytest.fixture(scope="module")
-def mistral_like() -> PreTrainedTokenizerBase:
-    """Digits by themselves, behind a space of their own; letters with their space."""
-    letters = [f"▁{letter}" for letter in "ABCDE"]
-    rest = [*"0123456789", "\n", "▁", ",", "Q", "A", ":"]
-    return tokenizer_of([*letters, *rest], r"▁[A-Z]|.|\n")
+def mistral(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    """Mistral's own tokenizer, which a dependency of vLLM brings along."""
+    folder: Path = tmp_path_factory.mktemp("mistral")
+    model = Path(mistral_common.__file__).parent / "data" / "tokenizer.model.v1"
+    shutil.copy(model, folder / "tokenizer.model")
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral"}))
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +70,16 @@ def test_the_official_words() -> None:
     assert (chain.votes, chain.temperature, chain.max_tokens) == (8, 0.9, 384)
 
 
-def test_a_number_counts_among_digits_and_newline(mistral_like: PreTrainedTokenizerBase) -> None:
-    (passage,) = make("gsm8k", mistral_like, GSM8K).passages
-    assert words(mistral_like, passage.ids[passage.start :]) == [*"▁1,000", "\n"]
-    assert sorted(words(mistral_like, passage.allowed)) == ["\n", *"0123456789"]
+def test_a_number_counts_among_the_official_tokens(mistral: PreTrainedTokenizerBase) -> None:
+    (passage,) = make("gsm8k", mistral, GSM8K).passages
+    assert words(mistral, passage.ids[passage.start :]) == [*"▁1,000", "<0x0A>"]
+    assert set(passage.allowed) == OFFICIAL_NUMBERS
 
 
-def test_a_letter_counts_among_letters_and_newline(mistral_like: PreTrainedTokenizerBase) -> None:
-    (passage,) = make("commonsense-qa", mistral_like, COMMONSENSE).passages
-    assert words(mistral_like, passage.ids[passage.start :]) == ["▁D", "\n"]
-    assert sorted(words(mistral_like, passage.allowed)) == ["\n", "▁A", "▁B", "▁C", "▁D", "▁E"]
+def test_a_letter_counts_among_the_official_tokens(mistral: PreTrainedTokenizerBase) -> None:
+    (passage,) = make("commonsense-qa", mistral, COMMONSENSE).passages
+    assert words(mistral, passage.ids[passage.start :]) == ["▁D", "<0x0A>"]
+    assert set(passage.allowed) == OFFICIAL_LETTERS
 
 
 def test_numbers_and_letters_of_another_tokenizer(demo: PreTrainedTokenizerBase) -> None:
@@ -140,7 +129,7 @@ def test_documents_are_cut(demo: PreTrainedTokenizerBase) -> None:
 
 
 def test_the_demonstrations_rows_are_its_problems(tmp_path: Path) -> None:
-    write_rows(tmp_path, 100)
+    assert main(["demo-rows", str(tmp_path), "--problems", "100"]) == 0
     for name in MAKERS:
         assert (TASKS / f"{name}.jsonl").read_text() == (tmp_path / f"{name}.jsonl").read_text()
     for line in (TASKS / "demo-choices.jsonl").read_text().splitlines():
