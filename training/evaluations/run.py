@@ -33,9 +33,9 @@ class Sizes:
     thoughts are kept for heat maps.
     """
 
-    items_at_once: int = 16
-    document_tokens: int = 1024
-    heat_maps: int = 1
+    items_at_once: int
+    document_tokens: int
+    heat_maps: int
 
 
 def evaluate(
