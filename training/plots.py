@@ -78,6 +78,6 @@ def distribution_plot(results: Results, left: Axes, right: Axes) -> None:
         left.stairs([n / max(1, sum(counts)) for n in counts], WEIGHT_BINS, fill=True, alpha=0.6)
         by_budget = [entry["kinds"][kind]["mixing_weight"] for entry in tokens.values()]
         right.plot([int(budget) for budget in tokens], by_budget, marker="o", label=kind)
-    left.set(xlabel="mixing weight, b = 12", ylabel="share of the tokens")
+    left.set(xlabel="mixing weight, b = 12", ylabel="share of the tokens", xlim=(-0.25, 1.05))
     right.set(xlabel="thought budget", ylabel="mean mixing weight")
     right.legend(fontsize="small")

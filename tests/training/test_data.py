@@ -67,6 +67,46 @@ def test_streaming_reads_the_same_documents_again_and_again(tmp_path: Path) -> N
         assert all(shuffled.count(piece) >= 2 for piece in train)
 
 
+def hub_folder(folder: Path) -> Path:
+    """A data set as it lies on the hub: a configuration of two splits, one of two files."""
+    hub = folder / "hub"
+    for split, files in {"train": [TEXTS[:10], TEXTS[10:]], "test": [["t50 t51 t52 t53"]]}.items():
+        for number, texts in enumerate(files):
+            path = hub / "words" / split / f"{number}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict({"text": texts}).to_parquet(path)
+    parts = "".join(f"{{split: {x}, path: words/{x}/*.parquet}}, " for x in ("train", "test"))
+    (hub / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: words\n  data_files: [{parts}]\n---\n"
+    )
+    return hub
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_configuration_and_splits_as_on_the_hub(tmp_path: Path, streaming: bool) -> None:
+    data = {"path": str(hub_folder(tmp_path)), "name": "words", "eval_split": "test"}
+    recipe = recipe_for(tmp_path, **data, streaming=streaming)
+    pieces = load_pieces(recipe, load_tokenizer(TOKENIZER))
+    assert [row["input_ids"] for row in pieces.evaluation] == [[50, 51, 52, 53, 2]]
+    read = {i for row in pieces.train.take(20) for i in row["input_ids"]}
+    assert read == {*range(8, 31), 2}
+    for wrong in ({"name": "letters"}, {"split": "dev"}):
+        with pytest.raises(UsageError, match="cannot read the data set") as caught:
+            load(recipe_for(tmp_path, **{**data, **wrong}))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".txt"])
+def test_a_folder_of_files(tmp_path: Path, suffix: str) -> None:
+    for name, texts in (("a", TEXTS[:10]), ("b", TEXTS[10:])):
+        part = tmp_path / "texts" / name
+        part.mkdir(parents=True)
+        write(part, suffix, texts)
+    train, evaluation = load(recipe_for(tmp_path, path=str(tmp_path / "texts")))
+    assert evaluation[0][:5] == [8, 9, 10, 11, 2]
+    assert sum(map(len, train)) == 16 * 5
+
+
 def test_windows_are_of_one_document(tmp_path: Path) -> None:
     texts = [" ".join(f"t{8 + j}" for j in range(40)), *TEXTS]
     path = write(tmp_path, ".jsonl", texts)

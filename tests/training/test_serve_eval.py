@@ -11,7 +11,7 @@ import pytest
 from training.errors import UsageError
 from training.evaluate import Evaluation
 from training.quiet import held_out
-from training.serve_eval import served_accuracy
+from training.serve_eval import AT_ONCE, served_accuracy
 
 EVALUATION = Evaluation(problems=20, budgets=(0, 4, 12), temperature=1.0)
 PROBLEMS = {problem.prompt: problem for problem in held_out("dial", EVALUATION)}
@@ -48,9 +48,15 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Lets as many connect at once as will ask at once."""
+
+    request_queue_size = AT_ONCE
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
