@@ -6,7 +6,7 @@ over items.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -26,9 +26,9 @@ class Estimate:
     high: float
     items: int
 
-    def through(self, what: "np.ufunc") -> "Estimate":
+    def through(self, rising: Callable[[float], float]) -> "Estimate":
         """The estimate of a rising function of it."""
-        return Estimate(*(float(what(x)) for x in (self.value, self.low, self.high)), self.items)
+        return Estimate(rising(self.value), rising(self.low), rising(self.high), self.items)
 
 
 def share(hits: Sequence[bool]) -> Estimate:

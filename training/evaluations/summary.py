@@ -1,5 +1,6 @@
 """From the outcomes of a task's items to estimates, by budget."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -52,7 +53,7 @@ def estimates(kind: str, items: Items, budget: int) -> Estimates:
         }
     nll = _per_token(items, budget, lambda base, own: own)
     return {
-        "perplexity": nll.through(np.exp),
+        "perplexity": nll.through(math.exp),
         "nll": nll,
         "gain": _per_token(items, budget, lambda base, own: base - own),
     }
