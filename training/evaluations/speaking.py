@@ -56,7 +56,7 @@ def continuations(
             break
         fed_BT = next_B[:, None]
     return [
-        tokenizer.decode(ids, skip_special_tokens=True) if text is None else text
+        _text(tokenizer, ids) if text is None else text
         for ids, text in zip(said, texts, strict=True)
     ]
 
@@ -88,8 +88,14 @@ def _ended(
 ) -> str | None:
     """The whole continuation, if a token ends it; else the token is added to what was said."""
     if token == tokenizer.eos_token_id:
-        return tokenizer.decode(said, skip_special_tokens=True)
+        return _text(tokenizer, said)
     said.append(token)
-    text: str = tokenizer.decode(said, skip_special_tokens=True)
+    text = _text(tokenizer, said)
     ends = [text.index(word) for word in stop if word in text]
     return text[: min(ends)] if ends else None
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    assert isinstance(text, str), "one text, no batch"
+    return text

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mistral_common
 import pytest
@@ -44,15 +46,14 @@ def demo() -> PreTrainedTokenizerBase:
     return load_tokenizer(DEMO)
 
 
-def make(name: str, tokenizer: PreTrainedTokenizerBase, row: dict[str, object]) -> Item:
+def make(name: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Item:
     _, task = load_task(name)
     assert not isinstance(task, ChainTask)
     return item_maker(task, tokenizer, 1024)(row)
 
 
 def words(tokenizer: PreTrainedTokenizerBase, ids: list[int] | tuple[int, ...]) -> list[str]:
-    found: list[str] = tokenizer.convert_ids_to_tokens(list(ids))
-    return found
+    return [str(tokenizer.convert_ids_to_tokens(id_)) for id_ in ids]
 
 
 def test_the_official_words() -> None:
@@ -94,7 +95,7 @@ def test_numbers_and_letters_of_another_tokenizer(demo: PreTrainedTokenizerBase)
 
 
 def test_labels_that_are_no_tokens_are_an_error(demo: PreTrainedTokenizerBase) -> None:
-    row = COMMONSENSE | {
+    row: dict[str, Any] = COMMONSENSE | {
         "choices": {"label": ["AB", "AC"], "text": ["in", "on"]},
         "answerKey": "AB",
     }
