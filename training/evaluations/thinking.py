@@ -34,9 +34,8 @@ class Thoughts:
     seed: int = 1234
 
     def __post_init__(self) -> None:
-        if not self.budgets or sorted({0, *self.budgets})[-len(self.budgets) :] != list(
-            self.budgets
-        ):
+        rise = tuple(sorted(set(self.budgets))) == self.budgets
+        if not self.budgets or not rise or self.budgets[0] < 0:
             raise UsageError(f"budgets are {self.budgets}, must be 0 or more, and rise")
 
     @property
