@@ -27,9 +27,11 @@ from server.engine import (
     with_sse_keep_alive,
 )
 from server.errors import BadRequest, RequestError
+from server.greeting import example_prompt
 from server.keys import ApiKeys, KeyMiddleware
 from server.limits import max_body_bytes
 from server.metrics import add_metrics
+from server.page_files import add_page
 from server.protocol import ThinkingCompletionRequest, ThinkingCompletionResponse
 from server.receiving import BodyMiddleware, StoppingMiddleware, with_cancellation
 from server.refusals import refusal
@@ -64,6 +66,7 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     app.state.log_stats = not args.disable_log_stats
     app.include_router(health_router)
     add_metrics(app, engine)
+    add_page(app)
     _add_version(app)
     completions = ThinkingCompletions(engine, args)
     _add_models(app, completions, engine)
@@ -98,6 +101,8 @@ def _add_models(app: FastAPI, completions: ThinkingCompletions, engine: Engine) 
         "default_thought_budget": limits.default_budget,
         "default_thought_temperature": limits.default_temperature,
         "embedding_mode": engine.setup.config.embedding_mode,
+        "allow_return_thoughts": app.state.args.allow_return_thoughts,
+        "example_prompt": example_prompt(engine),
     }
 
     @app.get("/v1/models")

@@ -7,6 +7,7 @@ import pytest
 from openai import OpenAI
 
 from tests.server.processes import (
+    DEMO,
     GOLDEN,
     MAX_BODY_BYTES,
     RECEIVE_SECONDS,
@@ -47,6 +48,21 @@ def http(server: RunningServer) -> Iterator[httpx.Client]:
 def openai(server: RunningServer) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def demo_server() -> Iterator[RunningServer]:
+    """The demonstration model as `make serve` serves it."""
+    with running_server(DEMO, "--allow-return-thoughts") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def quick_server() -> Iterator[RunningServer]:
+    """A server that neither thinks nor shows thoughts."""
+    options = ("--max-thought-budget", "0", "--served-model-name", "quick", "quicker")
+    with running_server(DEMO, *options) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,7 @@ import openai as openai_package
 import pytest
 from openai import OpenAI
 
-from tests.server.processes import (
-    DEMO,
-    MAX_BODY_BYTES,
-    RECEIVE_SECONDS,
-    RunningServer,
-    running_server,
-)
+from tests.server.processes import MAX_BODY_BYTES, RECEIVE_SECONDS, RunningServer
 
 START_ID, END_ID = 64, 65
 VOCAB_SIZE = 66
@@ -422,17 +416,15 @@ def test_the_official_client_understands_refusals(openai: OpenAI) -> None:
         openai.completions.create(model="another", prompt="t1", max_tokens=1)
 
 
-def test_a_server_that_neither_thinks_nor_shows_thoughts() -> None:
-    options = ("--max-thought-budget", "0", "--served-model-name", "quick", "quicker")
-    with running_server(DEMO, *options) as server:
-        url = f"{server.url}/v1/completions"
-        error = error_of(httpx.post(url, json={"prompt": "a", "thought_budget": 1}))
-        assert "thinking is off on this server: only 0 is allowed" in error["message"]
-        error = error_of(httpx.post(url, json={"prompt": "a", "return_thoughts": True}))
-        assert "without --allow-return-thoughts" in error["message"]
+def test_a_server_that_neither_thinks_nor_shows_thoughts(quick_server: RunningServer) -> None:
+    url = f"{quick_server.url}/v1/completions"
+    error = error_of(httpx.post(url, json={"prompt": "a", "thought_budget": 1}))
+    assert "thinking is off on this server: only 0 is allowed" in error["message"]
+    error = error_of(httpx.post(url, json={"prompt": "a", "return_thoughts": True}))
+    assert "without --allow-return-thoughts" in error["message"]
 
-        answer = httpx.post(url, json={"prompt": "a", "model": "quicker"}, timeout=60).json()
-        assert answer["quiet_star"]["thought_budget"] == 0
-        assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
-        assert httpx.post(url, json={"prompt": "a", "thought_budget": 0}).status_code == 200
-        assert "thinking is off" in server.log
+    answer = httpx.post(url, json={"prompt": "a", "model": "quicker"}, timeout=60).json()
+    assert answer["quiet_star"]["thought_budget"] == 0
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+    assert httpx.post(url, json={"prompt": "a", "thought_budget": 0}).status_code == 200
+    assert "thinking is off" in quick_server.log

@@ -7,6 +7,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from server.greeting import GENERIC_PROMPT
+
 PROMPT = "t5 t9 t13"
 CONTEXT = 1024
 DEFAULT_BUDGET = 5  # the checkpoint does not say: 8 passes ahead
@@ -311,6 +313,8 @@ def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) 
         "default_thought_budget": DEFAULT_BUDGET,
         "default_thought_temperature": 1.0,
         "embedding_mode": "learned",
+        "allow_return_thoughts": True,
+        "example_prompt": GENERIC_PROMPT,
     }
 
 

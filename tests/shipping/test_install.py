@@ -20,6 +20,18 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
+def only(folder: Path, *tools: str, **scripts: str) -> str:
+    """A PATH with nothing but Python, these tools of the system, and scripts of the test's."""
+    folder.mkdir()
+    (folder / "python3").symlink_to(sys.executable)
+    for tool in tools:
+        (folder / tool).symlink_to(shutil.which(tool) or "")
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_torch_comes_first_and_the_rest_without_dependencies(sandbox: Sandbox, device: str) -> None:
     done = sandbox.run("scripts/install", device, "pins", "dev", "project")
@@ -93,12 +105,30 @@ def test_another_python_is_one_line_of_error(sandbox: Sandbox) -> None:
 
 
 def test_a_missing_compiler_is_one_line_of_error(sandbox: Sandbox, tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "python3").symlink_to(sys.executable)
-    for tool in ("bash", "dirname"):
-        (tools / tool).symlink_to(shutil.which(tool) or "")
-    done = sandbox.run("scripts/install", "cpu", "pins", PATH=str(tools))
+    path = only(tmp_path / "tools", "bash", "dirname")
+    done = sandbox.run("scripts/install", "cpu", "pins", PATH=path)
     assert done.returncode == 1
     assert done.stderr.startswith("install: no C++ compiler found")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("has_browser", [False, True])
+def test_a_missing_browser_is_installed_by_root(
+    sandbox: Sandbox, tmp_path: Path, user: int, has_browser: bool
+) -> None:
+    sandbox.run("scripts/install", "cpu")
+    asked = tmp_path / "asked"
+    scripts = {"id": f"echo {user}", "apt-get": f'echo "$*" >> {asked}'}
+    path = only(
+        tmp_path / "tools",
+        *("bash", "dirname", "sha256sum", "cat"),
+        **scripts | ({"chromium": ""} if has_browser else {}),
+    )
+    done = sandbox.run("scripts/install", "cpu", "browser", PATH=path)
+    assert done.returncode == 0
+    told = "install: no Chromium found, the tests of the page will be skipped"
+    assert (told in done.stderr) is (user != 0 and not has_browser)
+    installs = ["update", "install --yes --no-install-recommends chromium"]
+    is_installed = user == 0 and not has_browser
+    assert (asked.read_text().splitlines() if asked.exists() else []) == installs * is_installed

@@ -1,0 +1,52 @@
+// Prompts to begin with.
+
+// Of the demonstration model (docs/demonstration.md). The first is the one its checkpoint suggests,
+// by which it is known. The answers, on which nothing here depends, are 10, 20, 17, 6 and 7.
+const DEMONSTRATION = [
+  {
+    title: "Ben’s apples",
+    prompt:
+      "Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half. On Wednesday he triples " +
+      "them. On Thursday he eats 8. On Friday he keeps all. On Saturday he keeps all. On Sunday " +
+      "Ben has",
+  },
+  {
+    title: "Eve’s apples",
+    prompt:
+      "Eve has 5 apples. On Monday she doubles them. On Tuesday she drops 1. On Wednesday she " +
+      "triples them. On Thursday she drops 7. On Friday she keeps all. On Saturday she keeps all. " +
+      "On Sunday Eve has",
+  },
+  {
+    title: "Cal’s eggs",
+    prompt:
+      "Cal has 12 eggs. On Monday he drops 2. On Tuesday he drops half. On Wednesday he picks 6. " +
+      "On Thursday he eats 3. On Friday he picks 9. On Saturday he keeps all. On Sunday Cal has",
+  },
+  {
+    title: "A dial, ten turns",
+    prompt:
+      "Ben has the dial at 2: up down triple swap triple hop swap up swap down rest rest. Now it " +
+      "shows",
+  },
+  {
+    title: "A dial, nine turns",
+    prompt:
+      "Hal has the dial at 9: up hop up flip flip triple swap down flip rest rest rest. Now it " +
+      "shows",
+  },
+  { title: "A story of its own", prompt: "Ann has", temperature: 0.9, maxTokens: 80 },
+];
+/** With which most examples show best what thinking is worth. */
+const USUAL = { temperature: 0, thoughtTemperature: 0, maxTokens: 24, seed: 1 };
+
+/**
+ * Examples that suit a model which suggests `prompt`: settings, each with a title.
+ *
+ * @returns {({title: string} & Partial<import("./settings.js").Settings>)[]}
+ */
+export function examplesBeside(prompt) {
+  const isDemonstration = prompt === DEMONSTRATION[0].prompt;
+  const examples = isDemonstration ? DEMONSTRATION : [{ title: "An example", prompt }];
+  return examples.map((example) => ({ ...USUAL, ...example }));
+}
