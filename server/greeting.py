@@ -23,7 +23,7 @@ def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
     )
     return (
         f"{_FRAME}\n{engine.model_names[0]} is served at {url} ({thinking}). "
-        "Without and with thinking:\n\n"
+        "Open that in a browser, or ask here, without and with thinking:\n\n"
         f"{command}\n{_FRAME}"
     )
 

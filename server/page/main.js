@@ -91,13 +91,16 @@ function updateLink() {
 }
 
 async function run() {
-  if (stopper || !model || !settings.check()) return;
+  if (stopper || !model) return;
+  say("");
+  if (!settings.check()) return;
   const asked = settings.read();
   const given = asked.mode === "measure" ? "" : asked.prompt;
   card.hide();
   panes = asked.budgets.map((budget) => new Pane(budget, given));
   $("panes").replaceChildren(...panes.map((pane) => pane.element));
   $("results").hidden = false;
+  showPanes();
   stopper = new AbortController();
   showRunning(true);
   say("Thinking …");
@@ -113,6 +116,12 @@ async function run() {
     .join("\n");
   const refusal = errors.find((error) => error instanceof ServerError && error.status === 401);
   if (refusal) showProblem(refusal);
+}
+
+/** Where the answers would begin below the window, as on a phone: the button that stops them, too. */
+function showPanes() {
+  const { top } = $("panes").getBoundingClientRect();
+  if (top > 0.7 * innerHeight) $("status").parentElement.scrollIntoView({ block: "start" });
 }
 
 function showRunning(isRunning) {

@@ -6,7 +6,7 @@ import { gain } from "./token.js";
 import { addStep, walkable } from "./walk.js";
 
 /** How much of a long prompt is shown before what is said. */
-const SHOWN_OF_PROMPT = 600;
+const SHOWN_OF_PROMPT = 400;
 
 export class Pane {
   #tokens = new WeakMap();

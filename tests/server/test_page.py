@@ -381,6 +381,10 @@ def test_a_phone_is_wide_enough(visiting: Visiting, scheme: str) -> None:
     with visiting(**PHONE, color_scheme=scheme) as visited:
         visited.elements("#run:enabled").wait_for()
         visited.run()
+        # The window has gone to where the answers are.
+        top = visited.pane(0).bounding_box()
+        assert top is not None
+        assert 0 < top["y"] < PHONE["viewport"]["height"]
         visited.tokens(1).first.tap()
         assert visited.card()["thought"].startswith("Monday 12")
         card = visited.elements("#card").bounding_box()
