@@ -37,8 +37,9 @@ const DEMONSTRATION = [
   },
   { title: "A story of its own", prompt: "Ann has", temperature: 0.9, maxTokens: 80 },
 ];
-/** With which most examples show best what thinking is worth. */
-const USUAL = { temperature: 0, thoughtTemperature: 0, maxTokens: 24, seed: 1 };
+const USUAL = { temperature: 0, maxTokens: 24, seed: 1 };
+/** How the demonstration model shows best what thinking is worth. */
+const GREEDY = { ...USUAL, thoughtTemperature: 0 };
 
 /**
  * Examples that suit a model which suggests `prompt`: settings, each with a title.
@@ -46,7 +47,6 @@ const USUAL = { temperature: 0, thoughtTemperature: 0, maxTokens: 24, seed: 1 };
  * @returns {({title: string} & Partial<import("./settings.js").Settings>)[]}
  */
 export function examplesBeside(prompt) {
-  const isDemonstration = prompt === DEMONSTRATION[0].prompt;
-  const examples = isDemonstration ? DEMONSTRATION : [{ title: "An example", prompt }];
-  return examples.map((example) => ({ ...USUAL, ...example }));
+  if (prompt !== DEMONSTRATION[0].prompt) return [{ ...USUAL, title: "An example", prompt }];
+  return DEMONSTRATION.map((example) => ({ ...GREEDY, ...example }));
 }

@@ -24,16 +24,17 @@ export class SettingsForm {
     this.#show();
   }
 
-  /** Set the limits, and budgets to begin with, to those of a model as `/v1/models` has it. */
+  /** Set limits and defaults to those of a model as `/v1/models` has it. */
   allow(model) {
     const { max_thought_budget: most, default_thought_budget: usual } = model.quiet_star;
-    const { first, second, both } = this.#fields;
+    const { first, second, both, thought_temperature } = this.#fields;
     for (const slider of [first, second]) slider.max = most;
     this.#fields.max_tokens.max = model.max_model_len;
     this.#form.querySelector("#budgets").disabled = most === 0;
     both.checked = most > 0;
     first.value = 0;
     second.value = usual;
+    thought_temperature.value = model.quiet_star.default_thought_temperature;
     this.#show();
   }
 
