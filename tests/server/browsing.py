@@ -61,7 +61,7 @@ class Visit:
         """Make answers go on up to `max_tokens`; the page has no setting for that."""
 
         def ask_for_more(route: Route) -> None:
-            route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True})
+            route.continue_(post_data=_body(route.request) | {"ignore_eos": True})
 
         self.page.route("**/v1/completions", ask_for_more)
 
@@ -91,7 +91,7 @@ class Visit:
     def asked(self) -> list[dict[str, Any]]:
         """The bodies of the completions that were asked for."""
         posts = [r for r in self.requests if r.url.endswith("/v1/completions")]
-        return [post.post_data_json for post in posts]
+        return [_body(post) for post in posts]
 
     def expect_refusals(self) -> None:
         """Chromium complains about every answer that is an error: the test means them."""
@@ -104,6 +104,12 @@ class Visit:
             urlsplit(origin).netloc
         }
         assert self.complaints == []
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body = request.post_data_json
+    assert isinstance(body, dict)
+    return body
 
 
 @contextmanager
