@@ -13,6 +13,8 @@ from loadtest.records import Cell, Failure, Record
 
 ALL = "all"
 """Stands for every budget of a mix."""
+SHORTEST = 1e-9
+"""Seconds of a window, lest rates divide by 0."""
 CUT_SHORT = (Failure.CUT, Failure.UNSENT)
 
 
@@ -70,7 +72,8 @@ def measured(records: Iterable[Record]) -> list[Record]:
 def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figures:
     """The figures of a cell, or of its requests with one budget."""
     start, end = cell.window
-    seconds = end - start
+    # A cell that was cut short while it warmed up has no window; nothing per no time is nothing.
+    seconds = max(end - start, SHORTEST)
     records = [r for r in cell.records if budget in (ALL, budget_name(r.budget))]
     cut = [r for r in measured(records) if r.failure in CUT_SHORT]
     due = [r for r in measured(records) if r.failure not in CUT_SHORT]

@@ -154,7 +154,7 @@ def _unfinished(cell: Cell) -> Cell:
     """A cell that began and never ended: measured until the last answer."""
     start = min((r.scheduled for r in cell.records if not r.warmup), default=0.0)
     end = max((r.finished for r in cell.records if r.finished is not None), default=start)
-    return cell.model_copy(update={"window": (start, max(end, start + 1e-9)), "partial": True})
+    return cell.model_copy(update={"window": (start, max(start, end)), "partial": True})
 
 
 def write_summary(summary: Summary, path: Path) -> None:

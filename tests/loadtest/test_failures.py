@@ -7,14 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from loadtest.analysis.summary import summarise
 from loadtest.client.answer import Counting
 from loadtest.errors import LoadTestError
 from loadtest.records import Failure, Record
+from loadtest.reporting.report import render
 from loadtest.sending.progress import Silence, Snapshot
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, Fault, running
 from loadtest.traffic.plan import Extent, Target
 from loadtest.traffic.prompts import Place
+from tests.loadtest.made import made_run
 from tests.loadtest.sending import prompts_file, run_one, small_plan
 from tests.server.processes import free_port
 
@@ -205,6 +208,18 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     assert Failure.UNSENT in failures  # twice as many are due as the client may have in flight
     indices = [record.index for record in cell.records]
     assert sorted(indices) == list(range(len(indices)))
+
+
+def test_ctrl_c_while_a_cell_warms_up_leaves_a_report() -> None:
+    with running(Behaviour(first=0.01)) as url:
+        plan = small_plan(url, "closed:2", extent=Extent(seconds=60.0, warmup=60.0))
+        (cell,) = run_cells(prepare(plan), InterruptAfter(3))
+    assert cell.partial
+    assert cell.window == (60, 60)
+    assert all(record.warmup for record in cell.records)
+    page = render(summarise(made_run([cell])))
+    assert "nothing was measured" in page
+    assert "interrupted with Ctrl-C" in page
 
 
 def test_ctrl_c_reaches_no_worker() -> None:
