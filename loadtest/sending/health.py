@@ -70,7 +70,7 @@ def complaints(health: ClientHealth, sent: int) -> list[str]:
         found.append(f"a worker used {health.cpu_share_max:.0%} of a CPU core")
     if health.loop_lag_p99 > _LAG_LIMIT:
         found.append(f"its event loop woke up to {health.loop_lag_p99 * 1000:.0f} ms late (p99)")
-    if sent and health.late_sends / sent > _LATE_LIMIT:
+    if health.late_sends > max(1.0, _LATE_LIMIT * sent):  # one is a hiccup
         found.append(
             f"{health.late_sends} of {sent} requests were sent more than "
             f"{health.late_after * 1000:.0f} ms late"
