@@ -21,6 +21,7 @@ from quietstar_infer.mixing import mix
 from training.attention import Text, WholePaths
 from training.batch import Ahead, Batch, look_ahead
 from training.cross_entropy import score_function, token_cross_entropy
+from training.heap import give_back
 from training.losses import likely_factors
 from training.model import QuietThinker
 from training.presets import Objective, Preset, Thinking
@@ -93,10 +94,10 @@ def runs(positions: int, passes: int) -> Iterator[slice]:
 def read_paths(thinker: QuietThinker, text: Text, paths_BTPLH: Tensor, passes: int) -> Tensor:
     """The trunk's hidden states of all paths, in the shape of their embeddings."""
     positions = paths_BTPLH.shape[1]
-    read = [
-        read_some_paths(thinker, text, paths_BTPLH[:, run], run.start)
-        for run in runs(positions, passes)
-    ]
+    read = []
+    for run in runs(positions, passes):
+        read.append(read_some_paths(thinker, text, paths_BTPLH[:, run], run.start))
+        give_back(paths_BTPLH.device)
     return torch.cat(read, dim=1)[:, :positions]
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, get_args
 import pytest
 import torch
 from torch import Tensor
+from transformers import Olmo2Config, Olmo2ForCausalLM
 
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import FAMILIES, VOCAB_SIZE, write_random_checkpoint
@@ -159,6 +160,30 @@ def test_less_is_kept_the_more_is_computed_again(checkpoint: Path) -> None:
     nothing, mlp, layer = kept
     assert layer < 0.6 * mlp
     assert mlp < 0.75 * nothing
+
+
+def test_a_norm_that_is_not_before_the_feed_forward_part() -> None:
+    """OLMo 2 norms what attention puts out, under the name that others have for what goes in."""
+    torch.manual_seed(0)
+    config = Olmo2Config(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=PAD,
+    )
+    trunk = Olmo2ForCausalLM(config).train()
+    ids = torch.arange(3, 15)[None]
+    found = []
+    for what in ("nothing", "mlp"):
+        recompute(trunk, what)
+        trunk.zero_grad()
+        trunk(ids, labels=ids).loss.backward()
+        found.append(
+            {name: p.grad.clone() for name, p in trunk.named_parameters() if p.grad is not None}
+        )
+    torch.testing.assert_close(*found)
 
 
 def bytes_kept(step: Callable[[], StepOutput]) -> int:
