@@ -7,63 +7,82 @@ from dataclasses import dataclass
 from quietstar_infer.config import END_TOKEN, START_TOKEN
 from quietstar_infer.params import ThoughtParams
 from server.errors import BadRequest
-from server.protocol import ThinkingCompletionRequest
+from server.protocol import ThinkingCompletionRequest, ThinkingRequest
+
+# Fields of vLLM's, and one of OpenAI's, that do nothing here, and why. vLLM would ignore them.
+_WITHOUT_EFFECT = {
+    "best_of": "ask for n answers, and choose",
+    "length_penalty": "it is a part of beam search, which is not supported",
+    "kv_transfer_params": "this server transfers no KV caches",
+    "ec_transfer_params": "this server transfers no encoder caches",
+    "routed_experts_prompt_start": "the model has no experts",
+    "return_token_offsets": "only vLLM's own render endpoints know them",
+    "watermarking": "this server has no watermark",
+    "mm_payload": "the model takes text only",
+    "return_mm_kwargs": "the model takes text only",
+}
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What the checks know of the model: its context in positions, its vocabulary, START's and
-    END's ids."""
+    """What the checks know of the model and its engine: the context in positions, the vocabulary,
+    START's and END's ids, and whether requests may have priorities."""
 
     context_length: int
     vocab_size: int
     meta_token_ids: tuple[int, int]
+    has_priorities: bool
 
 
 def check_options(
-    request: ThinkingCompletionRequest,
+    request: ThinkingRequest,
     params: ThoughtParams,
     model: ServedModel,
     allow_return: bool,
 ) -> None:
     """Refuse fields that do not go with each other, with thinking or with this server."""
     _check_return_thoughts(request, allow_return)
-    if request.prompt_embeds is not None:
+    if isinstance(request, ThinkingCompletionRequest) and request.prompt_embeds is not None:
         raise BadRequest(
             "prompt_embeds is not supported: thinking needs a prompt of tokens", "prompt_embeds"
         )
     if request.use_beam_search:
         raise BadRequest("use_beam_search is not supported, must be false", "use_beam_search")
+    _check_effect(request)
+    if request.priority and not model.has_priorities:
+        raise BadRequest(
+            f"priority is {request.priority}, but requests are served in the order of their "
+            "arrival: leave it out, or start the server with --scheduling-policy priority",
+            "priority",
+        )
     if params.budget > 0:
         _check_scoring(request, params)
     _check_no_meta_tokens(request, model)
 
 
 def check_prompt(
-    token_ids: Sequence[int], wanted_tokens: int, params: ThoughtParams, model: ServedModel
+    token_ids: Sequence[int], request: ThinkingRequest, params: ThoughtParams, model: ServedModel
 ) -> int:
     """Refuse a tokenized prompt that cannot be thought about; returns how many tokens may follow
-    it.
-
-    `wanted_tokens`: how many the request asks for at most.
-    """
+    it."""
+    field = request.text_field
     if not token_ids:
-        raise BadRequest("a prompt is empty, must be at least one token", "prompt")
-    _check_token_ids(token_ids, model)
+        raise BadRequest("a prompt is empty, must be at least one token", field)
+    _check_token_ids(token_ids, field, model)
     # Without thoughts vLLM's own rule holds: what does not fit is cut off.
-    needed = wanted_tokens if params.budget > 0 else 1
+    needed = request.wanted_tokens if params.budget > 0 else 1
     limit = model.context_length - params.reserve
     if len(token_ids) + needed > limit:
         raise BadRequest(
             f"the prompt has {len(token_ids)} tokens and the completion may have {needed}, but "
             f"together they may have {limit}: the context of {model.context_length} less "
             f"{params.reserve} for thoughts of {params.budget}",
-            "prompt",
+            field,
         )
     return limit - len(token_ids)
 
 
-def _check_return_thoughts(request: ThinkingCompletionRequest, allow_return: bool) -> None:
+def _check_return_thoughts(request: ThinkingRequest, allow_return: bool) -> None:
     if type(request.return_thoughts) not in (bool, type(None)):
         raise BadRequest(
             f"return_thoughts is {request.return_thoughts!r}, must be true or false",
@@ -77,7 +96,17 @@ def _check_return_thoughts(request: ThinkingCompletionRequest, allow_return: boo
         )
 
 
-def _check_scoring(request: ThinkingCompletionRequest, params: ThoughtParams) -> None:
+def _check_effect(request: ThinkingRequest) -> None:
+    """Refuse fields that would be ignored without a word, unless they say what is so anyway."""
+    defaults = {name: field.default for name, field in type(request).model_fields.items()}
+    defaults |= {"best_of": request.n, "watermarking": False}
+    given = dict(request)
+    for name, reason in _WITHOUT_EFFECT.items():
+        if given.get(name) not in (None, defaults[name]):
+            raise BadRequest(f"{name} is not supported: {reason}", name)
+
+
+def _check_scoring(request: ThinkingRequest, params: ThoughtParams) -> None:
     """A prompt is scored by thinking at all its positions at once, none of them before another."""
     if request.scores_prompt and params.token_budget is not None:
         raise BadRequest(
@@ -87,23 +116,23 @@ def _check_scoring(request: ThinkingCompletionRequest, params: ThoughtParams) ->
         )
 
 
-def _check_token_ids(token_ids: Sequence[int], model: ServedModel) -> None:
+def _check_token_ids(token_ids: Sequence[int], field: str, model: ServedModel) -> None:
     start, end = model.meta_token_ids
     for token_id in token_ids:
         if not 0 <= token_id < model.vocab_size:
             raise BadRequest(
                 f"token id {token_id} is out of range, must be from 0 to {model.vocab_size - 1}",
-                "prompt",
+                field,
             )
         if token_id in model.meta_token_ids:
             raise BadRequest(
                 f"the prompt contains {START_TOKEN} or {END_TOKEN} (token ids {start} and {end}), "
                 "which only the model itself may use",
-                "prompt",
+                field,
             )
 
 
-def _check_no_meta_tokens(request: ThinkingCompletionRequest, model: ServedModel) -> None:
+def _check_no_meta_tokens(request: ThinkingRequest, model: ServedModel) -> None:
     """The meta-tokens are never sampled as text: to ask for them is a mistake, whatever was hoped
     for."""
     for field, token_ids in _token_ids_by_field(request):
@@ -123,7 +152,7 @@ def _check_no_meta_tokens(request: ThinkingCompletionRequest, model: ServedModel
 
 
 def _token_ids_by_field(
-    request: ThinkingCompletionRequest,
+    request: ThinkingRequest,
 ) -> Iterable[tuple[str, Iterable[int]]]:
     yield "allowed_token_ids", request.allowed_token_ids or ()
     yield "stop_token_ids", request.stop_token_ids or ()

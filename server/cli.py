@@ -48,6 +48,15 @@ FRONTEND_OPTIONS = (
     "enable_prompt_tokens_details",
     "enable_force_include_usage",
     "enable_per_request_metrics",
+    "chat_template",
+    "chat_template_content_format",
+    "default_chat_template_kwargs",
+    "trust_request_chat_template",
+    "response_role",
+    "enable_auto_tool_choice",
+    "exclude_tools_when_tool_choice_none",
+    "tool_call_parser",
+    "tool_strict_level",
 )
 DESCRIPTION = """\
 Serve a Quiet-STaR model behind the OpenAI API, on vLLM. Before every token that the model says, it

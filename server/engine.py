@@ -15,9 +15,16 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from pydantic import ValidationError
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs, get_kwargs
+from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.launchers.launcher import create_server_socket
 from vllm.entrypoints.launchers.utils.server_utils import lifespan
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+)
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.protocol import (
     CompletionRequest,
     CompletionResponse,
@@ -26,11 +33,16 @@ from vllm.entrypoints.openai.completion.protocol import (
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, UsageInfo
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, OpenAIBaseModel
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.entrypoints.serve.instrumentator import offline_docs
+from vllm.entrypoints.serve.instrumentator.health import health
 from vllm.entrypoints.serve.instrumentator.health import router as health_router
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
+from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
+from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
@@ -39,8 +51,15 @@ from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
+from vllm.renderers.chat_utils import (
+    ChatTemplateResolutionError,
+    ConversationMessage,
+    load_chat_template,
+    validate_chat_template,
+)
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -61,38 +80,51 @@ from server.failures import advice, failure_reports, lacking
 from server.request_metrics import RequestMetrics
 
 __all__ = [
+    "SWAGGER_FOLDER",
     "AsyncEngineArgs",
+    "ChatCompletionRequest",
+    "ChatCompletionResponse",
+    "ChatCompletionResponseChoice",
+    "ChatTemplateResolutionError",
     "CompletionRequest",
     "CompletionResponse",
     "CompletionResponseChoice",
+    "ConversationMessage",
     "Engine",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
+    "GenerateBaseServing",
     "Logprob",
+    "OpenAIBaseModel",
+    "OpenAIServingChat",
     "OpenAIServingCompletion",
-    "OpenAIServingModels",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ServingParts",
     "ThinkingOptions",
     "ThinkingSetup",
-    "UsageInfo",
-    "completion_parts",
+    "clean_loc_for_param",
     "create_error_response",
     "create_server_socket",
     "engine_arguments",
     "frontend_arguments",
+    "health",
     "health_router",
     "init_exception_handler",
     "installed_vllm_version",
     "lifespan",
     "running_engine",
+    "tokenize_router",
     "tokens_input",
     "use_middleware",
     "validate_json_request",
     "with_sse_keep_alive",
 ]
+
+# The script and the style of the page about the API, which come with vLLM.
+SWAGGER_FOLDER = Path(offline_docs.__file__).parent / "static"
 
 
 class Engine(NamedTuple):
@@ -123,6 +155,11 @@ class Engine(NamedTuple):
     def max_rows(self) -> int:
         """Sequences in one batch."""
         return self.config.scheduler_config.max_num_seqs
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether some requests are served before others that came earlier."""
+        return self.config.scheduler_config.policy == "priority"
 
     @property
     def prompt_chunk(self) -> int:
@@ -186,6 +223,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
     and `ValueError`.
     """
+    _check_chat_options(args)
     try:
         # Where the hub is out of bounds (HF_HUB_OFFLINE), vLLM looks for the model at once.
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
@@ -198,6 +236,21 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     if current_platform.is_cpu():
         _suit_cpu(engine_args)
     return engine_args
+
+
+def _check_chat_options(args: Namespace) -> None:
+    """vLLM does this when the engine has started already."""
+    try:
+        validate_chat_template(args.chat_template)
+    except ValueError as error:
+        raise StartError(f"--chat-template: {error}") from error
+    if args.enable_auto_tool_choice and args.tool_call_parser is None:
+        raise StartError("--enable-auto-tool-choice needs a --tool-call-parser")
+    parsers = ToolParserManager.list_registered()
+    if args.tool_call_parser not in (None, *parsers):
+        raise StartError(
+            f"--tool-call-parser {args.tool_call_parser} is not known: {', '.join(parsers)}"
+        )
 
 
 def _suit_cpu(engine_args: AsyncEngineArgs) -> None:
@@ -267,31 +320,70 @@ def use_middleware(app: FastAPI, args: Namespace) -> None:
     init_entrypoints_middleware(Namespace(**{**vars(args), "api_key": [""]}), app, ())
 
 
-def completion_parts(engine: Engine, args: Namespace) -> dict[str, Any]:
-    """The arguments that `OpenAIServingCompletion` is made from."""
-    logger = RequestLogger(max_log_len=args.max_log_len) if args.enable_log_requests else None
-    return {
-        "engine_client": engine.client,
-        "models": _models(engine),
-        "online_renderer": OnlineRenderer(
+class ServingParts:
+    """What vLLM's serving classes are made from; made once, for all of them."""
+
+    def __init__(self, engine: Engine, args: Namespace) -> None:
+        self._engine = engine
+        self._args = args
+        self._logger = (
+            RequestLogger(max_log_len=args.max_log_len) if args.enable_log_requests else None
+        )
+        self._templates = {
+            "chat_template": load_chat_template(args.chat_template),
+            "chat_template_content_format": args.chat_template_content_format,
+            "default_chat_template_kwargs": args.default_chat_template_kwargs,
+            "trust_request_chat_template": args.trust_request_chat_template,
+        }
+        self._parsers = {
+            "enable_auto_tools": args.enable_auto_tool_choice,
+            "exclude_tools_when_tool_choice_none": args.exclude_tools_when_tool_choice_none,
+            "tool_parser": args.tool_call_parser,
+            "tool_strict_level": args.tool_strict_level,
+            "reasoning_parser": engine.config.structured_outputs_config.reasoning_parser,
+        }
+        folder = engine.config.model_config.model
+        self.models = OpenAIServingModels(
+            engine.client,
+            [BaseModelPath(name=name, model_path=folder) for name in engine.model_names],
+        )
+        self._renderer = OnlineRenderer(
             engine.client.model_config,
             engine.client.renderer,
-            request_logger=logger,
-            chat_template=None,
-            chat_template_content_format="auto",
-        ),
-        "request_logger": logger,
-        "return_tokens_as_token_ids": args.return_tokens_as_token_ids,
-        "enable_prompt_tokens_details": args.enable_prompt_tokens_details,
-        "enable_force_include_usage": args.enable_force_include_usage,
-        "enable_per_request_metrics": args.enable_per_request_metrics,
-    }
+            request_logger=self._logger,
+            **self._templates,
+            **self._parsers,
+        )
 
+    @property
+    def of_completions(self) -> dict[str, Any]:
+        """The arguments that `OpenAIServingCompletion` is made from."""
+        return {
+            "engine_client": self._engine.client,
+            "models": self.models,
+            "online_renderer": self._renderer,
+            "request_logger": self._logger,
+            "return_tokens_as_token_ids": self._args.return_tokens_as_token_ids,
+            "enable_prompt_tokens_details": self._args.enable_prompt_tokens_details,
+            "enable_force_include_usage": self._args.enable_force_include_usage,
+            "enable_per_request_metrics": self._args.enable_per_request_metrics,
+        }
 
-def _models(engine: Engine) -> OpenAIServingModels:
-    folder = engine.config.model_config.model
-    paths = [BaseModelPath(name=name, model_path=folder) for name in engine.model_names]
-    return OpenAIServingModels(engine.client, paths)
+    @property
+    def of_chats(self) -> dict[str, Any]:
+        """The arguments that `OpenAIServingChat` is made from."""
+        return {
+            **self.of_completions,
+            **self._templates,
+            **self._parsers,
+            "response_role": self._args.response_role,
+        }
+
+    def tokenization(self) -> ServingTokenization:
+        """What answers `/tokenize` and `/detokenize`."""
+        return ServingTokenization(
+            self.models, self._renderer, request_logger=self._logger, **self._templates
+        )
 
 
 def _model_names(engine_args: AsyncEngineArgs) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from server.engine import Engine
 # Prometheus itself gives up after 10 s, unless told otherwise.
 PATIENCE_SECONDS = 2.0
 # Operations' own requests are not the users'.
-_NOT_COUNTED = ["/metrics", "/health", "/version"]
+_NOT_COUNTED = ["/metrics", "/health", "/ping", "/version"]
 # Why a thought is given up; there from the start, so that rate() sees the first.
 _ABORT_REASONS = ("preempted", "abort", "stop", "error")
 _MODEL = ("model_name",)

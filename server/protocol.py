@@ -1,150 +1,109 @@
-"""What `/v1/completions` takes and gives beyond vLLM's own protocol."""
+"""What `/v1/completions` and `/v1/chat/completions` take and give beyond vLLM's own protocol."""
 
-import difflib
-import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self, TypeAlias
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, Field
 
-from quietstar_infer.params import ThoughtLimits, ThoughtParams
-from server.admission import Ticket
 from server.engine import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
     CompletionRequest,
     CompletionResponse,
     CompletionResponseChoice,
     SamplingParams,
 )
 from server.errors import BadRequest
-from server.thoughts import RequestThoughts
-
-# Fields of ours that say how to think; return_thoughts says what to answer.
-THOUGHT_FIELDS = ("thought_budget", "thought_temperature", "thinking_token_budget")
-OUR_FIELDS = (*THOUGHT_FIELDS, "return_thoughts")
-# An unknown field that starts like this is meant for us.
-_OUR_PREFIXES = ("thought", "think", "quiet")
-# How alike (0 to 1) an unknown name must be to one of ours to be taken for a slip of the pen.
-_LIKENESS = 0.75
-
-# The values reach `ThoughtParams` as they came: pydantic would turn "5", 5.0 and true into numbers
-# silently, and its messages do not say what a server allows.
-_WholeNumber: TypeAlias = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]})
-]
-_Number: TypeAlias = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]})
-]
-_Flag: TypeAlias = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
-]
+from server.fields import ThoughtFields, thinking
 
 
-class ThinkingCompletionRequest(CompletionRequest):
-    """vLLM's request with our fields, which may also stand in `vllm_xargs`.
+class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
+    """vLLM's request for completions, with our fields."""
 
-    Raises `BadRequest` while it is parsed for what can be seen in the request alone; what depends
-    on the server is checked by `server.checks`.
-    """
+    text_field: ClassVar[str] = "prompt"
 
-    thought_budget: _WholeNumber = Field(
-        None,
-        description="Thought tokens sampled before each visible token; 0 = do not think. By "
-        "default and at most what the server says in /v1/models. START and END are not counted.",
-    )
-    thought_temperature: _Number = Field(
-        None,
-        description="Temperature of the thoughts; 0 = greedy. By default what the server says in "
-        "/v1/models.",
-    )
-    thinking_token_budget: _WholeNumber = Field(
-        None,
-        description="Thought tokens for the whole of each completion; once spent, it goes on "
-        "without thinking. Default: no limit.",
-    )
-    return_thoughts: _Flag = Field(
-        None,
-        description="Give with each choice what was thought before each of its tokens. Only on a "
-        "server started with --allow-return-thoughts.",
-    )
-
-    _thoughts: RequestThoughts = PrivateAttr()
-    _ticket: Ticket = PrivateAttr()
-    _max_tokens_given: bool = PrivateAttr(False)
-
-    @model_validator(mode="wrap")
     @classmethod
-    def _read_our_fields(cls, data: Any, parse: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(data, dict):
-            return parse(data)
-        _refuse_what_json_is_not(data)
-        _refuse_misspelt(data, set(cls.model_fields), "")
-        _check_prompt(data)
-        request = parse(_without_xargs(data))
-        request._max_tokens_given = data.get("max_tokens") is not None
-        return request
+    def check_text(cls, text: Any, data: dict[str, Any]) -> None:
+        """What else a prompt may not be shows when it is tokenized, see
+        `server.checks.check_prompt`."""
+        if text is None and data.get("prompt_embeds") is None:
+            raise BadRequest(
+                "prompt is missing, must be a text, a list of token ids, or a list of either",
+                "prompt",
+            )
+        if text in ("", []) or (isinstance(text, list) and ("" in text or [] in text)):
+            raise BadRequest("a prompt is empty, must be at least one token", "prompt")
+        for token_id in _token_ids(text):
+            if token_id < 0:
+                raise BadRequest(
+                    f"token id {token_id} is out of range, must be from 0 up", "prompt"
+                )
 
-    def thought_params(self, limits: ThoughtLimits) -> ThoughtParams:
-        """How this request thinks; raises `ThoughtParamsError`, which says what is allowed."""
-        return ThoughtParams.from_mapping(
-            {name: getattr(self, name) for name in THOUGHT_FIELDS}, limits
-        )
-
-    def read_query(self, query: Mapping[str, str]) -> None:
-        """Take our fields from the query of the URL, too: some clients let their users choose the
-        address of a request, but no fields of it. Raises `BadRequest`.
-        """
-        _refuse_misspelt(query, set(type(self).model_fields), "query.")
-        for name in OUR_FIELDS:
-            if name in query:
-                value = _json_value(query[name])
-                _refuse_another(name, getattr(self, name), value, "in the URL")
-                setattr(self, name, value)
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """How long each answer may become at most; None = as long as fits."""
+        return self.max_tokens
 
     @property
     def wanted_tokens(self) -> int:
         """How many tokens must fit behind the prompt: without `max_tokens`, one is enough."""
-        return max(1, self.max_tokens or 1) if self._max_tokens_given else 1
+        return max(1, self.max_tokens or 1) if "max_tokens" in self._given else 1
 
     @property
     def scores_prompt(self) -> bool:
         """Whether log-probabilities of the prompt are wanted."""
         return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
 
-    @property
-    def thoughts(self) -> RequestThoughts:
-        """The request's thoughts while it is being served, see `serve_with`."""
-        return self._thoughts
-
-    @property
-    def ticket(self) -> Ticket:
-        """The request's place among others while it is being served, see `serve_with`."""
-        return self._ticket
-
-    def serve_with(self, thoughts: RequestThoughts, ticket: Ticket) -> None:
-        """Say how the request thinks, before vLLM's serving layer asks for its sampling
-        parameters, and what admits it."""
-        self._thoughts = thoughts
-        self._ticket = ticket
-
     def to_sampling_params(
         self, max_tokens: int, default_sampling_params: dict[str, Any] | None = None
     ) -> SamplingParams:
         """vLLM calls this once per prompt, in order."""
         prompt = self._thoughts.next_prompt()
-        params = super().to_sampling_params(
-            min(max_tokens, prompt.room_for_output), default_sampling_params
-        )
-        # In vLLM the same name belongs to models that think aloud, in their visible text.
-        params.thinking_token_budget = None
-        params.extra_args = {**(params.extra_args or {}), **prompt.params.to_mapping()}
-        return params
+        room = min(max_tokens, prompt.room_for_output)
+        return thinking(super().to_sampling_params(room, default_sampling_params), prompt)
+
+
+class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
+    """vLLM's request for chats, with our fields."""
+
+    text_field: ClassVar[str] = "messages"
+
+    @classmethod
+    def check_text(cls, text: Any, data: dict[str, Any]) -> None:
+        if text is None or text == []:
+            raise BadRequest(
+                "messages is missing or empty, must be a list of messages, each with a role and "
+                "a content",
+                "messages",
+            )
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """How long each answer may become at most; None = as long as fits."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def wanted_tokens(self) -> int:
+        """How many tokens must fit behind the messages: where none are asked for, one is enough."""
+        return max(1, self.max_answer_tokens or 1)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether log-probabilities of the messages are wanted. In vLLM's chats `echo` implies
+        them."""
+        return self.prompt_logprobs is not None or self.echo
+
+    def to_sampling_params(
+        self, max_tokens: int, default_sampling_params: dict[str, Any]
+    ) -> SamplingParams:
+        """vLLM calls this once."""
+        prompt = self._thoughts.next_prompt()
+        room = min(max_tokens, prompt.room_for_output)
+        return thinking(super().to_sampling_params(room, default_sampling_params), prompt)
+
+
+ThinkingRequest: TypeAlias = ThinkingCompletionRequest | ThinkingChatRequest
 
 
 class QuietStar(BaseModel):
@@ -179,8 +138,8 @@ class Thought(BaseModel):
     )
 
 
-class ThinkingChoice(CompletionResponseChoice):
-    """A choice of a request that asked for its thoughts."""
+class ChoiceThoughts(BaseModel):
+    """What a choice has beyond vLLM's where its request asked for thoughts."""
 
     thoughts: list[Thought | None] | None = Field(
         None,
@@ -199,85 +158,28 @@ class ThinkingChoice(CompletionResponseChoice):
     )
 
 
+class ThinkingCompletionChoice(ChoiceThoughts, CompletionResponseChoice):
+    """vLLM's choice, and its thoughts."""
+
+
 class ThinkingCompletionResponse(CompletionResponse):
     """vLLM's response, and how it was thought about. In streams, `quiet_star` is in the first
     chunk."""
 
     quiet_star: QuietStar
-    choices: list[ThinkingChoice]  # type: ignore[assignment]  # a list of a subclass, only ever read
+    choices: list[ThinkingCompletionChoice]  # type: ignore[assignment]  # subclass, only ever read
 
 
-def _without_xargs(data: dict[str, Any]) -> dict[str, Any]:
-    """The request with our fields moved from `vllm_xargs` to the top level."""
-    xargs = data.get("vllm_xargs")
-    if not isinstance(xargs, dict):
-        return data
-    _refuse_misspelt(xargs, set(), "vllm_xargs.")
-    moved = {name: xargs[name] for name in OUR_FIELDS if name in xargs}
-    for name, value in moved.items():
-        _refuse_another(name, data.get(name), value, "in vllm_xargs")
-    rest = {name: value for name, value in xargs.items() if name not in moved}
-    return {**data, **moved, "vllm_xargs": rest or None}
+class ThinkingChatChoice(ChoiceThoughts, ChatCompletionResponseChoice):
+    """vLLM's choice, and its thoughts."""
 
 
-def _refuse_another(name: str, given: Any, value: Any, where: str) -> None:
-    if given is not None and (type(given) is not type(value) or given != value):
-        raise BadRequest(f"{name} is {given!r}, but {value!r} {where}: give it once", name)
+class ThinkingChatResponse(ChatCompletionResponse):
+    """vLLM's response, and how it was thought about. In streams, `quiet_star` is in the first
+    chunk, which says the role."""
 
-
-def _json_value(text: str) -> Any:
-    """A value in a URL as it would stand in a body; what is not JSON is a text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _refuse_misspelt(fields: Mapping[str, Any], known: set[str], where: str) -> None:
-    """Refuse a field that is not there but looks like one of ours: it would be ignored without a
-    word."""
-    for name in fields:
-        if name in known or name in OUR_FIELDS:
-            continue
-        alike = difflib.get_close_matches(name.lower(), OUR_FIELDS, n=1, cutoff=_LIKENESS)
-        if alike or name.lower().startswith(_OUR_PREFIXES):
-            hint = f": did you mean {alike[0]}?" if alike else "."
-            raise BadRequest(
-                f"unknown field {where}{name}{hint} The fields about thoughts are "
-                f"{', '.join(OUR_FIELDS)}",
-                f"{where}{name}",
-            )
-
-
-def _refuse_what_json_is_not(data: dict[str, Any]) -> None:
-    """Refuse NaN, infinities and halves of surrogate pairs, which Python reads without a word."""
-    for name, value in data.items():
-        try:
-            json.dumps([name, value], allow_nan=False, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise BadRequest(
-                f"{name!a} has a text that is not Unicode: a lone surrogate (\\ud800 … \\udfff)",
-                ascii(name)[1:-1],
-            ) from None
-        except ValueError:
-            raise BadRequest(f"{name} has a number that is not finite", name) from None
-
-
-def _check_prompt(data: dict[str, Any]) -> None:
-    """Refuse no prompt, an empty one and negative token ids, in which pydantic finds many faults.
-
-    What else a prompt may not be shows when it is tokenized, see `server.checks.check_prompt`.
-    """
-    prompt = data.get("prompt")
-    if prompt is None and data.get("prompt_embeds") is None:
-        raise BadRequest(
-            "prompt is missing, must be a text, a list of token ids, or a list of either", "prompt"
-        )
-    if prompt in ("", []) or (isinstance(prompt, list) and ("" in prompt or [] in prompt)):
-        raise BadRequest("a prompt is empty, must be at least one token", "prompt")
-    for token_id in _token_ids(prompt):
-        if token_id < 0:
-            raise BadRequest(f"token id {token_id} is out of range, must be from 0 up", "prompt")
+    quiet_star: QuietStar
+    choices: list[ThinkingChatChoice]  # type: ignore[assignment]  # subclass, only ever read
 
 
 def _token_ids(prompt: Any) -> Iterator[int]:

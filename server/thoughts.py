@@ -3,8 +3,7 @@
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -99,23 +98,16 @@ class RequestThoughts:
             choice = self._choice(prompt, choice_output.index)
             start = self._num_tokens[choice]
             self._num_tokens[choice] = start + len(choice_output.token_ids)
-            self._fresh[choice] = range(start, self._num_tokens[choice])
+            # Of several outputs without a chunk in between: all of their tokens.
+            fresh = self._fresh.get(choice, range(start, start))
+            self._fresh[choice] = range(fresh.start, self._num_tokens[choice])
             if scores is not None:
                 self._about_prompt.setdefault(choice, scores.thoughts)
 
-    async def watch(
-        self, outputs: AsyncIterator[tuple[int, RequestOutput]]
-    ) -> AsyncGenerator[tuple[int, RequestOutput]]:
-        """Pass a stream of the engine's outputs on, their thoughts fetched and their tokens
-        counted."""
-        assert isinstance(outputs, AsyncGenerator)
-        # Closed explicitly, so that an abandoned request is aborted before its thoughts are
-        # forgotten.
-        async with aclosing(outputs):
-            async for prompt, output in outputs:
-                await self.fetch(prompt)
-                self.count_tokens(prompt, output)
-                yield prompt, output
+    async def see(self, prompt: int, output: RequestOutput) -> None:
+        """Fetch what was thought about an output of the engine, and count its tokens."""
+        await self.fetch(prompt)
+        self.count_tokens(prompt, output)
 
     async def fetch_all(self) -> None:
         """Fetch what the workers have kept for every prompt."""

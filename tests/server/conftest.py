@@ -16,6 +16,13 @@ from tests.server.processes import (
 )
 from tests.support.checkpoints import write_random_checkpoint
 
+# Of the words of the small models. The role says which word begins a message.
+CHAT_TEMPLATE = (
+    "<s>{% set words = roles or {'system': 't10', 'user': 't11', 'assistant': 't12'} %}"
+    "{% for message in messages %} {{ words[message.role] }} {{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %} t12{% endif %}"
+)
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
@@ -23,6 +30,7 @@ def server() -> Iterator[RunningServer]:
     model = GOLDEN / "engine_greedy_n4" / "checkpoint"
     options = [
         *("--served-model-name", "golden", "--allow-return-thoughts"),
+        *("--chat-template", CHAT_TEMPLATE),
         *("--receive-timeout", str(RECEIVE_SECONDS)),
         *("--max-body-mib", str(MAX_BODY_BYTES >> 20)),
     ]

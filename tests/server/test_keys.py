@@ -1,5 +1,6 @@
 """API keys: where they are read from, and which requests need one."""
 
+import hmac
 from argparse import Namespace
 from pathlib import Path
 
@@ -29,6 +30,24 @@ def test_keys_of_every_source_are_accepted(tmp_path: Path) -> None:
         assert not keys.accept(header)
 
 
+def test_every_key_is_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long it takes tells nothing about the keys."""
+    compared: list[int] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(len(one))
+        assert len(one) == len(other)
+        return hmac_compare(one, other)
+
+    hmac_compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keys = read_keys(arguments(["first", "a much longer second one"]), {})
+    for key in ("first", "a much longer second one", "x", "", "first" * 1000):
+        compared.clear()
+        keys.accept(f"Bearer {key}")
+        assert compared == [32, 32]
+
+
 def test_without_keys_the_server_is_open() -> None:
     assert not read_keys(arguments(), {})
     assert not read_keys(arguments([""]), {"QUIETSTAR_API_KEYS": "", "VLLM_API_KEY": ""})
@@ -54,7 +73,16 @@ async def anything(scope: Scope, receive: Receive, send: Send) -> None:
     ("path", "is_open"),
     [
         *((path, True) for path in ("/", "/health", "/ping", "/version", "/metrics", "/page/a.js")),
-        *((path, False) for path in ("/v1/completions", "/v1/models", "/tokenize", "/docs")),
+        *(
+            (path, False)
+            for path in (
+                "/v1/completions",
+                "/v1/chat/completions",
+                "/v1/models",
+                "/tokenize",
+                "/docs",
+            )
+        ),
         *((path, False) for path in ("/openapi.json", "/health/more", "/metricsx", "/new", "//")),
     ],
 )

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
+import openai as openai_package
 import psutil  # type: ignore[import-untyped]
 import pytest
 
@@ -20,11 +21,14 @@ KEYS = ("key-of-the-first-team", "key-of-the-second-team")
 PROMPT = "A quite confidential dial at 2:"
 # About 17 times as many passes as tokens: these last.
 LONG = {"prompt": PROMPT, "max_tokens": 900, "thought_budget": 16, "ignore_eos": True}
+LONG_CHAT = {"messages": [{"role": "user", "content": PROMPT}], **LONG}
+del LONG_CHAT["prompt"]
 SHORT = {"prompt": PROMPT, "max_tokens": 2, "thought_budget": 0, "temperature": 0}
 LONG_PASSES = 1 + 900 * 17
 REQUEST_SECONDS = 8
 STOP_SECONDS = 5
 MAX_RUNNING = 3
+MOST_QUEUED = 5
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +38,18 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
     keys.write_text(f"# two teams\n{KEYS[0]}\n{KEYS[1]}\n")
     options = [
         *("--api-key-file", str(keys), "--api-key", "key-of-the-command-line"),
-        *("--max-queued-requests", "4", "--max-queued-passes", str(2 * LONG_PASSES + 500)),
+        *(
+            "--max-queued-requests",
+            str(MOST_QUEUED),
+            "--max-queued-passes",
+            str(2 * LONG_PASSES + 500),
+        ),
         *("--max-request-passes", str(10 * LONG_PASSES)),
         *("--request-timeout", str(REQUEST_SECONDS), "--max-num-seqs", str(MAX_RUNNING)),
         *("--shutdown-timeout", str(STOP_SECONDS), "--uvicorn-log-level", "debug"),
-        "--allow-return-thoughts",
+        *("--allow-return-thoughts", "--enable-request-id-headers"),
+        *("--scheduling-policy", "priority"),
+        *("--chat-template", "{% for message in messages %}{{ message.content }}\n{% endfor %}"),
     ]
     with running_server(DEMO, *options) as server:
         yield server
@@ -85,16 +96,22 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def ask(client: httpx.Client, **body: Any) -> httpx.Response:
-    return client.post("/v1/completions", json=body)
+    return client.post(path_for(body), json=body)
+
+
+def path_for(body: dict[str, Any]) -> str:
+    return "/v1/chat/completions" if "messages" in body else "/v1/completions"
 
 
 @contextmanager
-def under_way(client: httpx.Client, **changes: Any) -> Iterator[socket.socket]:
+def under_way(
+    client: httpx.Client, request: dict[str, Any] = LONG, **changes: Any
+) -> Iterator[socket.socket]:
     """A request that the engine has, for the length of a `with` block; then its client leaves."""
     before = served(client)
-    body = json.dumps(LONG | changes).encode()
+    body = json.dumps(request | changes).encode()
     head = [
-        "POST /v1/completions HTTP/1.1",
+        f"POST {path_for(request)} HTTP/1.1",
         f"Host: {client.base_url.host}",
         f"Authorization: Bearer {KEYS[1]}",
         "Content-Type: application/json",
@@ -111,9 +128,11 @@ def test_without_a_key_only_probes_are_answered(limited: RunningServer) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEYS[0]}"}):
         answer = httpx.post(f"{limited.url}/v1/completions", json=SHORT, headers=headers)
         assert "Authorization: Bearer" in error_of(answer, 401)["message"]
-    for path in ("/v1/models", "/openapi.json", "/nothing"):
+    for path in ("/v1/chat/completions", "/tokenize", "/detokenize"):
+        error_of(httpx.post(f"{limited.url}{path}", json={}), 401)
+    for path in ("/v1/models", "/openapi.json", "/docs", "/nothing"):
         error_of(httpx.get(f"{limited.url}{path}"), 401)
-    for path in ("/health", "/version", "/metrics"):
+    for path in ("/health", "/ping", "/version", "/metrics"):
         assert httpx.get(f"{limited.url}{path}").status_code == 200
 
 
@@ -137,14 +156,66 @@ def test_other_sites_may_not_ask(client: httpx.Client) -> None:
 def test_too_many_requests_come_back_later(client: httpx.Client, stream: bool) -> None:
     counter = 'quietstar:requests_refused_total{reason="queued_requests"}'
     refused = metric(client, counter)
-    with under_way(client, n=4, max_tokens=300):
+    with under_way(client, n=MOST_QUEUED, max_tokens=300):
         answer = ask(client, **SHORT, stream=stream)
     error = error_of(answer, 429)
-    assert "4 requests are being served or wait, this server takes 4" in error["message"]
+    assert (
+        f"{MOST_QUEUED} requests are being served or wait, this server takes {MOST_QUEUED}"
+        in error["message"]
+    )
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
     assert metric(client, counter) == refused + 1
     eventually(lambda: is_idle(client))
     assert ask(client, **SHORT).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_official_client_understands_refusals(
+    client: httpx.Client, chat: bool, stream: bool
+) -> None:
+    def ask_with(key: str) -> None:
+        url = f"{client.base_url}/v1"
+        with openai_package.OpenAI(base_url=url, api_key=key, max_retries=0) as official:
+            ask: Any = official.chat.completions if chat else official.completions
+            text = LONG_CHAT["messages"] if chat else PROMPT
+            field = "messages" if chat else "prompt"
+            ask.create(model=str(DEMO), stream=stream, **{field: text})
+
+    with pytest.raises(openai_package.AuthenticationError, match="needs an API key"):
+        ask_with("wrong")
+    with under_way(client, n=MOST_QUEUED, max_tokens=300):
+        with pytest.raises(openai_package.RateLimitError, match="this server takes") as caught:
+            ask_with(KEYS[0])
+        assert 1 <= int(caught.value.response.headers["Retry-After"]) <= 60
+
+
+def test_requests_and_responses_carry_ids(client: httpx.Client) -> None:
+    answer = client.post("/v1/completions", json=SHORT, headers={"X-Request-Id": "mine"})
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert answer.json()["id"] == "cmpl-mine"
+    ids = [client.post("/v1/completions", json=SHORT).headers["X-Request-Id"] for _ in range(2)]
+    assert ids[0] != ids[1]
+
+
+def test_who_has_priority_goes_first(client: httpx.Client) -> None:
+    """All rows are taken. Two requests wait, and the one that came later goes first."""
+    order: list[int] = []
+
+    def wait(priority: int) -> None:
+        ask(client, **SHORT, priority=priority).raise_for_status()
+        order.append(priority)
+
+    with ThreadPoolExecutor() as pool, ExitStack() as neighbours:
+        neighbours.enter_context(under_way(client, n=MAX_RUNNING - 1, max_tokens=600))
+        with under_way(client, max_tokens=600):
+            waiting = [pool.submit(wait, 2)]
+            eventually(lambda: served(client) == MAX_RUNNING + 1)
+            waiting.append(pool.submit(wait, 1))
+            eventually(lambda: served(client) == MAX_RUNNING + 2)
+        for one in waiting:
+            one.result()
+    assert order == [1, 2]
 
 
 def test_thinking_requests_fill_the_queue_sooner(client: httpx.Client) -> None:
@@ -160,10 +231,12 @@ def test_too_expensive_a_request_learns_what_would_fit(client: httpx.Client) -> 
     assert 11 * 17 * fits <= 10 * LONG_PASSES < 11 * 17 * (fits + 1) + 11
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_time_is_limited(client: httpx.Client, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("request_", "stream"), [(LONG, False), (LONG, True), (LONG_CHAT, False), (LONG_CHAT, True)]
+)
+def test_time_is_limited(client: httpx.Client, request_: dict[str, Any], stream: bool) -> None:
     """Ten long answers, three at a time: no machine has them in time."""
-    answer = ask(client, **LONG, n=10, stream=stream)
+    answer = ask(client, **request_, n=10, stream=stream)
     if stream:
         *_, error, done = [line for line in answer.text.splitlines() if line]
         message = json.loads(error.removeprefix("data: "))["error"]["message"]
@@ -175,17 +248,22 @@ def test_time_is_limited(client: httpx.Client, stream: bool) -> None:
     eventually(lambda: is_idle(client))
 
 
+@pytest.mark.parametrize("request_", [LONG, LONG_CHAT], ids=["completion", "chat"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("queued", [False, True])
 def test_a_client_that_leaves_is_forgotten(
-    client: httpx.Client, stream: bool, queued: bool, capsys: pytest.CaptureFixture[str]
+    client: httpx.Client,
+    request_: dict[str, Any],
+    stream: bool,
+    queued: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Mid-thought, or before it was its turn; it should take less than a second."""
     others = MAX_RUNNING if queued else 0
     with ExitStack() as neighbours:
         if others:
             neighbours.enter_context(under_way(client, n=others, max_tokens=600, thought_budget=4))
-        with under_way(client, stream=stream):
+        with under_way(client, request_, stream=stream):
             pass
         seconds = eventually(lambda: served(client) == others)
     seconds_to_idle = eventually(lambda: is_idle(client))
@@ -197,7 +275,7 @@ def test_the_end(client: httpx.Client, limited: RunningServer) -> None:
     """Last: it ends the server. Those who take too long for it are told so."""
     with ThreadPoolExecutor() as pool:
         whole = pool.submit(ask, client, **LONG)
-        stream = pool.submit(ask, client, **LONG, stream=True)
+        stream = pool.submit(ask, client, **LONG_CHAT, stream=True)
         short = pool.submit(ask, client, **SHORT | {"max_tokens": 100})
         eventually(lambda: served(client) >= 2)
         limited.process.terminate()

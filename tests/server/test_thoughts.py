@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from quietstar_infer.params import ThoughtParams
+from server.completions import seen
 from server.engine import Engine, RequestOutput
 from server.request_metrics import RequestMetrics
 from server.thoughts import RequestThoughts
@@ -132,19 +133,30 @@ async def test_a_stream_gets_increments(workers: Workers) -> None:
             workers.think(keys[0], "cmpl-x-0-abc", index)
             yield 0, output(1)
 
-    seen: list[dict[str, Any]] = []
-    async for _ in thoughts.watch(outputs()):
+    sent: list[dict[str, Any]] = []
+    async for _ in seen(outputs(), thoughts):
         chunk = response(0, usage={})
-        thoughts.describe_chunk(chunk, is_first=not seen)
-        seen.append(chunk)
-    assert [[t["token_ids"][0] for t in c["choices"][0]["thoughts"]] for c in seen] == [
+        thoughts.describe_chunk(chunk, is_first=not sent)
+        sent.append(chunk)
+    assert [[t["token_ids"][0] for t in c["choices"][0]["thoughts"]] for c in sent] == [
         [0],
         [1],
         [2],
     ]
-    used = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in seen]
+    used = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in sent]
     assert used == [2, 4, 6]
-    assert ["quiet_star" in chunk for chunk in seen] == [True, False, False]
+    assert ["quiet_star" in chunk for chunk in sent] == [True, False, False]
+
+
+async def test_tokens_without_a_chunk_of_their_own_are_in_the_next(workers: Workers) -> None:
+    """vLLM sends none while it waits whether a text becomes a tool call."""
+    thoughts, keys = thoughts_of(workers)
+    for index in range(3):
+        workers.think(keys[0], "cmpl-x-0-abc", index)
+        await thoughts.see(0, output(1))
+    chunk = response(0)
+    thoughts.describe_chunk(chunk, is_first=True)
+    assert [thought["token_ids"][0] for thought in chunk["choices"][0]["thoughts"]] == [0, 1, 2]
 
 
 async def test_an_abandoned_stream_closes_the_engines(workers: Workers) -> None:
@@ -157,7 +169,7 @@ async def test_an_abandoned_stream_closes_the_engines(workers: Workers) -> None:
         finally:
             closed.append(True)
 
-    watched = thoughts.watch(outputs())
+    watched = seen(outputs(), thoughts)
     await anext(watched)
     await watched.aclose()
     assert closed

@@ -93,6 +93,25 @@ def save_checkpoint(folder: Path, config: dict[str, Any], tensors: dict[str, tor
         shutil.copy(TOKENIZER / name, folder / name)
 
 
+def copy_checkpoint(
+    source: Path,
+    folder: Path,
+    *,
+    chat_template: str | None = None,
+    config: dict[str, Any] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    """Copy a checkpoint, with some of it replaced."""
+    shutil.copytree(source, folder)
+    if chat_template is not None:
+        (folder / "chat_template.jinja").write_text(chat_template)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    if tensors is not None:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def _random(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     noise: torch.Tensor = torch.randn(like.shape, generator=generator)
     if name.endswith("_embedding"):
