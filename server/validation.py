@@ -19,8 +19,8 @@ def invalid(errors: Sequence[Any]) -> BadRequest:
     first = listed[0]
     if first["type"] == "json_invalid":
         return BadRequest(
-            f"the body cannot be read as JSON: {first['ctx']['error']} at character "
-            f"{first['loc'][-1]}"
+            f"the body cannot be read as JSON: {first['ctx']['error']} (character "
+            f"{first['loc'][-1]})"
         )
     problems = list(dict.fromkeys(_problem(error) for error in listed))
     more = "; …" if len(problems) > _MOST_PROBLEMS else ""

@@ -9,9 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-<<<<<<< HEAD
-from tests.server.processes import MAX_BODY_BYTES, RECEIVE_SECONDS, RunningServer
-=======
 from tests.server.bad_requests import (
     BAD_CHATS,
     BAD_COMPLETIONS,
@@ -29,8 +26,7 @@ from tests.server.bad_requests import (
     refusal_on_the_wire,
     send,
 )
-from tests.server.processes import DEMO, RECEIVE_SECONDS, RunningServer, running_server
->>>>>>> 01845ab (Chats, tokenization, docs page; fields, refusals, clients and stock vLLM under test)
+from tests.server.processes import RECEIVE_SECONDS, RunningServer
 
 REFUSALS = recorded()
 

@@ -242,7 +242,8 @@ def add(whole: dict[str, Any], part: dict[str, Any]) -> None:
     for name, value in part.items():
         before = whole.get(name)
         if isinstance(value, dict) and name != "usage":
-            add(whole.setdefault(name, {}) if before is None else before, value)
+            whole[name] = before or {}
+            add(whole[name], value)
         elif isinstance(value, str | list) and isinstance(before, str | list):
             whole[name] = before + value  # type: ignore[operator]  # both texts, or both lists
         elif value is not None or before is None:
