@@ -18,21 +18,11 @@ from langchain_openai import ChatOpenAI, OpenAI
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 
+from tests.loadtest.bench import BENCH
 from tests.server.conftest import CHAT_TEMPLATE
 from tests.server.processes import GOLDEN, ROOT, RunningServer, running_server
 from tests.support.checkpoints import copy_checkpoint
 
-# vLLM's own command line. It asks for its version under a name that its package for CPUs does not
-# have.
-VLLM = (
-    *(sys.executable, "-c"),
-    "import importlib.metadata as metadata\n"
-    "from quietstar_infer.plugin import installed_vllm_version\n"
-    "version = metadata.version\n"
-    "metadata.version = lambda of: installed_vllm_version() if of == 'vllm' else version(of)\n"
-    "from vllm.entrypoints.cli.main import main\n"
-    "main()",
-)
 CHECKPOINT = GOLDEN / "engine_greedy_n4" / "checkpoint"
 PROMPT = "t5 t9 t13"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
@@ -68,7 +58,7 @@ class TestOpenAI:
         answer = openai.completions.create(prompt=PROMPT, **ASK)
         assert answer.choices[0].text == said(http)
         # Fields that the package does not know are there, too.
-        thoughts = answer.choices[0].thoughts  # type: ignore[attr-defined]
+        thoughts = answer.choices[0].thoughts
         assert len(thoughts) == 5
         parts = openai.completions.create(prompt=PROMPT, stream=True, **ASK)
         assert "".join(part.choices[0].text for part in parts) == said(http)
@@ -209,7 +199,7 @@ class TestCurl:
 def test_vllms_benchmark(server: RunningServer, tmp_path: Path) -> None:
     """`vllm bench serve`: all answered, in full."""
     command = [
-        *(*VLLM, "bench", "serve", "--backend", "openai", "--base-url", server.url),
+        *(sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", server.url),
         *("--model", "golden", "--tokenizer", str(CHECKPOINT)),
         *("--dataset-name", "random", "--random-input-len", "8", "--random-output-len", "6"),
         *("--num-prompts", "12", "--max-concurrency", "4", "--ignore-eos", "--seed", "1"),

@@ -36,8 +36,8 @@ STREAMING = {"stream": True}
 
 # Fields that completions and chats have in common.
 EFFECTS: dict[str, Effect] = {
-    "frequency_penalty": Effect(2.0),
-    "presence_penalty": Effect(2.0),
+    "frequency_penalty": Effect(2.0, SAMPLED | {"max_tokens": 60}),
+    "presence_penalty": Effect(2.0, SAMPLED | {"max_tokens": 60}),
     "repetition_penalty": Effect(9.0),
     "logit_bias": Effect({"9": 100}),
     "max_tokens": Effect(3),
