@@ -86,8 +86,8 @@ class ReferenceDecoder:
         self.trunk = trunk.eval()
         self.head = head.eval()
         self.config = config
-        self._start_H = start_H
-        self._end_H = end_H
+        self.start_H = start_H
+        self.end_H = end_H
 
     @classmethod
     def from_checkpoint(
@@ -123,12 +123,12 @@ class ReferenceDecoder:
         base_H = self._last_hidden(chain_TH)
 
         thought_ids: list[int] = []
-        chain_TH = torch.cat([chain_TH, self._start_H[None]])
+        chain_TH = torch.cat([chain_TH, self.start_H[None]])
         for step in range(budget):
             logits_V = self._logits(self._last_hidden(chain_TH))
             thought_ids.append(choose(logits_V, position, step))
             chain_TH = torch.cat([chain_TH, self._embed(thought_ids[-1:])])
-        chain_TH = torch.cat([chain_TH, self._end_H[None]])
+        chain_TH = torch.cat([chain_TH, self.end_H[None]])
         thought_H = self._last_hidden(chain_TH)
 
         weight_1 = self.head.weight(base_H, thought_H)

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VLLM_SIDE = ("quietstar_infer.vllm_plugin", "quietstar_infer.plugin")
+VLLM_SIDE = (
+    "quietstar_infer.vllm_plugin",
+    "quietstar_infer.plugin",
+    "quietstar_infer.benchmark",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,11 @@ RULES = [
     Rule(
         "quietstar_infer",
         forbids=("vllm", "fastapi", "server", "training", "loadtest", *VLLM_SIDE),
-        but_for=("quietstar_infer/vllm_plugin", "quietstar_infer/plugin.py"),
+        but_for=(
+            "quietstar_infer/vllm_plugin",
+            "quietstar_infer/plugin.py",
+            "quietstar_infer/benchmark",
+        ),
     ),
     Rule(
         "quietstar_infer",

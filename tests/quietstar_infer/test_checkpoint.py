@@ -127,5 +127,5 @@ def test_meta_tokens_are_found_by_name(checkpoint: Path) -> None:
 def test_reset_mode_feeds_the_dash(checkpoint: Path) -> None:
     table = load_file(checkpoint / "model.safetensors")["model.embed_tokens.weight"]
     decoder = ReferenceDecoder.from_checkpoint(checkpoint, embedding_mode="reset")
-    assert torch.equal(decoder._start_H, table[7])
-    assert torch.equal(decoder._end_H, table[7])
+    assert torch.equal(decoder.start_H, table[7])
+    assert torch.equal(decoder.end_H, table[7])

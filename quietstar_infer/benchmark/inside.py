@@ -1,0 +1,66 @@
+"""A process with an engine all in itself, whose steps are timed part by part.
+
+`python -m quietstar_infer.benchmark.inside FD`, spoken to like `engine`: an `EngineSpec`, then
+loads of asks only, each answered with a `Breakdown`. vLLM has no processes of its own here, so no
+hops between them; and what its front end does comes after a step, where a server does it beside the
+next one.
+"""
+
+import itertools
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from vllm import LLM
+from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs import TokensPrompt
+
+from quietstar_infer.benchmark.engine import prepare, sampling_params
+from quietstar_infer.benchmark.load import Load
+from quietstar_infer.benchmark.spec import EngineSpec
+from quietstar_infer.benchmark.timers import STOCK, THINKING, Breakdown, Timers
+
+
+class TimedEngine:
+    """An engine in this process and its timers."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        engine_args = EngineArgs(disable_log_stats=False, **spec.arguments)
+        prepare(spec, engine_args)
+        self._spec = spec
+        self._timers = Timers()
+        self._timers.install(STOCK if spec.thinking is None else THINKING)
+        self._engine = LLM.from_engine_args(engine_args).llm_engine
+        self._ids = itertools.count()
+
+    def run(self, load: Load) -> Breakdown:
+        """Send all asks and time the engine until they are answered."""
+        waiting = set()
+        for ask in load.asks:
+            key = f"ask-{next(self._ids)}"
+            prompt = TokensPrompt(prompt_token_ids=list(ask.prompt))
+            self._engine.add_request(key, prompt, sampling_params(self._spec, ask))
+            waiting.add(key)
+        while waiting:
+            waiting -= {output.request_id for output in self._engine.step()}
+        self._timers.reset()
+        start = time.perf_counter()
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+        return Breakdown(dict(self._timers.seconds), time.perf_counter() - start)
+
+
+def serve(pipe: Connection) -> None:
+    """Start the engine that is asked for, and time loads until the pipe's other end closes."""
+    engine = TimedEngine(pipe.recv())
+    pipe.send(None)
+    while True:
+        try:
+            load: Load = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(engine.run(load))
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

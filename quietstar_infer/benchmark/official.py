@@ -1,0 +1,104 @@
+"""Text as the official code generates it: for every token the whole text is read anew, and a
+thought is thought at every position of it.
+
+Only the last position's is used. What the official code computes and throws away besides is left
+out here (mixing after every thought token, thought tokens as one-hot rows times the embedding
+table), so the measured loop is, if anything, faster than the original.
+
+Shapes: B texts of T tokens, H hidden, V vocabulary, K keys.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import DynamicCache
+
+from quietstar_infer.mixing import mix
+from quietstar_infer.reference import ReferenceDecoder
+from quietstar_infer.sampling import mask_meta_tokens
+
+# From logits (B, T, V) to thought tokens (B, T).
+ChooseThoughts = Callable[[torch.Tensor], torch.Tensor]
+
+
+def sampled(logits_BTV: torch.Tensor) -> torch.Tensor:
+    """An exact draw at temperature 1 at every position, as the official code's Gumbel trick is."""
+    noise_BTV = torch.empty_like(logits_BTV).exponential_().log_().neg_()
+    return (logits_BTV + noise_BTV).argmax(dim=-1)
+
+
+def likeliest(logits_BTV: torch.Tensor) -> torch.Tensor:
+    """The greedy choice."""
+    return logits_BTV.argmax(dim=-1)
+
+
+class OfficialLoop:
+    """A checkpoint that thinks at all positions at once."""
+
+    def __init__(self, decoder: ReferenceDecoder, device: torch.device, dtype: torch.dtype) -> None:
+        self.trunk = decoder.trunk.to(device, dtype)
+        self._head = decoder.head.to(device, dtype)
+        self._start_H = decoder.start_H.to(device, dtype)
+        self._end_H = decoder.end_H.to(device, dtype)
+        self._meta_token_ids = decoder.config.meta_token_ids
+        self._device = device
+
+    @classmethod
+    def from_checkpoint(
+        cls, folder: Path, device: torch.device, dtype: torch.dtype
+    ) -> "OfficialLoop":
+        """Load a local checkpoint; raises `CheckpointError`."""
+        return cls(ReferenceDecoder.from_checkpoint(folder), device, dtype)
+
+    @torch.inference_mode()
+    def predict(
+        self, text_BT: torch.Tensor, budget: int, choose: ChooseThoughts = sampled
+    ) -> torch.Tensor:
+        """Logits (B, T, V) of what follows every position, after thoughts of `budget` ≥ 1 tokens.
+
+        budget + 3 passes over all positions: text, START, thought tokens, END.
+        """
+        cache = DynamicCache()
+        base_BTH = self._read(self._embed(text_BT), 0, cache)
+        hidden_BTH = self._read(self._start_H.expand_as(base_BTH), 1, cache)
+        for step in range(budget):
+            token_BT = choose(self._logits(hidden_BTH))
+            hidden_BTH = self._read(self._embed(token_BT), 2 + step, cache)
+        thought_BTH = self._read(self._end_H.expand_as(base_BTH), 2 + budget, cache)
+        weight_BT1 = self._head.weight(base_BTH, thought_BTH)
+        return self._logits(mix(base_BTH, thought_BTH, weight_BT1))
+
+    def generate(self, text_BT: torch.Tensor, tokens: int, budget: int) -> torch.Tensor:
+        """The texts with so many visible tokens more, sampled at temperature 1."""
+        for _ in range(tokens):
+            said_B1 = sampled(self.predict(text_BT, budget)[:, -1:])
+            text_BT = torch.cat([text_BT, said_B1], dim=1)
+        return text_BT
+
+    def _embed(self, token_BT: torch.Tensor) -> torch.Tensor:
+        embedded_BTH: torch.Tensor = self.trunk.get_input_embeddings()(token_BT)
+        return embedded_BTH
+
+    def _read(self, fed_BTH: torch.Tensor, step: int, cache: DynamicCache) -> torch.Tensor:
+        """Pass number `step`: one token more at every position, (B, T, H)."""
+        length = fed_BTH.shape[1]
+        position_1T = torch.arange(step, step + length, device=self._device)[None]
+        output = self.trunk.base_model(
+            inputs_embeds=fed_BTH,
+            position_ids=position_1T,
+            past_key_values=cache,
+            attention_mask=self._may_see(length, step)[None, None],
+        )
+        hidden_BTH: torch.Tensor = output.last_hidden_state
+        return hidden_BTH
+
+    def _may_see(self, length: int, step: int) -> torch.Tensor:
+        """(T, K): position i sees the text up to i and, of all thoughts, its own."""
+        text_TT = torch.ones(length, length, dtype=torch.bool, device=self._device).tril()
+        own_TT = torch.eye(length, dtype=torch.bool, device=self._device)
+        return torch.cat([text_TT, *[own_TT] * step], dim=1)
+
+    def _logits(self, hidden_BTH: torch.Tensor) -> torch.Tensor:
+        logits_BTV: torch.Tensor = self.trunk.get_output_embeddings()(hidden_BTH)
+        return mask_meta_tokens(logits_BTV, self._meta_token_ids)

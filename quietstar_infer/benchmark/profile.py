@@ -1,0 +1,157 @@
+"""Where the time of an engine step goes, for a plain decode step and a thought pass.
+
+The parts are timed in an engine without processes of its own (`inside`). What a pass takes in the
+processes of a server is measured beside it; the difference is what the processes cost.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import torch
+
+from quietstar_infer.benchmark.load import Load, asks, per_token
+from quietstar_infer.benchmark.measures import MS, Report, engine_arguments
+from quietstar_infer.benchmark.report import table
+from quietstar_infer.benchmark.shapes import LARGER, Shape, write_model, write_trunk
+from quietstar_infer.benchmark.side import Side, side
+from quietstar_infer.benchmark.spec import EngineSpec
+from quietstar_infer.benchmark.timers import OUTPUTS, PARTS, Breakdown
+from quietstar_infer.config import read_json
+
+INSIDE = "quietstar_infer.benchmark.inside"
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """What is profiled, and how often each load runs."""
+
+    checkpoint: Path
+    larger: Shape = LARGER
+    batches: tuple[int, ...] = (1, 16)
+    budget: int = 8
+    repeats: int = 5
+    tokens: int = 16
+    larger_tokens: int = 4
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Milliseconds per pass: `parts` of an engine in one process, and `served`, all of a pass in
+    the processes of a server.
+    """
+
+    model: str
+    engine: str
+    batch: int
+    parts: dict[str, float]
+    served: float
+
+    @property
+    def processes(self) -> float:
+        """What the processes cost: a server's pass less that of one process without its front end,
+        which is no part of a server's pass.
+        """
+        return self.served - sum(ms for part, ms in self.parts.items() if part != OUTPUTS)
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    thinker: dict[str, Any]
+    trunk: dict[str, Any]
+    vocab_size: int
+    tokens: int
+
+
+def profile(settings: ProfileSettings, device: str, report: Report) -> Iterator[Profile]:
+    """A breakdown for each model, engine and batch. Raises `CheckpointError` and `SideError`."""
+    with TemporaryDirectory(prefix="quietstar-profile-") as name:
+        for model in _models(settings, Path(name), device):
+            for engine, budget in (("stock", 0), ("thinking", settings.budget)):
+                yield from _profile_engine(settings, model, engine, budget, report)
+
+
+def _models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[_Model]:
+    checkpoint, shape = settings.checkpoint, settings.larger
+    yield _Model(
+        checkpoint.name,
+        engine_arguments(checkpoint, device),
+        engine_arguments(write_trunk(folder / "trunk", checkpoint), device),
+        read_json(checkpoint / "config.json")["vocab_size"],
+        settings.tokens,
+    )
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    arguments = engine_arguments(
+        write_model(folder / "larger", shape, dtype), device, load_format="dummy"
+    )
+    yield _Model(shape.name, arguments, arguments, shape.vocab_size, settings.larger_tokens)
+
+
+def _profile_engine(
+    settings: ProfileSettings, model: _Model, engine: str, budget: int, report: Report
+) -> Iterator[Profile]:
+    report(f"{model.name}: starting {engine} vLLM twice")
+    thinking = {"max_thought_budget": budget} if budget else None
+    arguments = model.thinker if budget else model.trunk
+    inside = EngineSpec(
+        arguments,
+        thinking,
+        {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(worker_threads())},
+    )
+    with ExitStack() as stack:
+        timed = stack.enter_context(side(inside, INSIDE))
+        served = stack.enter_context(side(EngineSpec(arguments, thinking)))
+        timed.start()
+        served.start()
+        for batch in settings.batches:
+            report(f"{model.name}: {engine}, batch {batch}")
+            yield _profile_batch(settings, model, engine, budget, batch, (timed, served))
+
+
+def _profile_batch(
+    settings: ProfileSettings,
+    model: _Model,
+    engine: str,
+    budget: int,
+    batch: int,
+    sides: tuple[Side, Side],
+) -> Profile:
+    timed, served = sides
+    tokens = model.tokens if budget else 3 * model.tokens
+    load = Load(asks(batch, length=16, vocab_size=model.vocab_size, budget=budget, tokens=tokens))
+    passes = (tokens - 1) * (budget + 1)
+    breakdowns: list[Breakdown] = []
+    server_ms = []
+    for _ in range(settings.repeats):
+        breakdowns.append(timed.ask(load))
+        server_ms.append(MS * per_token(served.run(load)) / (budget + 1))
+    parts = {
+        part: MS * median(each.seconds.get(part, 0.0) for each in breakdowns) / passes
+        for part in PARTS
+    }
+    return Profile(model.name, engine, batch, parts, median(server_ms))
+
+
+def worker_threads() -> int:
+    """How many cores vLLM gives the worker on a CPU: all but one."""
+    return max(1, (psutil.cpu_count(logical=False) or 2) - 1)
+
+
+def profile_table(profiles: list[Profile]) -> str:
+    """A column for each profile."""
+    header = ["ms per pass", *(f"{p.model}, {p.engine}, batch {p.batch}" for p in profiles)]
+    rows = [[part, *(_ms(p.parts[part]) for p in profiles)] for part in PARTS]
+    rows.append(["one process, in all", *(_ms(sum(p.parts.values())) for p in profiles)])
+    rows.append(["processes of a server", *(_ms(p.processes) for p in profiles)])
+    rows.append(["a server's pass", *(_ms(p.served) for p in profiles)])
+    return table(header, rows, numbers_from=1)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}"
