@@ -12,7 +12,7 @@ export VENV ?= .venv
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help serve loadtest test lint format install demo-model clean
+.PHONY: help serve loadtest benchmark test lint format install demo-model clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,10 @@ serve: ## install what is missing, then serve MODEL (models/demo) on PORT (8000)
 loadtest: ## what thoughts cost and buy at URL (127.0.0.1:8000; MODEL is started if none answers); options in ARGS
 	@scripts/install $(DEVICE) pins loadtest project
 	@scripts/loadtest $(URL) $(MODEL) $(ARGS)
+
+benchmark: ## what thinking costs on this machine beside stock vLLM (docs/performance.md); options in ARGS
+	@scripts/install $(DEVICE) pins loadtest project
+	@scripts/benchmark table --model $(MODEL) $(ARGS)
 
 test: lint ## lint, then run all tests; options for pytest in ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)

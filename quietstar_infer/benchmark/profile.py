@@ -61,7 +61,9 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class _Model:
+class Model:
+    """A model, what vLLM is given to load it and its trunk, and how much it is to say."""
+
     name: str
     thinker: dict[str, Any]
     trunk: dict[str, Any]
@@ -72,14 +74,15 @@ class _Model:
 def profile(settings: ProfileSettings, device: str, report: Report) -> Iterator[Profile]:
     """A breakdown for each model, engine and batch. Raises `CheckpointError` and `SideError`."""
     with TemporaryDirectory(prefix="quietstar-profile-") as name:
-        for model in _models(settings, Path(name), device):
+        for model in models(settings, Path(name), device):
             for engine, budget in (("stock", 0), ("thinking", settings.budget)):
-                yield from _profile_engine(settings, model, engine, budget, report)
+                yield from profile_engine(settings, model, engine, budget, report)
 
 
-def _models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[_Model]:
+def models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[Model]:
+    """The checkpoint and the larger model; what stock vLLM needs of them is put into a folder."""
     checkpoint, shape = settings.checkpoint, settings.larger
-    yield _Model(
+    yield Model(
         checkpoint.name,
         engine_arguments(checkpoint, device),
         engine_arguments(write_trunk(folder / "trunk", checkpoint), device),
@@ -90,12 +93,13 @@ def _models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[_M
     arguments = engine_arguments(
         write_model(folder / "larger", shape, dtype), device, load_format="dummy"
     )
-    yield _Model(shape.name, arguments, arguments, shape.vocab_size, settings.larger_tokens)
+    yield Model(shape.name, arguments, arguments, shape.vocab_size, settings.larger_tokens)
 
 
-def _profile_engine(
-    settings: ProfileSettings, model: _Model, engine: str, budget: int, report: Report
+def profile_engine(
+    settings: ProfileSettings, model: Model, engine: str, budget: int, report: Report
 ) -> Iterator[Profile]:
+    """A breakdown for each batch, of thoughts of `budget` tokens or, where that is 0, of stock."""
     report(f"{model.name}: starting {engine} vLLM twice")
     thinking = {"max_thought_budget": budget} if budget else None
     arguments = model.thinker if budget else model.trunk
@@ -116,7 +120,7 @@ def _profile_engine(
 
 def _profile_batch(
     settings: ProfileSettings,
-    model: _Model,
+    model: Model,
     engine: str,
     budget: int,
     batch: int,

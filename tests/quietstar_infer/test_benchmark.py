@@ -2,27 +2,40 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 
-from quietstar_infer.benchmark import cli
+from quietstar_infer.benchmark import cli, gpu, measures
+from quietstar_infer.benchmark import profile as profile_module
 from quietstar_infer.benchmark.gpu import GpuSettings, measure_passes, passes_table
 from quietstar_infer.benchmark.load import Load, Times, asks, per_token, to_first
 from quietstar_infer.benchmark.machine import describe_machine
-from quietstar_infer.benchmark.measures import NAMES, Measured, Settings, measure
+from quietstar_infer.benchmark.measures import (
+    NAMES,
+    Measured,
+    Pair,
+    Settings,
+    engine_arguments,
+    measure,
+    pair,
+)
 from quietstar_infer.benchmark.official import OfficialLoop, likeliest
-from quietstar_infer.benchmark.profile import Profile, ProfileSettings, profile, profile_table
+from quietstar_infer.benchmark.profile import Profile, ProfileSettings, profile_table
 from quietstar_infer.benchmark.report import measures_table, write_json, write_plot
 from quietstar_infer.benchmark.shapes import LARGER, MISTRAL_7B, TINY, write_model, write_trunk
-from quietstar_infer.benchmark.side import SideError, side
+from quietstar_infer.benchmark.side import Side, SideError, side
 from quietstar_infer.benchmark.spec import EngineSpec
-from quietstar_infer.benchmark.timers import PARTS, TRUNK, Timers
+from quietstar_infer.benchmark.timers import PARTS, STOCK, THINKING, TRUNK, Timers
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_tensor_shapes
 from quietstar_infer.reference import ReferenceDecoder
-from tests.support.checkpoints import GOLDEN, write_random_checkpoint
+from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 
 MEASURED = Measured(
     "pass", "m", "batch 1", ("thought pass", "stock step"), "ms", 3.0, 4.0, [0.7, 0.75, 0.9], 0.8
@@ -38,8 +51,32 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(tmp_path_factory.mktemp("benchmark"), "mistral")
 
 
-def test_the_table(checkpoint: Path) -> None:
-    settings = Settings(
+@pytest.fixture(scope="module")
+def both(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two real engines for all tests here: to start them takes most of the time."""
+    trunk = write_trunk(tmp_path_factory.mktemp("trunk") / "trunk", checkpoint)
+    thinker, stock = (
+        engine_arguments(
+            folder, "cpu", kv_cache_memory_bytes=64 << 20, enforce_eager=True, max_num_seqs=16
+        )
+        for folder in (checkpoint, trunk)
+    )
+    with pair(
+        EngineSpec(thinker, {"max_thought_budget": 4}),
+        EngineSpec(stock),
+        name="tiny",
+        vocab_size=VOCAB_SIZE,
+        repeats=1,
+        tokens=3,
+        limit=0.8,
+        report=quiet,
+    ) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(checkpoint: Path) -> Settings:
+    return Settings(
         checkpoint,
         larger=TINY,
         batches=(2,),
@@ -57,22 +94,74 @@ def test_the_table(checkpoint: Path) -> None:
         contexts=(16, 40),
         context_batch=2,
     )
-    measures = list(measure(settings, "cpu", quiet))
-    assert [m.name for m in measures] == [
+
+
+def test_the_table(both: Pair, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[EngineSpec] = []
+
+    @contextmanager
+    def instead(spec: EngineSpec, stock: EngineSpec, **rest: Any) -> Iterator[Pair]:
+        started.extend([spec, stock])
+        yield replace(both, name=rest["name"], limit=rest["limit"])
+
+    monkeypatch.setattr(measures, "pair", instead)
+    table = list(measure(settings, "cpu", quiet))
+    assert [m.name for m in table] == [
         *("pass", "company", "arrival", "official"),
         *("pass", "context"),
     ]
-    assert set(NAMES) == {m.name for m in measures}
-    for measured in measures:
+    assert {m.name for m in table} == set(NAMES)
+    assert [m.limit for m in table] == [0.8, 1.15, 1.3, 500, 1.0, 1.1]
+    for measured in table:
         assert len(measured.ratios) == 1
         assert measured.ratio > 0
         assert measured.numerator > 0
         assert measured.denominator > 0
+    # Ours and stock vLLM, of the checkpoint and of the larger model, as a server starts them.
+    assert [spec.thinking is None for spec in started] == [False, True, False, True]
+    assert started[2].arguments == started[3].arguments
+    assert "enforce_eager" not in started[0].arguments
 
 
-def test_milliseconds_per_pass() -> None:
-    settings = GpuSettings(TINY, batches=(1, 2), budgets=(0, 2), repeats=1, tokens=3, prompt=8)
-    times = list(measure_passes(settings, "cpu", quiet))
+def test_only_what_is_asked_for_is_started(
+    both: Pair, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    @contextmanager
+    def instead(spec: EngineSpec, stock: EngineSpec, **rest: Any) -> Iterator[Pair]:
+        names.append(rest["name"])
+        yield both
+
+    monkeypatch.setattr(measures, "pair", instead)
+    (measured,) = measure(replace(settings, only=("arrival",)), "cpu", quiet)
+    assert measured.name == "arrival"
+    assert names == [settings.checkpoint.name]
+
+
+def test_a_halted_engine_does_nothing(both: Pair) -> None:
+    """Neither does its front end nor any process that it has started."""
+    both.stock.run(Load(both.asks(1, 0, 2)))
+    processes = [
+        process
+        for process in psutil.process_iter(["pid", "status", "cmdline"])
+        if "quietstar_infer.benchmark.engine" in (process.info["cmdline"] or [])
+    ]
+    assert len(processes) == 2
+    family = [each for process in processes for each in process.children(recursive=True)]
+    assert {each.status() for each in [*processes, *family]} == {psutil.STATUS_STOPPED}
+
+
+def test_milliseconds_per_pass(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def instead(spec: EngineSpec) -> Iterator[Side]:
+        running = both.stock if spec.thinking is None else both.ours
+        monkeypatch.setattr(running, "start", lambda: None)
+        yield running
+
+    monkeypatch.setattr(gpu, "side", instead)
+    asked = GpuSettings(TINY, batches=(1, 2), budgets=(0, 2), repeats=1, tokens=3, prompt=8)
+    times = list(measure_passes(asked, "cpu", quiet))
     assert [(t.engine, t.batch, t.budget) for t in times] == [
         *(("stock", 1, 0), ("stock", 2, 0)),
         *(("thinking", 1, 0), ("thinking", 1, 2), ("thinking", 2, 0), ("thinking", 2, 2)),
@@ -85,17 +174,32 @@ def test_milliseconds_per_pass() -> None:
     assert len(passes_table(times).splitlines()) == 2 + len(times)
 
 
-def test_the_profile(checkpoint: Path) -> None:
-    settings = ProfileSettings(
-        checkpoint, TINY, batches=(2,), budget=2, repeats=1, tokens=3, larger_tokens=3
-    )
-    profiles = list(profile(settings, "cpu", quiet))
-    assert [p.engine for p in profiles] == ["stock", "thinking"] * 2
-    for each in profiles:
-        thoughts = [ms for part, ms in each.parts.items() if part.startswith("thoughts")]
-        others = [ms for part, ms in each.parts.items() if not part.startswith("thoughts")]
-        assert all(ms > 0 for ms in others)
-        assert all((ms > 0) == (each.engine == "thinking") for ms in thoughts)
+def test_the_profile(both: Pair, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thinking engine alone is timed here: what is timed in stock vLLM is timed in it, too."""
+    started: list[EngineSpec] = []
+    inside = profile_module.side
+
+    @contextmanager
+    def instead(spec: EngineSpec, module: str = "") -> Iterator[Side]:
+        started.append(spec)
+        if not module:
+            monkeypatch.setattr(both.ours, "start", lambda: None)
+            yield both.ours
+            return
+        arguments = spec.arguments | {"enforce_eager": True, "kv_cache_memory_bytes": 64 << 20}
+        with inside(replace(spec, arguments=arguments), module) as timed:
+            yield timed
+
+    monkeypatch.setattr(profile_module, "side", instead)
+    asked = ProfileSettings(checkpoint, TINY, batches=(2,), budget=2, repeats=1, tokens=3)
+    model = next(iter(profile_module.models(asked, checkpoint.parent, "cpu")))
+    (profiled,) = profile_module.profile_engine(asked, model, "thinking", 2, quiet)
+    assert set(STOCK.items()) <= set(THINKING.items())
+    assert all(ms > 0 for ms in profiled.parts.values())
+    assert [spec.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") for spec in started] == [
+        "0",
+        None,
+    ]
 
 
 def test_what_the_processes_cost_is_without_the_front_end() -> None:

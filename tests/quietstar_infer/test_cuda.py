@@ -1,12 +1,20 @@
 """The engine on an NVIDIA GPU: the same code, with and without CUDA graphs."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from vllm.config import CUDAGraphMode
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from quietstar_infer.benchmark.load import Load, asks
+from quietstar_infer.benchmark.side import side
+from quietstar_infer.benchmark.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
-from tests.support.checkpoints import GOLDEN
+from quietstar_infer.vllm_plugin import runner
+from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 
 pytestmark = [
@@ -34,3 +42,65 @@ def test_official_generations(name: str, enforce_eager: bool) -> None:
     for (answer,), generation in zip(answers, recorded, strict=True):
         assert answer.token_ids == generation["new_tokens"]
         assert answer.thoughts == [step["thought"][1:-1] for step in generation["steps"]]
+
+
+def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
+    """vLLM's own check, which arms torch's sync debug mode in every step once the engine is warm:
+    whatever makes the host wait in `execute_model` or `sample_tokens` is an error.
+    """
+    spec = EngineSpec(
+        {
+            "model": str(write_random_checkpoint(tmp_path / "thinker", "llama")),
+            "dtype": "float32",
+            "max_model_len": 512,
+            "gpu_memory_utilization": 0.5,
+        },
+        {"max_thought_budget": 8},
+        {"VLLM_GPU_SYNC_CHECK": "error"},
+    )
+    thinking = [
+        ask
+        for budget in (0, 1, 8)
+        for ask in asks(4, length=20, vocab_size=VOCAB_SIZE, budget=budget, tokens=12)
+    ]
+    with side(spec) as engine:
+        engine.start()
+        assert len(engine.run(Load(tuple(thinking)))) == len(thinking)
+
+
+def test_passes_of_single_tokens_run_as_full_cuda_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one of the rows carries START or END the batch is mixed, and runs piecewise."""
+    modes: list[tuple[int, CUDAGraphMode]] = []
+    decide = GPUModelRunner._determine_batch_execution_and_padding
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        decided = decide(self, *args, **kwargs)
+        modes.append((kwargs["max_num_scheduled_tokens"], decided[0]))
+        return decided
+
+    checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
+    with thinking_engine(checkpoint, enforce_eager=False) as engine:
+        assert engine.is_asynchronous
+        monkeypatch.setattr(GPUModelRunner, "_determine_batch_execution_and_padding", noted)
+        engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])
+    decoding = modes[1:]  # after the prompt
+    assert {mode for longest, mode in decoding if longest == 1} == {CUDAGraphMode.FULL}
+    assert {mode for longest, mode in decoding if longest == 2} == {CUDAGraphMode.PIECEWISE}
+
+
+def test_thoughts_are_chosen_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: set[str] = set()
+    choose = runner.choose_thought_token
+
+    def noted(*tensors: torch.Tensor) -> torch.Tensor:
+        chosen = choose(*tensors)
+        devices.update(tensor.device.type for tensor in (*tensors, chosen))
+        return chosen
+
+    monkeypatch.setattr(runner, "choose_thought_token", noted)
+    checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
+    with thinking_engine(checkpoint) as engine:
+        engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])
+    assert devices == {"cuda"}

@@ -19,7 +19,8 @@ def tool(folder: Path, name: str, script: str) -> str:
 def test_make_lists_its_commands(sandbox: Sandbox) -> None:
     listing = sandbox.run("make").stdout
     assert [line.split()[0] for line in listing.splitlines()] == [
-        *("help", "serve", "loadtest", "test", "lint", "format", "install", "demo-model", "clean")
+        *("help", "serve", "loadtest", "benchmark", "test", "lint", "format", "install"),
+        *("demo-model", "clean"),
     ]
 
 
@@ -40,15 +41,20 @@ def test_a_gpu_is_found(sandbox: Sandbox, tmp_path: Path, nvidia_smi: str, devic
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_intel_openmp_is_preloaded_on_the_cpu_only(sandbox: Sandbox, device: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "module"), [("serve", "server"), ("benchmark", "quietstar_infer.benchmark")]
+)
+def test_intel_openmp_is_preloaded_on_the_cpu_only(
+    sandbox: Sandbox, device: str, script: str, module: str
+) -> None:
     sandbox.run("scripts/install", device, "project")
     library = sandbox.root / ".venv/lib/libiomp5.so"
     library.parent.mkdir()
     library.touch()
     sandbox.calls()
-    sandbox.run("scripts/serve", "--model", "mine")
+    sandbox.run(f"scripts/{script}", "--model", "mine")
     (call,) = sandbox.calls()
-    assert call.endswith("-m server --model mine")
+    assert call.endswith(f"-m {module} --model mine")
     assert (str(library) in call) is (device == "cpu")
 
 
