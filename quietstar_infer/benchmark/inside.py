@@ -11,9 +11,12 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
+import torch
 from vllm import LLM
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs import TokensPrompt
+from vllm.platforms import current_platform
+from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
 from quietstar_infer.benchmark.engine import prepare, sampling_params
 from quietstar_infer.benchmark.load import Load
@@ -27,6 +30,8 @@ class TimedEngine:
     def __init__(self, spec: EngineSpec) -> None:
         engine_args = EngineArgs(disable_log_stats=False, **spec.arguments)
         prepare(spec, engine_args)
+        if current_platform.is_cpu():
+            torch.set_num_threads(worker_threads())
         self._spec = spec
         self._timers = Timers()
         self._timers.install(STOCK if spec.thinking is None else THINKING)
@@ -48,6 +53,14 @@ class TimedEngine:
         while self._engine.has_unfinished_requests():
             self._engine.step()
         return Breakdown(dict(self._timers.seconds), time.perf_counter() - start)
+
+
+def worker_threads() -> int:
+    """How many cores vLLM gives the worker in a server: one thread to a core, and one core to the
+    engine.
+    """
+    cores = {(cpu.numa_node, cpu.physical_core) for cpu in get_allowed_cpu_list()}
+    return max(1, len(cores) - 1)
 
 
 def serve(pipe: Connection) -> None:

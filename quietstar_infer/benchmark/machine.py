@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import cpuinfo
-import psutil
+import cpuinfo  # type: ignore[import-untyped]
 import torch
 
 from quietstar_infer.plugin import installed_vllm_version
@@ -46,7 +45,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=cpuinfo.get_cpu_info().get("brand_raw", platform.machine()),
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=psutil.virtual_memory().total / 2**30,
+        memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         gpus=[_gpu(index) for index in range(torch.cuda.device_count())],
         load_average=os.getloadavg()[0],
         preloaded=[Path(path).name for path in os.environ.get("LD_PRELOAD", "").split(":") if path],

@@ -12,7 +12,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import torch
 
 from quietstar_infer.benchmark.load import Load, asks, per_token
@@ -103,11 +102,7 @@ def profile_engine(
     report(f"{model.name}: starting {engine} vLLM twice")
     thinking = {"max_thought_budget": budget} if budget else None
     arguments = model.thinker if budget else model.trunk
-    inside = EngineSpec(
-        arguments,
-        thinking,
-        {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(worker_threads())},
-    )
+    inside = EngineSpec(arguments, thinking, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     with ExitStack() as stack:
         timed = stack.enter_context(side(inside, INSIDE))
         served = stack.enter_context(side(EngineSpec(arguments, thinking)))
@@ -140,11 +135,6 @@ def _profile_batch(
         for part in PARTS
     }
     return Profile(model.name, engine, batch, parts, median(server_ms))
-
-
-def worker_threads() -> int:
-    """How many cores vLLM gives the worker on a CPU: all but one."""
-    return max(1, (psutil.cpu_count(logical=False) or 2) - 1)
 
 
 def profile_table(profiles: list[Profile]) -> str:
