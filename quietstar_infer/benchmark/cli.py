@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from quietstar_infer.benchmark.gpu import GpuSettings, measure_passes, passes_table
+from quietstar_infer.benchmark.gpu import GpuSettings, PassTime, measure_passes, passes_table
 from quietstar_infer.benchmark.machine import Machine, describe_machine
-from quietstar_infer.benchmark.measures import NAMES, Report, Settings, measure
-from quietstar_infer.benchmark.profile import ProfileSettings, profile, profile_table
+from quietstar_infer.benchmark.measures import NAMES, Measured, Report, Settings, measure
+from quietstar_infer.benchmark.profile import Profile, ProfileSettings, profile, profile_table
 from quietstar_infer.benchmark.report import measures_table, write_json, write_plot
 from quietstar_infer.benchmark.shapes import SHAPES
 from quietstar_infer.benchmark.side import SideError
@@ -47,8 +47,11 @@ def run_table(options: argparse.Namespace) -> None:
     )
     machine = describe_machine()
     print_machine(machine)
-    measures = list(measure(settings, options.device, progress()))
-    print(measures_table(measures))
+    measures: list[Measured] = []
+    try:
+        measures.extend(measure(settings, options.device, progress()))
+    finally:  # who stops it sees what there is
+        print(measures_table(measures))
     if options.json:
         write_json(options.json, machine, "table", [each.figures() for each in measures])
     if options.plot:
@@ -60,8 +63,11 @@ def run_profile(options: argparse.Namespace) -> None:
     settings = ProfileSettings(options.model, batches=tuple(options.batches))
     machine = describe_machine()
     print_machine(machine)
-    profiles = list(profile(settings, options.device, progress()))
-    print(profile_table(profiles))
+    profiles: list[Profile] = []
+    try:
+        profiles.extend(profile(settings, options.device, progress()))
+    finally:
+        print(profile_table(profiles))
     if options.json:
         write_json(options.json, machine, "profile", [asdict(each) for each in profiles])
 
@@ -73,8 +79,11 @@ def run_gpu(options: argparse.Namespace) -> None:
     )
     machine = describe_machine()
     print_machine(machine)
-    times = list(measure_passes(settings, options.device, progress()))
-    print(passes_table(times))
+    times: list[PassTime] = []
+    try:
+        times.extend(measure_passes(settings, options.device, progress()))
+    finally:
+        print(passes_table(times))
     if options.json:
         write_json(options.json, machine, "gpu", [asdict(each) for each in times])
 
