@@ -99,7 +99,7 @@ class Pool:
         for pipe in self._pipes:
             try:
                 message = pipe.recv()
-            except EOFError as error:
+            except (EOFError, ConnectionResetError) as error:
                 raise LoadTestError(
                     "a worker process ended before it began; what it printed says why"
                 ) from error
@@ -123,7 +123,7 @@ class Pool:
             assert isinstance(pipe, Connection)
             try:
                 message = pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 running.remove(pipe)
                 self._cut(collected, "a worker process died")
                 continue

@@ -77,7 +77,7 @@ class _Worker:
     def _receive(self) -> None:
         try:
             self._orders.put_nowait(self._pipe.recv())
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._orders.put_nowait(None)  # the main process has ended
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
 
