@@ -44,6 +44,7 @@ def run_table(options: argparse.Namespace) -> None:
         only=tuple(options.only),
         repeats=options.repeats,
         larger_repeats=max(1, options.repeats // 2),
+        max_thought_burst=options.max_thought_burst,
     )
     machine = describe_machine()
     print_machine(machine)
@@ -60,7 +61,11 @@ def run_table(options: argparse.Namespace) -> None:
 
 def run_profile(options: argparse.Namespace) -> None:
     """Where the time of a step goes."""
-    settings = ProfileSettings(options.model, batches=tuple(options.batches))
+    settings = ProfileSettings(
+        options.model,
+        batches=tuple(options.batches),
+        max_thought_burst=options.max_thought_burst,
+    )
     machine = describe_machine()
     print_machine(machine)
     profiles: list[Profile] = []
@@ -75,7 +80,11 @@ def run_profile(options: argparse.Namespace) -> None:
 def run_gpu(options: argparse.Namespace) -> None:
     """Milliseconds per pass."""
     settings = GpuSettings(
-        SHAPES[options.shape], tuple(options.batches), tuple(options.budgets), options.repeats
+        SHAPES[options.shape],
+        tuple(options.batches),
+        tuple(options.budgets),
+        options.repeats,
+        max_thought_burst=options.max_thought_burst,
     )
     machine = describe_machine()
     print_machine(machine)
@@ -175,6 +184,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-thought-burst",
+        type=_at_least(1),
+        metavar="N",
+        help="the server's option of this name (default: the server's)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here, too")
     parser.set_defaults(device="cuda" if torch.cuda.is_available() else "cpu")
 

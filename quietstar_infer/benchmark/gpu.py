@@ -31,7 +31,7 @@ MEMORY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """What is measured. `arguments` are vLLM's, on top."""
+    """What is measured, how often, and with prompts of how many tokens."""
 
     shape: Shape = MISTRAL_7B
     batches: tuple[int, ...] = (1, 16, 64, 256)
@@ -39,7 +39,7 @@ class GpuSettings:
     repeats: int = 5
     tokens: int = 16
     prompt: int = 128
-    arguments: tuple[tuple[str, Any], ...] = ()
+    max_thought_burst: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,14 @@ def measure_passes(settings: GpuSettings, device: str, report: Report) -> Iterat
             "max_model_len": longest,
             "max_num_seqs": max(settings.batches),
             **MEMORY[device],
-            **dict(settings.arguments),
         }
         stock: dict[int, float] = {}
         for engine, budgets in (("stock", (0,)), ("thinking", settings.budgets)):
-            thinking = None if engine == "stock" else {"max_thought_budget": max(budgets)}
+            options = {
+                "max_thought_budget": max(budgets),
+                "max_thought_burst": settings.max_thought_burst,
+            }
+            thinking = None if engine == "stock" else options
             report(f"starting {engine} vLLM")
             with side(EngineSpec(arguments, thinking)) as running:
                 running.start()

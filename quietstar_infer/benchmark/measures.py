@@ -53,6 +53,8 @@ class Settings:
     larger_repeats: int = 3
     tokens: int = 16
     larger_tokens: int = 3
+    # A token takes the official way many seconds on a CPU.
+    official_repeats: int = 3
     official_budget: int = 5
     official_batch: int = 8
     official_context: int = 512
@@ -62,6 +64,15 @@ class Settings:
     crowd: int = 16
     contexts: tuple[int, int] = (128, 2048)
     context_batch: int = 4
+    max_thought_burst: int | None = None
+
+    @property
+    def thinking(self) -> dict[str, Any]:
+        """Options of the engines that think."""
+        return {
+            "max_thought_budget": max(self.company_budget, self.budget),
+            "max_thought_burst": self.max_thought_burst,
+        }
 
 
 @dataclass(frozen=True)
@@ -113,9 +124,10 @@ class Pair:
     def asks(self, number: int, budget: int, tokens: int, length: int = 16) -> tuple[Ask, ...]:
         return asks(number, length=length, vocab_size=self.vocab_size, budget=budget, tokens=tokens)
 
-    def repetitions(self, what: str) -> Iterator[None]:
-        for number in range(1, self.repeats + 1):
-            self.report(f"{self.name}: {what}, {number} of {self.repeats}")
+    def repetitions(self, what: str, at_most: int | None = None) -> Iterator[None]:
+        repeats = min(self.repeats, at_most or self.repeats)
+        for number in range(1, repeats + 1):
+            self.report(f"{self.name}: {what}, {number} of {repeats}")
             yield
 
 
@@ -173,9 +185,8 @@ def _checkpoint_pair(
 ) -> Iterator[Pair]:
     checkpoint = settings.checkpoint
     trunk = write_trunk(folder / "trunk", checkpoint)
-    thinking = {"max_thought_budget": max(settings.company_budget, settings.budget)}
     with pair(
-        EngineSpec(engine_arguments(checkpoint, device), thinking),
+        EngineSpec(engine_arguments(checkpoint, device), settings.thinking),
         EngineSpec(engine_arguments(trunk, device)),
         name=checkpoint.name,
         vocab_size=read_json(checkpoint / "config.json")["vocab_size"],
@@ -197,7 +208,7 @@ def _larger_pair(settings: Settings, folder: Path, device: str, report: Report) 
         model, device, load_format="dummy", max_model_len=min(shape.max_context, longest)
     )
     with pair(
-        EngineSpec(arguments, {"max_thought_budget": settings.budget}),
+        EngineSpec(arguments, settings.thinking),
         EngineSpec(arguments),
         name=shape.name,
         vocab_size=shape.vocab_size,
@@ -286,7 +297,7 @@ def official_gain(both: Pair, settings: Settings, device: str) -> Measured:
         4, both.vocab_size - 2, (batch, settings.official_context), device=device
     )
     ours, official = [], []
-    for _ in both.repetitions("the official way"):
+    for _ in both.repetitions("the official way", settings.official_repeats):
         ours.append(batch / per_token(both.ours.run(Load(prompts))))
         official.append(batch / _seconds(lambda: loop.generate(text_BT, 1, budget).cpu()))
     return _measured(

@@ -37,6 +37,7 @@ class ProfileSettings:
     repeats: int = 5
     tokens: int = 16
     larger_tokens: int = 4
+    max_thought_burst: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def profile_engine(
 ) -> Iterator[Profile]:
     """A breakdown for each batch, of thoughts of `budget` tokens or, where that is 0, of stock."""
     report(f"{model.name}: starting {engine} vLLM twice")
-    thinking = {"max_thought_budget": budget} if budget else None
+    options = {"max_thought_budget": budget, "max_thought_burst": settings.max_thought_burst}
+    thinking = options if budget else None
     arguments = model.thinker if budget else model.trunk
     inside = EngineSpec(arguments, thinking, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     with ExitStack() as stack:
