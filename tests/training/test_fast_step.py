@@ -292,4 +292,7 @@ def test_on_a_gpu(mistral: Path) -> None:
         lambda logits, step, first: thought_ids_KN[step, first : first + len(logits)],
     )
     output.loss.backward()
-    torch.testing.assert_close(output.loss.detach().cpu(), on_cpu.output.loss.detach())
+    # A sum over thousands of tokens, added in another order than on the CPU.
+    torch.testing.assert_close(
+        output.loss.detach().cpu(), on_cpu.output.loss.detach(), rtol=1e-5, atol=0
+    )

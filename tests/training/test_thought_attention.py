@@ -67,9 +67,9 @@ def dense(
     out = F.scaled_dot_product_attention(
         flat_query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
     )
-    return out.view(*query.shape[:2], QUERY_HEADS, positions, per_position, length, SIZE).movedim(
-        2, 4
-    )
+    return out.view(
+        *query.shape[:2], QUERY_HEADS, positions, per_position, length, query.shape[-1]
+    ).movedim(2, 4)
 
 
 @pytest.mark.parametrize("scores", [1, 1000, 10**9])
