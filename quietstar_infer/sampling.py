@@ -28,6 +28,7 @@ def row_keys(
     seed_N: npt.ArrayLike, position_N: npt.ArrayLike, step_N: npt.ArrayLike
 ) -> npt.NDArray[np.int32]:
     """Two 32-bit keys per row, (N, 2), each scrambled with all of (seed, position, step), int64.
+    The three may be of any shapes that broadcast.
 
     On the host, where the engine knows all three: one upload, and no work on the device.
     """

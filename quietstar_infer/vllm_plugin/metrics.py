@@ -66,6 +66,14 @@ class ThoughtMetrics:
         self._finished += last
         self._aborted.update(plan.aborted)
 
+    def count_plain_passes(self, num_rows: int, num_passes: int) -> None:
+        """Count passes of which every row feeds one thought token and samples the next."""
+        rows = num_rows * num_passes
+        self._passes += num_passes
+        self._rows += rows
+        self._thinking_rows += rows
+        self._thought_tokens += rows
+
     def add_weights(self, weight_L1: torch.Tensor) -> None:
         """Count the mixing weights, (L, 1), of thoughts that ended; does not wait for the device.
 

@@ -26,7 +26,7 @@ from vllm.config import VllmConfig
 from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
-from vllm.v1.outputs import SamplerOutput
+from vllm.v1.outputs import ModelRunnerOutput, SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
@@ -36,9 +36,10 @@ from quietstar_infer.vllm_plugin.memory import ThoughtMemory
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
+from quietstar_infer.vllm_plugin.plain import GreedyChoice, PlainPassesMixin, ThoughtChoice
 from quietstar_infer.vllm_plugin.records import Owner, Recording, ThoughtRecords
 from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
-from quietstar_infer.vllm_plugin.step import attached_thoughts, following_pass
+from quietstar_infer.vllm_plugin.step import ThoughtPlan, attached_thoughts, later_pass
 
 if TYPE_CHECKING:
     _Runner = GPUModelRunner
@@ -77,7 +78,7 @@ class Thinking(NamedTuple):
     position_R: npt.NDArray[np.int64]
 
 
-class ThinkingRunnerMixin(_Runner):
+class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
     """What turns a model runner of vLLM's into one that thinks. The runner's class follows it in
     the bases.
     """
@@ -117,14 +118,47 @@ class ThinkingRunnerMixin(_Runner):
         scheduler_output: SchedulerOutput,
         intermediate_tensors: IntermediateTensors | None = None,
     ) -> Any:
-        """The passes of one engine step: one, or all of a burst."""
-        result = super().execute_model(scheduler_output, intermediate_tensors)
-        following = following_pass(scheduler_output)
-        while following is not None:
+        """The passes of one engine step: one, or all of a burst.
+
+        In a burst all passes but the first and the last are plain. Where the last is, too, nobody
+        speaks in this step, and there is nothing for vLLM to sample.
+        """
+        plan = attached_thoughts(scheduler_output)
+        num_rows = len(scheduler_output.num_scheduled_tokens)
+        self.thought_metrics.count_pass(scheduler_output.num_scheduled_tokens, plan)
+        begins_plain = self._is_plain(plan, num_rows, 0)
+        ends_plain = self._is_plain(plan, num_rows, plan.num_passes - 1)
+        # Asynchronous scheduling asks for samples after every step.
+        ends_plain = ends_plain and not self.use_async_scheduling
+        if begins_plain and (ends_plain or plan.num_passes > 1):
+            self._update_states(scheduler_output)
+            done = 0
+        else:
+            result = super().execute_model(scheduler_output, intermediate_tensors)
+            if plan.num_passes == 1:
+                return result
             self._end_inner_pass()
-            result = super().execute_model(following)
-            following = following_pass(following)
-        return result
+            done = 1
+
+        num_plain = plan.num_passes - done - (0 if ends_plain else 1)
+        self._run_plain_passes(plan, done, num_plain)
+        self.thought_metrics.count_plain_passes(num_rows, done + num_plain - 1)
+        if ends_plain:
+            return self._nothing_said()
+        last = later_pass(scheduler_output, plan.num_passes - 1)
+        self.thought_metrics.count_pass(last.num_scheduled_tokens, attached_thoughts(last))
+        return super().execute_model(last)
+
+    def _is_plain(self, plan: ThoughtPlan, num_rows: int, number: int) -> bool:
+        """Whether every row of a batch feeds one thought token and chooses the next, so many passes
+        from now.
+        """
+        return (
+            0 < num_rows == len(plan.steps)
+            and all(step.next(number).is_plain for step in plan.steps.values())
+            # LoRA's kernels are told anew in vLLM's own preparations which rows are whose.
+            and self.lora_config is None
+        )
 
     def _end_inner_pass(self) -> None:
         """What lies between two passes of a burst: each row chooses its next thought token."""
@@ -136,16 +170,66 @@ class ThinkingRunnerMixin(_Runner):
         # As vLLM's scheduler would have said: x_p is the next token to compute.
         self.input_batch.num_computed_tokens_cpu[rows.row_R] = position_R
 
+    def _nothing_said(self) -> ModelRunnerOutput:
+        """The outcome of a step in which every row stays in mid-thought."""
+        batch = self.input_batch
+        return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy())
+
     def _update_states(self, scheduler_output: SchedulerOutput) -> Any:
-        self.thought_metrics.count_pass(
-            scheduler_output.num_scheduled_tokens, attached_thoughts(scheduler_output)
-        )
         for request_id in scheduler_output.preempted_req_ids or ():
             self.thought_memory.release(request_id)
         for request_id in scheduler_output.finished_req_ids:
             self.thought_memory.release(request_id)
             self._thinkers.pop(request_id, None)
         return super()._update_states(scheduler_output)
+
+    # --- plain passes
+
+    def _run_plain_passes(self, plan: ThoughtPlan, first: int, number: int) -> None:
+        """Run so many passes of a burst, from its `first` on; x_p is every row's next token to
+        compute, by vLLM's count.
+        """
+        if number == 0:
+            return
+        self._thinking = None
+        request_ids = self.input_batch.req_ids
+        num_rows = len(request_ids)
+        phase_R = np.array([plan.steps[id_].phase + first for id_ in request_ids])
+        slot_R = [self.thought_memory.acquire(request_id) for request_id in request_ids]
+        text_position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
+        slot_phase_2R = np.array([slot_R, phase_R])
+        slot, phase = async_tensor_h2d(slot_phase_2R, device=self.device).unbind()
+        choice = self._plain_choice(request_ids, text_position_R, phase_R, number)
+
+        memory = self.thought_memory.token_SB
+        # x_p, START and the thought tokens before this one lie before it.
+        graph = self._begin_plain_passes(text_position_R + 1 + phase_R, memory[slot, phase - 1])
+        for index in range(number):
+            hidden_RH = self._plain_forward(num_rows, graph)
+            logits_RV = self._quiet_model.compute_logits(hidden_RH)
+            assert logits_RV is not None, "every rank has all logits"
+            token_R = choice.next(logits_RV)
+            memory[slot, phase + index] = token_R
+            if index + 1 < number:
+                self._advance_plain_passes(token_R)
+
+    def _plain_choice(
+        self,
+        request_ids: list[str],
+        text_position_R: npt.NDArray[np.int64],
+        phase_R: npt.NDArray[np.int64],
+        number: int,
+    ) -> ThoughtChoice | GreedyChoice:
+        thinkers = [self._thinker(request_id) for request_id in request_ids]
+        temperature_R = [thinker.temperature for thinker in thinkers]
+        if not any(temperature_R):
+            return GreedyChoice()
+        seed_R = [thinker.seed for thinker in thinkers]
+        key_PR2 = row_keys(seed_R, text_position_R, phase_R + np.arange(number)[:, None])
+        return ThoughtChoice(
+            async_tensor_h2d(temperature_R, device=self.device, dtype=torch.float32),
+            async_tensor_h2d(key_PR2, device=self.device),
+        )
 
     # --- before the trunk
 

@@ -38,6 +38,11 @@ class ThoughtStep:
         return self.phase == self.budget
 
     @property
+    def is_plain(self) -> bool:
+        """One thought token goes in, the next is chosen: no meta-token rides along."""
+        return 0 < self.phase < self.budget
+
+    @property
     def remaining_passes(self) -> int:
         """Passes to the end of the thought, this one included."""
         return self.budget - self.phase + 1
@@ -80,16 +85,14 @@ def attached_thoughts(output: SchedulerOutput) -> ThoughtPlan:
     return output.thoughts  # type: ignore[attr-defined,no-any-return]
 
 
-def following_pass(output: SchedulerOutput) -> SchedulerOutput | None:
-    """The next pass of a burst, in the form of an engine step of its own that brings no news of
-    requests; None where the burst, or the step that was none, is over.
+def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:
+    """The pass of a burst that comes `number` passes after its first, in the form of an engine step
+    of its own that brings no news of requests.
     """
     plan = attached_thoughts(output)
-    if plan.num_passes == 1:
-        return None
-    steps = {request_id: step.next() for request_id, step in plan.steps.items()}
+    steps = {request_id: step.next(number) for request_id, step in plan.steps.items()}
     num_tokens = {request_id: 1 + step.riding_tokens for request_id, step in steps.items()}
-    following = replace(
+    later = replace(
         output,
         scheduled_new_reqs=[],
         scheduled_cached_reqs=CachedRequestData.make_empty(),
@@ -100,5 +103,5 @@ def following_pass(output: SchedulerOutput) -> SchedulerOutput | None:
         new_block_ids_to_zero=None,
         kv_cache_block_copies=None,
     )
-    attach_thoughts(following, ThoughtPlan(steps, [], plan.num_passes - 1))
-    return following
+    attach_thoughts(later, ThoughtPlan(steps, []))
+    return later
