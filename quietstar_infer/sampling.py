@@ -70,6 +70,17 @@ def choose_thought_token(
     return torch.addcmul(logits_NV.float(), temperature_N[:, None], noise_NV).argmax(dim=-1)
 
 
+def draw_thought_tokens(
+    logits_NV: torch.Tensor, temperature_N: torch.Tensor, key_N2: torch.Tensor
+) -> torch.Tensor:
+    """`choose_thought_token` with the noise of these keys.
+
+    Some thirty operations on (N, V) numbers: worth compiling into one where it runs in every pass.
+    """
+    noise_NV = gumbel_noise(key_N2, logits_NV.shape[1])
+    return choose_thought_token(logits_NV, temperature_N, noise_NV)
+
+
 def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> torch.Tensor:
     """Put START and END at -inf, in place: they are never said and never thought, only fed. (...,
     V).

@@ -1,9 +1,14 @@
 """The worker and the runner that think on the CPU."""
 
+import signal
+from typing import Any
+
 # First, as vLLM's own CPU worker demands of whoever imports it.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
+from quietstar_infer.vllm_plugin.executor import INTERRUPT
+from quietstar_infer.vllm_plugin.options import INTERRUPTING_EXECUTOR
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
 from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
 
@@ -21,3 +26,8 @@ class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):
         super().init_device()  # type: ignore[no-untyped-call]
         assert self.device is not None
         self.model_runner = ThinkingCPURunner(self.vllm_config, self.device)
+        if self.vllm_config.parallel_config.distributed_executor_backend == INTERRUPTING_EXECUTOR:
+            signal.signal(INTERRUPT, self._interrupt)
+
+    def _interrupt(self, *_: Any) -> None:
+        self.model_runner.is_interrupted = True

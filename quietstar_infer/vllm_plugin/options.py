@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from vllm import envs
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
@@ -19,6 +20,7 @@ from quietstar_infer.plugin import register
 from quietstar_infer.vllm_plugin.families import thinking_architecture
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
+INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.executor.InterruptingExecutor"
 CPU_WORKER = "quietstar_infer.vllm_plugin.cpu_worker.ThinkingCPUWorker"
 CUDA_WORKER = "quietstar_infer.vllm_plugin.cuda_worker.ThinkingCUDAWorker"
 
@@ -86,9 +88,21 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine_args.hf_overrides = {**_overrides(engine_args), "architectures": [architecture]}
     engine_args.scheduler_cls = SCHEDULER
     engine_args.worker_cls = CPU_WORKER if current_platform.is_cpu() else CUDA_WORKER
+    if _has_one_cpu_worker(engine_args):
+        engine_args.distributed_executor_backend = INTERRUPTING_EXECUTOR
     engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
     # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
     os.environ[V2_RUNNER] = "0"
+
+
+def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
+    """Whether vLLM would give the engine one worker, in a process of its own."""
+    return (
+        current_platform.is_cpu()
+        and envs.VLLM_ENABLE_V1_MULTIPROCESSING
+        and engine_args.tensor_parallel_size == 1
+        and engine_args.distributed_executor_backend in (None, "mp", "uni")
+    )
 
 
 def default_thought_burst() -> int:
@@ -97,7 +111,7 @@ def default_thought_burst() -> int:
     On a CPU, what an engine step costs beside its pass adds to every thought. On CUDA asynchronous
     scheduling hides it behind the device's work, so bursts are off until measured there.
     """
-    return 4 if current_platform.is_cpu() else 1
+    return 16 if current_platform.is_cpu() else 1
 
 
 def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:

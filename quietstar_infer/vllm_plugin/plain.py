@@ -4,7 +4,7 @@ Such are all passes inside a burst but its first and its last. From one to the n
 sequence lengths go up by one, and what was chosen is fed, on the device: of what vLLM prepares for
 a batch, only the attention's metadata have to be made anew.
 
-Shapes: R rows of the batch, P passes, V vocabulary, H hidden.
+Shapes: R rows of the batch, H hidden.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,49 +16,10 @@ from vllm.forward_context import BatchDescriptor, set_forward_context
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise
-
 if TYPE_CHECKING:
     _Runner = GPUModelRunner
 else:
     _Runner = object
-
-# Numbers of noise that are made at a time, 4 MiB of them.
-NOISE_CHUNK = 1 << 20
-
-
-class ThoughtChoice:
-    """Chooses the thought tokens of R rows in P passes.
-
-    Where all of it is small, the noise of several passes is made at once: it takes two dozen
-    operations, which cost the same for few numbers and for many.
-    """
-
-    def __init__(self, temperature_R: torch.Tensor, key_PR2: torch.Tensor) -> None:
-        self._temperature_R = temperature_R
-        self._key_PR2 = key_PR2
-        self._noise_CRV: torch.Tensor | None = None
-        self._pass = 0
-
-    def next(self, logits_RV: torch.Tensor) -> torch.Tensor:
-        """Token ids, (R,), of the next pass, from its logits."""
-        chunk = max(1, NOISE_CHUNK // logits_RV.numel())
-        index = self._pass % chunk
-        if index == 0:
-            key_CR2 = self._key_PR2[self._pass : self._pass + chunk]
-            noise_NV = gumbel_noise(key_CR2.flatten(0, 1), logits_RV.shape[1])
-            self._noise_CRV = noise_NV.view(len(key_CR2), *logits_RV.shape)
-        assert self._noise_CRV is not None, "made with the chunk's first pass"
-        self._pass += 1
-        return choose_thought_token(logits_RV, self._temperature_R, self._noise_CRV[index])
-
-
-class GreedyChoice:
-    """The same for rows at temperature 0, which need no noise."""
-
-    def next(self, logits_RV: torch.Tensor) -> torch.Tensor:
-        """Token ids, (R,), of the next pass, from its logits."""
-        return logits_RV.argmax(dim=-1)
 
 
 class Graph(NamedTuple):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from vllm.config import VllmConfig
+from vllm.config import CompilationMode, VllmConfig
 from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
@@ -30,16 +30,16 @@ from vllm.v1.outputs import ModelRunnerOutput, SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise, row_keys, seed_from_text
+from quietstar_infer.sampling import draw_thought_tokens, row_keys, seed_from_text
 from quietstar_infer.vllm_plugin.forcing import ForcedTokens
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.plain import GreedyChoice, PlainPassesMixin, ThoughtChoice
+from quietstar_infer.vllm_plugin.plain import PlainPassesMixin
 from quietstar_infer.vllm_plugin.records import Owner, Recording, ThoughtRecords
 from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, attached_thoughts, later_pass
+from quietstar_infer.vllm_plugin.step import ThoughtPlan, attached_thoughts, later_pass, note_passes
 
 if TYPE_CHECKING:
     _Runner = GPUModelRunner
@@ -102,10 +102,17 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
             dtype=dtype,
             device=device,
         )
+        # Somebody waits for the engine: the burst is to end after this pass.
+        self.is_interrupted = False
         self._forced = ForcedTokens(device)
         # Not vLLM's option for custom processors: with that, every step would wait for the tokens
         # that have been sampled.
         self.input_batch.logitsprocs.non_argmax_invariant.append(self._forced)
+        self._draw_thought_tokens = (
+            draw_thought_tokens
+            if self.compilation_config.mode == CompilationMode.NONE
+            else torch.compile(draw_thought_tokens, dynamic=True)
+        )
         if device.type == "cuda" and self.prepare_inputs_event is None:
             # By this vLLM waits for its uploads before it prepares the next inputs. Without
             # asynchronous scheduling it needs no such event, because it waits for every pass; a
@@ -118,10 +125,23 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         scheduler_output: SchedulerOutput,
         intermediate_tensors: IntermediateTensors | None = None,
     ) -> Any:
-        """The passes of one engine step: one, or all of a burst.
+        """The passes of one engine step, one or all of a burst; and, as long as nobody has to wait
+        for a grammar, what is said in it, which vLLM would ask for in a second call.
+        """
+        result = self._run_passes(scheduler_output, intermediate_tensors)
+        if (
+            result is None
+            and not self.use_async_scheduling
+            and not scheduler_output.has_structured_output_requests
+        ):
+            return self.sample_tokens(None)
+        return result
 
-        In a burst all passes but the first and the last are plain. Where the last is, too, nobody
-        speaks in this step, and there is nothing for vLLM to sample.
+    def _run_passes(
+        self, scheduler_output: SchedulerOutput, intermediate_tensors: IntermediateTensors | None
+    ) -> Any:
+        """In a burst all passes but the first and the last are plain. Where the last is, too, or is
+        not reached, nobody speaks, and there is nothing for vLLM to sample.
         """
         plan = attached_thoughts(scheduler_output)
         num_rows = len(scheduler_output.num_scheduled_tokens)
@@ -141,10 +161,10 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
             done = 1
 
         num_plain = plan.num_passes - done - (0 if ends_plain else 1)
-        self._run_plain_passes(plan, done, num_plain)
-        self.thought_metrics.count_plain_passes(num_rows, done + num_plain - 1)
-        if ends_plain:
-            return self._nothing_said()
+        num_run = done + self._run_plain_passes(plan, done, num_plain)
+        self.thought_metrics.count_plain_passes(num_rows, num_run - 1)
+        if ends_plain or num_run < done + num_plain:
+            return note_passes(self._nothing_said(), num_run)
         last = later_pass(scheduler_output, plan.num_passes - 1)
         self.thought_metrics.count_pass(last.num_scheduled_tokens, attached_thoughts(last))
         return super().execute_model(last)
@@ -185,12 +205,12 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
 
     # --- plain passes
 
-    def _run_plain_passes(self, plan: ThoughtPlan, first: int, number: int) -> None:
-        """Run so many passes of a burst, from its `first` on; x_p is every row's next token to
-        compute, by vLLM's count.
+    def _run_plain_passes(self, plan: ThoughtPlan, first: int, number: int) -> int:
+        """Run so many passes of a burst, from its `first` on, or fewer, if it is interrupted.
+        Returns how many. x_p is every row's next token to compute, by vLLM's count.
         """
         if number == 0:
-            return
+            return 0
         self._thinking = None
         request_ids = self.input_batch.req_ids
         num_rows = len(request_ids)
@@ -199,7 +219,12 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         text_position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
         slot_phase_2R = np.array([slot_R, phase_R])
         slot, phase = async_tensor_h2d(slot_phase_2R, device=self.device).unbind()
-        choice = self._plain_choice(request_ids, text_position_R, phase_R, number)
+        seed_R = [self._thinker(request_id).seed for request_id in request_ids]
+        key_PR2 = async_tensor_h2d(
+            row_keys(seed_R, text_position_R, phase_R + np.arange(number)[:, None]),
+            device=self.device,
+        )
+        temperature_R = self._temperatures(request_ids)
 
         memory = self.thought_memory.token_SB
         # x_p, START and the thought tokens before this one lie before it.
@@ -208,28 +233,13 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
             hidden_RH = self._plain_forward(num_rows, graph)
             logits_RV = self._quiet_model.compute_logits(hidden_RH)
             assert logits_RV is not None, "every rank has all logits"
-            token_R = choice.next(logits_RV)
+            token_R = self._draw(logits_RV, temperature_R, key_PR2[index])
             memory[slot, phase + index] = token_R
-            if index + 1 < number:
-                self._advance_plain_passes(token_R)
-
-    def _plain_choice(
-        self,
-        request_ids: list[str],
-        text_position_R: npt.NDArray[np.int64],
-        phase_R: npt.NDArray[np.int64],
-        number: int,
-    ) -> ThoughtChoice | GreedyChoice:
-        thinkers = [self._thinker(request_id) for request_id in request_ids]
-        temperature_R = [thinker.temperature for thinker in thinkers]
-        if not any(temperature_R):
-            return GreedyChoice()
-        seed_R = [thinker.seed for thinker in thinkers]
-        key_PR2 = row_keys(seed_R, text_position_R, phase_R + np.arange(number)[:, None])
-        return ThoughtChoice(
-            async_tensor_h2d(temperature_R, device=self.device, dtype=torch.float32),
-            async_tensor_h2d(key_PR2, device=self.device),
-        )
+            if index + 1 == number or self.is_interrupted:
+                break
+            self._advance_plain_passes(token_R)
+        self.is_interrupted = False
+        return index + 1
 
     # --- before the trunk
 
@@ -414,14 +424,38 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         if going.stop == 0:
             return
         slot_U, phase_U = on_device.slot_R[going], on_device.phase_R[going]
-        logits_UV = logits_NV[on_device.row_R[going]]
         key_U2 = torch.stack([on_device.low_R[going], on_device.high_R[going]], dim=1)
-        noise_UV = gumbel_noise(key_U2.to(torch.int32), logits_UV.shape[1])
-        temperatures = [self._thinkers[id_].temperature for id_ in rows.request_ids[going]]
-        temperature_U = async_tensor_h2d(temperatures, device=self.device, dtype=torch.float32)
-        self.thought_memory.token_SB[slot_U, phase_U] = choose_thought_token(
-            logits_UV, temperature_U, noise_UV
+        self.thought_memory.token_SB[slot_U, phase_U] = self._draw(
+            logits_NV[on_device.row_R[going]],
+            self._temperatures(rows.request_ids[going]),
+            key_U2.to(torch.int32),
         )
+
+    def _temperatures(self, request_ids: list[str]) -> torch.Tensor | None:
+        """Of the thoughts of these requests, (N,); None where all of them are greedy."""
+        temperature_N = [self._thinker(request_id).temperature for request_id in request_ids]
+        if not any(temperature_N):
+            return None
+        return async_tensor_h2d(temperature_N, device=self.device, dtype=torch.float32)
+
+    def _draw(
+        self, logits_NV: torch.Tensor, temperature_N: torch.Tensor | None, key_N2: torch.Tensor
+    ) -> torch.Tensor:
+        """The next thought token of some rows, (N,)."""
+        if temperature_N is None:
+            return logits_NV.argmax(dim=-1)
+        return self._draw_thought_tokens(logits_NV, temperature_N, key_N2)
+
+    @torch.inference_mode()
+    def warm_up_thoughts(self) -> None:
+        """Have the choice of thought tokens compiled before a request waits for it: once for one
+        row, and once for several.
+        """
+        vocab_size, dtype = self.model_config.get_vocab_size(), self.thought_memory.base_SH.dtype
+        for rows in (1, 2):
+            logits_NV = torch.zeros(rows, vocab_size, dtype=dtype, device=self.device)
+            key_N2 = torch.zeros(rows, 2, dtype=torch.int32, device=self.device)
+            self._draw(logits_NV, torch.ones(rows, device=self.device), key_N2)
 
     def _force(self, rows: ThinkingRows) -> None:
         """Have the sampler give the tokens of rows that score a text."""

@@ -7,7 +7,8 @@ prefill: it expects no output, reserves no place for one, and schedules the requ
 token in the next step, mixed freely with speaking rows, other thoughts and real prefills.
 
 Where every row of a batch is thinking and nobody could join, the step is a *burst*: the workers run
-several passes before they report back, which saves what an engine step costs beside its pass.
+several passes before they report back, or fewer if somebody arrives meanwhile, which saves what an
+engine step costs beside its pass.
 """
 
 from typing import Any
@@ -15,12 +16,20 @@ from typing import Any
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, ThoughtStep, attach_thoughts
+from quietstar_infer.vllm_plugin.step import (
+    ThoughtPlan,
+    ThoughtStep,
+    attach_thoughts,
+    attached_thoughts,
+    passes_run,
+)
 
 logger = init_logger(__name__)
 
@@ -120,6 +129,29 @@ class ThinkingScheduler(AsyncScheduler):
         if not steps or len(steps) < num_rows or could_join:
             return 1
         return min(self._max_burst, *(step.remaining_passes for step in steps.values()))
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        """vLLM's own, once it is known whether a burst has been cut short."""
+        plan = attached_thoughts(scheduler_output)
+        num_passes = passes_run(model_runner_output)
+        if num_passes is not None and num_passes < plan.num_passes:
+            for request_id, step in plan.steps.items():
+                self._cut_short(request_id, step, plan.num_passes, num_passes)
+        return super().update_from_output(scheduler_output, model_runner_output)
+
+    def _cut_short(self, request_id: str, step: ThoughtStep, planned: int, run: int) -> None:
+        """Have a thought go on after the passes that have been run, not after those planned."""
+        request = self.requests.get(request_id)
+        if request is None or request.is_finished():
+            return  # aborted meanwhile
+        self._thoughts[request_id] = step.next(run - 1)
+        if step.next(planned - 1).is_last:
+            # It has not spoken: what was counted on as its visible token is still to come.
+            request.num_computed_tokens -= 1
+            request.num_output_placeholders -= 1
+            request.is_prefill_chunk = True
 
     def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
         """The pass of a thought that this step's tokens of a request are; None where it is not

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,17 @@ def attach_thoughts(output: SchedulerOutput, plan: ThoughtPlan) -> None:
 def attached_thoughts(output: SchedulerOutput) -> ThoughtPlan:
     """The inverse of `attach_thoughts`."""
     return output.thoughts  # type: ignore[attr-defined,no-any-return]
+
+
+def note_passes(output: ModelRunnerOutput, number: int) -> ModelRunnerOutput:
+    """Say along with the outcome of a burst how many of its passes have been run."""
+    output.passes_run = number  # type: ignore[attr-defined]
+    return output
+
+
+def passes_run(output: ModelRunnerOutput) -> int | None:
+    """The inverse of `note_passes`; None where nothing was noted, and all were run."""
+    return getattr(output, "passes_run", None)
 
 
 def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:

@@ -9,6 +9,11 @@ class ThinkingWorkerMixin:
     # A ThinkingRunnerMixin; the workers it is mixed into each declare a type of their own.
     model_runner: Any
 
+    def compile_or_warm_up_model(self) -> Any:
+        """vLLM's own, and that of choosing thought tokens."""
+        self.model_runner.warm_up_thoughts()
+        return super().compile_or_warm_up_model()  # type: ignore[misc]
+
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         """Remove and return what the requests under a record key thought; see
         `ThoughtRecords.take`.
