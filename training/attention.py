@@ -285,7 +285,8 @@ class GrowingPaths:
     """Attention while thoughts are sampled, one token of every path of a text at a time.
 
     The paths are those of so many positions from `first` on. Keeps keys and values of at most
-    `capacity` tokens of a path; call `advance` after each.
+    `capacity` tokens of a path; call `advance` after each. As long as the paths of a position are
+    alike, one of them may be read for all.
     """
 
     def __init__(
@@ -305,14 +306,18 @@ class GrowingPaths:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        """Query (B, G·Q, T·P, D), keys and values (B, G, T·P, D); out like the query."""
+        """Query (B, G·Q, T·P, D), keys and values (B, G, T·P, D), or one path of each position for
+        P; out like the query.
+        """
+        positions, _ = self.paths
+        read = query.shape[2] // positions
         if layer not in self._kept:
             self._kept[layer] = self._room_for(key), self._room_for(value)
         for kept, new in zip(self._kept[layer], (key, value), strict=True):
-            kept[..., self._token, :] = new.unflatten(2, self.paths)
-        own_key, own_value = (kept[..., : self._token + 1, :] for kept in self._kept[layer])
+            kept[..., self._token, :] = new.unflatten(2, (positions, read))
+        own_key, own_value = (kept[..., :read, : self._token + 1, :] for kept in self._kept[layer])
         out = path_attention(
-            _by_key_head(query.unflatten(2, (*self.paths, 1)), key.shape[1]),
+            _by_key_head(query.unflatten(2, (positions, read, 1)), key.shape[1]),
             *self.text.keys_values(layer, self.last),
             own_key,
             own_value,

@@ -12,10 +12,14 @@ from torch import Tensor
 from quietstar_infer.sampling import mask_meta_tokens
 from training.softmax import softmax_and_log_sum
 
-CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
-"""Logits that exist at a time: on a CPU they should stay near its caches."""
+CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**27}
+"""Logits that exist at a time."""
 CHUNK_ROWS = {"cpu": 256, "cuda": 2**16}
 """Rows that are multiplied with the head at a time: on a CPU more would not be faster."""
+RUN_LOGITS = {"cpu": 2**19, "cuda": 2**27}
+"""Logits that everything but products looks at at a time: on a CPU they should stay in its caches,
+since they are looked at several times.
+"""
 
 
 def token_cross_entropy(
@@ -66,7 +70,23 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 def logit_chunks(
     hidden_NH: Tensor, weight_VH: Tensor, dtype: torch.dtype
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Runs of rows and their logits in float32, which the next run overwrites."""
+    """Runs of rows and their logits in float32, of which only the latest are kept."""
+    for rows, logits in _products(hidden_NH, weight_VH, dtype):
+        for run in _runs(logits):
+            yield slice(rows.start + run.start, rows.start + run.stop), logits[run]
+
+
+def _runs(logits: Tensor) -> Iterator[slice]:
+    """Runs of rows of some logits, of `RUN_LOGITS` at most."""
+    size = max(1, RUN_LOGITS[logits.device.type] // logits.shape[1])
+    for first in range(0, len(logits), size):
+        yield slice(first, min(first + size, len(logits)))
+
+
+def _products(
+    hidden_NH: Tensor, weight_VH: Tensor, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    """Chunks of rows and their logits in float32, which the next chunk overwrites."""
     weight_VH = weight_VH.to(dtype)
     device = weight_VH.device.type
     size = min(CHUNK_ROWS[device], max(1, CHUNK_LOGITS[device] // len(weight_VH)))
@@ -103,15 +123,10 @@ class _Gradient(NamedTuple):
         rows: slice,
         hidden_NH: Tensor,
         cast_VH: Tensor,
-        probability_NV: Tensor,
-        targets_N: Tensor,
-        factor_N: Tensor,
+        grad_NV: Tensor,
     ) -> None:
-        """Take in some rows; overwrites the probabilities, of which only these rows are given."""
-        # d nll / d logits = softmax - one_hot(target)
-        factor_N1 = factor_N[rows, None]
-        grad = probability_NV.mul_(factor_N1).scatter_add_(1, targets_N[rows, None], -factor_N1)
-        grad = grad.to(cast_VH.dtype)
+        """Take in some rows; of the logits' gradient only these rows are given."""
+        grad = grad_NV.to(cast_VH.dtype)
         self.hidden_NH[rows] = (grad @ cast_VH).to(self.hidden_NH.dtype)
         _add_product(self.weight_VH, grad.mT, hidden_NH[rows].to(cast_VH.dtype))
 
@@ -184,15 +199,21 @@ def _walk(
     nll_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
     gradient = None if factor_N is None else _Gradient.zeros(hidden_NH, weight_VH)
     cast_VH = weight_VH.to(dtype)
-    for rows, logits in logit_chunks(hidden_NH, weight_VH, dtype):
+    for rows, logits in _products(hidden_NH, weight_VH, dtype):
         if banned is not None:
             mask_meta_tokens(logits, banned)
-        if temperature != 1:
-            logits.div_(temperature)
-        probability, log_sum = softmax_and_log_sum(logits)
-        nll_N[rows] = log_sum - logits.gather(1, targets_N[rows, None]).squeeze(1)
-        if gradient is not None and factor_N is not None:
-            gradient.add(rows, hidden_NH, cast_VH, probability, targets_N, factor_N / temperature)
+        for run in _runs(logits):
+            part, target_N1 = logits[run], targets_N[rows][run, None]
+            if temperature != 1:
+                part.div_(temperature)
+            probability, log_sum = softmax_and_log_sum(part)
+            nll_N[rows][run] = log_sum - part.gather(1, target_N1).squeeze(1)
+            if factor_N is not None:
+                # d nll / d logits = softmax - one_hot(target)
+                factor_N1 = factor_N[rows][run, None] / temperature
+                torch.mul(probability, factor_N1, out=part).scatter_add_(1, target_N1, -factor_N1)
+        if gradient is not None:
+            gradient.add(rows, hidden_NH, cast_VH, logits)
     return nll_N, gradient
 
 

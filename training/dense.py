@@ -77,7 +77,8 @@ def sample(thinker: QuietThinker, ids_RT: Tensor, preset: Preset, choose: Choose
         _, path_RTLH = read(thinker, text_RTH, paths_RTLH)
         logits_RTV = sampling_logits(thinker, path_RTLH[:, :, -1])
         logits_BTPV = by_position(logits_RTV, preset.thinking.per_position)
-        chosen_N = choose(logits_BTPV.flatten(0, 2), step, 0)
+        logits_NV = logits_BTPV.flatten(0, 2).float()
+        chosen_N = choose(logits_NV, logits_NV.softmax(dim=-1), step, 0)
         chosen_RT = chosen_N.view(*logits_BTPV.shape[:3]).movedim(2, 1).flatten(0, 1)
         thought_RTK = torch.cat([thought_RTK, chosen_RT[..., None]], dim=2)
     return thought_RTK

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quietstar_infer.sampling import row_keys, seed_from_text
 from training.batch import IGNORED, Batch
-from training.sampling import ChooseThoughts, invert
+from training.sampling import ChooseThoughts, invert, tempered
 
 
 def sequence_seeds(batch: Batch, seed: int, step: int | str) -> list[int]:
@@ -31,13 +31,13 @@ def seeded_draw(
     """An exact draw from softmax(logits / temperature) by one uniform number per row."""
     seed_B = np.asarray(seeds, dtype=np.int64)
 
-    def choose(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+    def choose(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
         sequence_N, row_N = divmod(
             np.arange(first_row, first_row + len(logits_NV)), rows_per_sequence
         )
         key_N2 = row_keys(seed_B[sequence_N], row_N, np.full_like(row_N, step))
         uniform_N = ((key_N2[:, 0].view(np.uint32) >> 8) + 0.5) * 2.0**-24
-        weight_NV = (logits_NV.float() / temperature).softmax(dim=-1)
+        weight_NV = tempered(logits_NV, probability_NV, temperature)
         return invert(weight_NV, torch.from_numpy(uniform_N).to(weight_NV))
 
     return choose

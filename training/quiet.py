@@ -250,7 +250,7 @@ def _batch_facts(
     )
 
 
-def greedy_thoughts(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+def greedy_thoughts(logits_NV: Tensor, _: Tensor, step: int, first_row: int) -> Tensor:
     """The likeliest thought tokens."""
     return logits_NV.argmax(dim=-1)
 

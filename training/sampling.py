@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-ChooseThoughts = Callable[[Tensor, int, int], Tensor]
-"""(logits_NV with START and END at -inf, step k, number of the first row) to token ids (N,).
+ChooseThoughts = Callable[[Tensor, Tensor, int, int], Tensor]
+"""(logits_NV with START and END at -inf, their softmax, step k, number of the first row) to token
+ids (N,). Whoever asks has use for the softmax, too.
 
 Rows are numbered sequence by sequence, position by position, thought by thought."""
 
@@ -18,7 +19,7 @@ Rows are numbered sequence by sequence, position by position, thought by thought
 def recorded_noise(noise_KNV: Tensor) -> ChooseThoughts:
     """argmax(logits + noise): draws that can be repeated, from noise (K steps, N rows, V)."""
 
-    def choose(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+    def choose(logits_NV: Tensor, _: Tensor, step: int, first_row: int) -> Tensor:
         rows = slice(first_row, first_row + len(logits_NV))
         return (logits_NV + noise_KNV[step, rows]).argmax(dim=-1)
 
@@ -32,11 +33,18 @@ def draw(temperature: float = 1.0, generator: torch.Generator | None = None) -> 
     head.
     """
 
-    def choose(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+    def choose(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
         uniform_N = torch.rand(len(logits_NV), generator=generator, device=logits_NV.device)
-        return invert((logits_NV.float() / temperature).softmax(dim=-1), 1 - uniform_N)
+        return invert(tempered(logits_NV, probability_NV, temperature), 1 - uniform_N)
 
     return choose
+
+
+def tempered(logits_NV: Tensor, probability_NV: Tensor, temperature: float) -> Tensor:
+    """softmax(logits / temperature), from logits and their softmax."""
+    if temperature == 1:
+        return probability_NV
+    return (logits_NV / temperature).softmax(dim=-1)
 
 
 def invert(weight_NV: Tensor, uniform_N: Tensor) -> Tensor:

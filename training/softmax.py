@@ -1,6 +1,11 @@
 """Softmax and its normaliser in as few looks at the numbers as possible."""
 
+import math
+
+import torch
 from torch import Tensor
+
+_BITS_PER_NAT = math.log2(math.e)
 
 
 def softmax_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -10,3 +15,14 @@ def softmax_and_log_sum(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     probability = logits.softmax(dim=-1)
     return probability, logits.amax(dim=-1) - probability.amax(dim=-1).log()
+
+
+def log_sum_exp(logits: Tensor, temperature: float) -> Tensor:
+    """log Σ exp(logits / temperature) over the last dimension; overwrites the logits.
+
+    On a CPU a power of 2 takes a third of the time of torch's exp, which torch's log-sum-exp uses.
+    """
+    scale = _BITS_PER_NAT / temperature
+    largest = logits.amax(dim=-1, keepdim=True)
+    torch.add(largest * -scale, logits, alpha=scale, out=logits).exp2_()
+    return logits.sum(dim=-1).log() + largest.squeeze(-1) / temperature

@@ -15,7 +15,7 @@ from training.cross_entropy import compute_dtype, logit_chunks
 from training.model import QuietThinker
 from training.presets import Preset
 from training.sampling import ChooseThoughts
-from training.softmax import softmax_and_log_sum
+from training.softmax import log_sum_exp, softmax_and_log_sum
 from training.step import Thoughts
 
 # Stands for -inf where it is multiplied with a probability of 0.
@@ -33,11 +33,15 @@ def sample_thoughts(
     sequences, positions = ids_BT.shape
     thoughts = _empty_thoughts(ids_BT, preset)
     paths = GrowingPaths(text, positions, per_position, capacity=budget)
-    position_N = torch.arange(positions, device=ids_BT.device).repeat_interleave(per_position)
-    embedding_BNH = thinker.start_H.expand(sequences, len(position_N), -1)
+    # The thoughts of a position begin alike: START is read once for all of them.
+    position_N = torch.arange(positions, device=ids_BT.device)
+    embedding_BNH = thinker.start_H.expand(sequences, positions, -1)
     for step in range(budget):
         hidden_BNH = thinker.read(embedding_BNH, position_N[None] + 1 + step, thoughts=paths)
         paths.advance()
+        if step == 0:
+            hidden_BNH = hidden_BNH.repeat_interleave(per_position, dim=1)
+            position_N = position_N.repeat_interleave(per_position)
         _choose_tokens(thinker, hidden_BNH.flatten(0, 1), step, preset, choose, thoughts)
         embedding_BNH = thinker.embed(thoughts.ids[..., step].flatten(1))
     return thoughts
@@ -57,27 +61,20 @@ def _choose_tokens(
     choose: ChooseThoughts,
     thoughts: Thoughts,
 ) -> None:
-    """Fill in the step-th token of every thought."""
-    ids_N, log_prob_N, entropy_N = (
-        torch.empty(len(hidden_NH), dtype=x.dtype, device=x.device) for x in thoughts
-    )
+    """Fill in the step-th token of every thought; draw and entropy share a softmax."""
+    temperature = preset.objective.logprob_temperature
+    ids_N, log_prob_N, entropy_N = (x.new_empty(len(hidden_NH)) for x in thoughts)
     weight_VH = thinker.lm_head_VH
     for rows, logits in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
         mask_meta_tokens(logits, thinker.meta_token_ids)
-        ids_N[rows] = choose(logits, step, rows.start)
+        probability, log_sum = softmax_and_log_sum(logits)
+        ids = choose(logits, probability, step, rows.start)
         logits[:, thinker.meta_token_ids] = _VERY_NEGATIVE
-        entropy_N[rows] = _entropy(logits)
-        log_prob_N[rows] = _log_prob(logits.div_(preset.objective.logprob_temperature), ids_N[rows])
+        # -Σ p log p = log Σ exp z - Σ p z
+        entropy_N[rows] = log_sum - torch.linalg.vecdot(probability, logits)
+        chosen_logit = logits.gather(1, ids[:, None]).squeeze(1)
+        if temperature != 1:
+            log_sum = log_sum_exp(logits, temperature)
+        ids_N[rows], log_prob_N[rows] = ids, chosen_logit / temperature - log_sum
     for kept, x_N in zip(thoughts, (ids_N, log_prob_N, entropy_N), strict=True):
         kept[..., step] = x_N.view(kept.shape[:-1])
-
-
-def _entropy(logits_NV: Tensor) -> Tensor:
-    """Entropy in nats, (N,): log Σ exp z - Σ p z; the logits must be finite."""
-    probability_NV, log_sum_N = softmax_and_log_sum(logits_NV)
-    mean_logit_N: Tensor = torch.linalg.vecdot(probability_NV, logits_NV)
-    return log_sum_N - mean_logit_N
-
-
-def _log_prob(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
-    return logits_NV.log_softmax(dim=-1).gather(1, ids_N[:, None]).squeeze(1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import training.cross_entropy as chunked
+from training.softmax import log_sum_exp
 
 ROWS, HIDDEN, VOCAB = 23, 8, 31
 BANNED = (3, 7)
@@ -23,6 +24,7 @@ class Inputs(NamedTuple):
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(chunked.CHUNK_LOGITS, "cpu", 5 * VOCAB)
+    monkeypatch.setitem(chunked.RUN_LOGITS, "cpu", 2 * VOCAB)
 
 
 @pytest.fixture
@@ -67,6 +69,29 @@ def test_score_function(inputs: Inputs) -> None:
     expected_N = F.cross_entropy((logits + banned) / 3, inputs.targets_N, reduction="none")
     actual_N = chunked.score_function(*inputs[:3], expected_N.detach(), 3.0, BANNED)
     assert_same(actual_N, expected_N, inputs)
+
+
+@torch.no_grad()
+def test_logits_come_in_short_runs(inputs: Inputs) -> None:
+    found = [
+        (rows, logits.clone())
+        for rows, logits in chunked.logit_chunks(*inputs[:2], dtype=torch.float32)
+    ]
+    assert [len(logits) for _, logits in found] == [2, 2, 1] * 4 + [2, 1]
+    torch.testing.assert_close(
+        torch.cat([logits for _, logits in found]), inputs.hidden_NH @ inputs.weight_VH.T
+    )
+    numbers = torch.arange(ROWS)
+    assert torch.equal(torch.cat([numbers[rows] for rows, _ in found]), numbers)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_log_sum_exp(inputs: Inputs, temperature: float) -> None:
+    # So large that exp alone would overflow, and with entries that must not count.
+    logits_NV = (100 * inputs.hidden_NH @ inputs.weight_VH.T).detach()
+    logits_NV[:, BANNED[0]], logits_NV[:, BANNED[1]] = -torch.inf, -1e9
+    expected_N = (logits_NV / temperature).logsumexp(dim=-1)
+    torch.testing.assert_close(log_sum_exp(logits_NV, temperature), expected_N)
 
 
 def test_no_rows(inputs: Inputs) -> None:

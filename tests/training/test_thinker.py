@@ -106,7 +106,8 @@ def test_impossible_thoughts_are_refused(wrong: dict[str, int]) -> None:
 def test_draws_follow_the_distribution_and_spare_banned_tokens() -> None:
     probability_V = torch.tensor([0.0, 0.5, 0.25, 0.0, 0.25, 0.0])
     logits_NV = probability_V.log().expand(20_000, -1)
-    ids_N = draw(1.0, torch.Generator().manual_seed(0))(logits_NV, 0, 0)
+    choose = draw(1.0, torch.Generator().manual_seed(0))
+    ids_N = choose(logits_NV, logits_NV.softmax(dim=-1), 0, 0)
     share_V = ids_N.bincount(minlength=6) / len(ids_N)
     torch.testing.assert_close(share_V, probability_V, rtol=0, atol=0.015)
     assert not share_V[probability_V == 0].any()
