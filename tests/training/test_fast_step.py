@@ -289,7 +289,7 @@ def test_on_a_gpu(mistral: Path) -> None:
         thinker,
         moved,
         preset,
-        lambda logits, step, first: thought_ids_KN[step, first : first + len(logits)],
+        lambda logits, probability, step, first: thought_ids_KN[step, first : first + len(logits)],
     )
     output.loss.backward()
     # A sum over thousands of tokens, added in another order than on the CPU.
