@@ -55,12 +55,16 @@ _MIXIN = f"{_PLUGIN}.runner:ThinkingRunnerMixin"
 THINKING: dict[str, Part] = STOCK | {
     f"{_PLUGIN}.scheduler:ThinkingScheduler._update_after_schedule": OURS,
     f"{_MIXIN}.execute_model": OURS,
+    f"{_MIXIN}._begin_plain_passes": OURS,
+    f"{_MIXIN}._advance_plain_passes": OURS,
+    f"{_MIXIN}._plain_forward": OURS,
     f"{_MIXIN}._update_states": OURS,
     f"{_MIXIN}._prepare_inputs": OURS,
     f"{_MIXIN}._model_forward": THOUGHT,
     f"{_MIXIN}.sample_tokens": CHOICE,
     f"{_MIXIN}._end_inner_pass": CHOICE,
     f"{_MIXIN}._think_on": CHOICE,
+    f"{_MIXIN}._draw": CHOICE,
     f"{_PLUGIN}.model:QuietStarMixin.compute_logits": HEAD,
 }
 

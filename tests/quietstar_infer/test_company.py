@@ -9,6 +9,7 @@ import pytest
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
+from quietstar_infer.vllm_plugin.plain import PlainPassesMixin
 from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_checkpoint
 from tests.support.counting import expected_counts
 from tests.support.engine import Ask, Engine, Spoken, thinking_engine
@@ -171,6 +172,33 @@ def test_bursts(variant: str, max_burst: int, checkpoint: Path, alone: Companies
         assert_nothing_left(engine)
         in_vain = None if variant in ("asynchronous", "preempted") else False
         assert_counted(engine, asks, answers, in_vain)
+
+
+@pytest.mark.parametrize("variant", ["plain", "preempted"])
+def test_bursts_cut_short(
+    variant: str, checkpoint: Path, alone: Companies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by somebody who arrives after any of their passes."""
+    draw = random.Random(0)
+    forward = PlainPassesMixin._plain_forward
+    interrupted = []
+
+    def interrupting(runner: Any, *args: Any) -> Any:
+        if draw.random() < 0.3:
+            runner.is_interrupted = True
+            interrupted.append(True)
+        return forward(runner, *args)
+
+    monkeypatch.setattr(PlainPassesMixin, "_plain_forward", interrupting)
+    asks, expected = alone["thinkers"]
+    settings = {"block_size": BLOCK, "enable_prefix_caching": False, **VARIANTS[variant]}
+    with thinking_engine(checkpoint, ThinkingOptions(max_thought_burst=17), **settings) as engine:
+        answers = engine.run(asks)
+        assert_same(asks, answers, expected)
+        assert len(interrupted) > 20
+        assert engine.thought_counts().passes > 1.1 * engine.num_steps
+        assert_nothing_left(engine)
+        assert_counted(engine, asks, answers, None if variant == "preempted" else False)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -1,0 +1,56 @@
+"""The engine in the processes of a server: nobody waits for the thoughts of others."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
+from tests.support.checkpoints import write_random_checkpoint
+from tests.support.engine import ENGINE_ARGS
+
+pytestmark = pytest.mark.skipif(
+    not current_platform.is_cpu(), reason="on CUDA a burst is not interrupted"
+)
+LONG = 400
+
+
+def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
+    sampling_params = SamplingParams(
+        max_tokens=tokens,
+        ignore_eos=True,
+        extra_args={"thought_budget": budget},
+        output_kind=RequestOutputKind.DELTA,
+    )
+    return client.generate(TokensPrompt(prompt_token_ids=[1, 5, 9]), sampling_params, name)
+
+
+async def test_who_arrives_does_not_wait_for_a_burst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    engine_args = AsyncEngineArgs(
+        model=str(write_random_checkpoint(tmp_path / "thinker", "mistral")),
+        **{**ENGINE_ARGS, "disable_log_stats": True},
+    )
+    prepare_engine_args(
+        engine_args, ThinkingOptions(max_thought_budget=LONG, max_thought_burst=LONG)
+    )
+    client = AsyncLLM.from_engine_args(engine_args)
+    try:
+        thinker = ask(client, "thinker", LONG, tokens=2)
+        await anext(thinker)
+        second = asyncio.ensure_future(anext(thinker))
+        newcomer = [output async for output in ask(client, "newcomer", 0, tokens=2)]
+        assert newcomer[-1].finished
+        assert not second.done()
+        # And the thought that was interrupted comes to its end.
+        assert (await second).finished
+    finally:
+        client.shutdown()
