@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from server.serving import _bound_socket
 from tests.server.processes import DEMO, ROOT, RunningServer, running_server
 
 # Two thoughts of 3 tokens fit, a third does not.
@@ -26,6 +29,18 @@ def demo() -> Iterator[RunningServer]:
     options = ("--allow-return-thoughts", "--max-recorded-thought-tokens", str(ROOM))
     with running_server(DEMO, *options) as server:
         yield server
+
+
+def test_connections_do_not_hold_tokens_back() -> None:
+    """What a socket's connections inherit is seen on one of them; in a stream, only its times would
+    show it.
+    """
+    with _bound_socket(Namespace(host="127.0.0.1", port=0)) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def complete(server: RunningServer, **body: Any) -> dict[str, Any]:
