@@ -175,8 +175,8 @@ def _add_thinking_options(group: Any) -> None:
         "--max-thought-burst",
         type=int,
         metavar="N",
-        help="passes that an engine step may run while all its requests are thinking: faster, but "
-        "a new request may have to wait for N (default: 4 on a CPU, 1 on CUDA)",
+        help="passes that an engine step may run while all its requests are thinking: faster. Who "
+        "arrives ends it on a CPU, and waits for it on CUDA (default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",

@@ -38,8 +38,8 @@ class ThinkingOptions:
     `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many thought
     tokens the worker keeps for requests that asked to see their thoughts and have not fetched them
     yet. `max_thought_burst`: how many passes an engine step may run while nobody but thinkers is
-    there, and so how many a new request may have to wait for; 1 = one at a time, None = what pays
-    on the device (`default_thought_burst`).
+    there, and, except with one CPU worker, how many a new request may have to wait for; 1 = one at
+    a time, None = what pays on the device (`default_thought_burst`).
     """
 
     max_thought_budget: int = 16
@@ -108,8 +108,9 @@ def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
 def default_thought_burst() -> int:
     """Passes in a burst where the user does not say.
 
-    On a CPU, what an engine step costs beside its pass adds to every thought. On CUDA asynchronous
-    scheduling hides it behind the device's work, so bursts are off until measured there.
+    On a CPU, what an engine step costs beside its pass adds to every thought, and who arrives ends
+    a burst. On CUDA asynchronous scheduling hides most of that behind the device's work, and who
+    arrives would have to wait for the burst that runs and for the one scheduled after it.
     """
     return 16 if current_platform.is_cpu() else 1
 

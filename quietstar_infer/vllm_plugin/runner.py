@@ -3,7 +3,8 @@
 vLLM prepares a batch, runs the trunk and samples. A thought pass is a row of that batch whose
 place, input and outcome differ, in five places:
 
-    execute_model    runs the further passes of a burst
+    execute_model    runs the further passes of a burst, most of them without vLLM's preparations
+                     (`plain`)
     _prepare_inputs  the row lies behind its text token, and is fed a thought token or a meta-token
     _model_forward   a first pass keeps the base hidden state; a last one mixes it with the thought
     sample_tokens    the row's logits say a thought token, kept here, unless the thought is done;
