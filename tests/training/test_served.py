@@ -23,7 +23,7 @@ PROMPTS = [[11, 35, 51, 10, 41], [*range(8, 24)], [30]]
 PAD = 2
 
 
-def greedy(logits_NV: Tensor, step: int, first_row: int) -> Tensor:
+def greedy(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
     return logits_NV.argmax(dim=-1)
 
 
