@@ -10,6 +10,7 @@ Shapes: R rows of the batch, H hidden.
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.config import CUDAGraphMode
 from vllm.forward_context import BatchDescriptor, set_forward_context
@@ -33,7 +34,9 @@ class Graph(NamedTuple):
 class PlainPassesMixin(_Runner):
     """The runner's part of it: the model's inputs and the model."""
 
-    def _begin_plain_passes(self, position_R: np.ndarray, token_R: torch.Tensor) -> Graph:
+    def _begin_plain_passes(
+        self, position_R: npt.NDArray[np.int64], token_R: torch.Tensor
+    ) -> Graph:
         """Prepare the pass that feeds these tokens at these positions."""
         rows = len(position_R)
         with self.synchronize_input_prep():

@@ -176,8 +176,8 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         """
         return (
             0 < num_rows == len(plan.steps)
-            and all(step.next(number).is_plain for step in plan.steps.values())
-            # LoRA's kernels are told anew in vLLM's own preparations which rows are whose.
+            and all(step.is_plain_after(number) for step in plan.steps.values())
+            # With LoRA, vLLM's own preparations tell the kernels which tokens are whose.
             and self.lora_config is None
         )
 

@@ -42,7 +42,8 @@ class ThinkingScheduler(AsyncScheduler):
         check_vllm_config(self.vllm_config)
         setup = thinking_setup(self.vllm_config)
         self._limits = setup.limits
-        self._max_burst = setup.max_thought_burst
+        # With LoRA every pass needs vLLM's preparations, so none can be an inner one of a burst.
+        self._max_burst = 1 if self.vllm_config.lora_config else setup.max_thought_burst
         self._params: dict[str, ThoughtParams] = {}
         self._thoughts: dict[str, ThoughtStep] = {}
         self._aborted: list[str] = []

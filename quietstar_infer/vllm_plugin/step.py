@@ -38,10 +38,11 @@ class ThoughtStep:
     def is_last(self) -> bool:
         return self.phase == self.budget
 
-    @property
-    def is_plain(self) -> bool:
-        """One thought token goes in, the next is chosen: no meta-token rides along."""
-        return 0 < self.phase < self.budget
+    def is_plain_after(self, num_passes: int) -> bool:
+        """Whether, so many passes later, one thought token goes in and the next is chosen, without
+        a meta-token along.
+        """
+        return 0 < self.phase + num_passes < self.budget
 
     @property
     def remaining_passes(self) -> int:
