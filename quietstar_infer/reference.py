@@ -32,7 +32,7 @@ from quietstar_infer.checkpoint import (
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.mixing import MixingHead, mix
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise, mask_meta_tokens, row_keys
+from quietstar_infer.sampling import draw_thought_tokens, mask_meta_tokens
 
 # From a thought token's logits (V,), the text position p and the step k (0 for t_1) to the token.
 ChooseThought = Callable[[torch.Tensor, int, int], int]
@@ -65,9 +65,8 @@ def seeded_thought(seed: int, temperature: float) -> ChooseThought:
     """The thought token that a request with this seed and temperature draws, in the engine too."""
 
     def choose(logits_V: torch.Tensor, position: int, step: int) -> int:
-        key_12 = torch.from_numpy(row_keys([seed], [position], [step]))
-        noise_1V = gumbel_noise(key_12, len(logits_V))
-        return int(choose_thought_token(logits_V[None], torch.tensor([temperature]), noise_1V))
+        where = (torch.tensor([number]) for number in (seed, position, step))
+        return int(draw_thought_tokens(logits_V[None], torch.tensor([temperature]), *where))
 
     return choose
 

@@ -10,8 +10,6 @@ Shapes: N rows, V vocabulary.
 
 import hashlib
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 _GOLDEN_RATIO = 0x9E3779B9
@@ -24,36 +22,35 @@ def seed_from_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def row_keys(
-    seed_N: npt.ArrayLike, position_N: npt.ArrayLike, step_N: npt.ArrayLike
-) -> npt.NDArray[np.int32]:
-    """Two 32-bit keys per row, (N, 2), each scrambled with all of (seed, position, step), int64.
-    The three may be of any shapes that broadcast.
-
-    On the host, where the engine knows all three: one upload, and no work on the device.
+def row_keys(seed_N: torch.Tensor, position_N: torch.Tensor, step_N: torch.Tensor) -> torch.Tensor:
+    """Two 32-bit keys per row, (N, 2) int32, each scrambled with all of (seed, position, step),
+    int64.
     """
-    seed = np.asarray(seed_N, dtype=np.int64).astype(np.uint64)
-    words = (seed >> np.uint64(32), np.asarray(position_N), np.asarray(step_N))
     keys = []
     for salt in _SALTS:
-        key = seed.astype(np.uint32) ^ np.uint32(salt)
-        for word in words:
-            key = _scramble_keys(key) ^ (word.astype(np.uint32) * np.uint32(_GOLDEN_RATIO))
-        keys.append(_scramble_keys(key))
-    return np.stack(keys, axis=-1).view(np.int32)
+        key_N = seed_N.to(torch.int32) ^ _signed(salt)
+        for word_N in (seed_N >> 32, position_N, step_N):
+            key_N = _scramble(key_N) ^ (word_N.to(torch.int32) * _signed(_GOLDEN_RATIO))
+        keys.append(_scramble(key_N))
+    return torch.stack(keys, dim=-1)
+
+
+def uniform_numbers(bits: torch.Tensor) -> torch.Tensor:
+    """float32 in (0, 1) from the upper 24 of 32 random bits, its resolution."""
+    # The largest would be rounded up to 1, whose noise is infinite: at temperature 0 not a number.
+    return ((_shift_right(bits, 8).to(torch.float32) + 0.5) * 2.0**-24).clamp_(max=1 - 2.0**-24)
 
 
 def gumbel_noise(key_N2: torch.Tensor, vocab_size: int) -> torch.Tensor:
     """Standard Gumbel noise, (N, V) float32, a pure function of the rows' keys (int32).
 
-    Values lie in [-2.9, 17.4]: a uniform number of 24 bits, the resolution of float32, is behind
-    each.
+    Values lie in [-2.9, 17.4].
     """
     entry_V = torch.arange(vocab_size, device=key_N2.device, dtype=torch.int32)
     bits_NV = (entry_V * _signed(_GOLDEN_RATIO)) ^ key_N2[:, :1]
     bits_NV = _scramble(bits_NV) ^ key_N2[:, 1:]
     bits_NV = _scramble(bits_NV)
-    uniform_NV = (_shift_right(bits_NV, 8).to(torch.float32) + 0.5) * 2.0**-24
+    uniform_NV = uniform_numbers(bits_NV)
     # -log(1 - u) is exponential; small u, the winning side of an argmax, keeps its full precision.
     return uniform_NV.neg_().log1p_().neg_().log_().neg_()
 
@@ -71,13 +68,17 @@ def choose_thought_token(
 
 
 def draw_thought_tokens(
-    logits_NV: torch.Tensor, temperature_N: torch.Tensor, key_N2: torch.Tensor
+    logits_NV: torch.Tensor,
+    temperature_N: torch.Tensor,
+    seed_N: torch.Tensor,
+    position_N: torch.Tensor,
+    step_N: torch.Tensor,
 ) -> torch.Tensor:
-    """`choose_thought_token` with the noise of these keys.
+    """`choose_thought_token` with the noise of these seeds, positions and steps, (N,) int64 each.
 
     Some thirty operations on (N, V) numbers: worth compiling into one where it runs in every pass.
     """
-    noise_NV = gumbel_noise(key_N2, logits_NV.shape[1])
+    noise_NV = gumbel_noise(row_keys(seed_N, position_N, step_N), logits_NV.shape[1])
     return choose_thought_token(logits_NV, temperature_N, noise_NV)
 
 
@@ -90,15 +91,8 @@ def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> t
     return logits
 
 
-def _scramble_keys(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """A bijection of 32-bit integers without statistical bias worth naming (xorshift-multiply)."""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(_MULTIPLIERS[0])
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(_MULTIPLIERS[1])
-    return x ^ (x >> np.uint32(16))
-
-
 def _scramble(x: torch.Tensor) -> torch.Tensor:
-    """`_scramble_keys` on the device."""
+    """A bijection of 32-bit integers without statistical bias worth naming (xorshift-multiply)."""
     x = (x ^ _shift_right(x, 16)) * _signed(_MULTIPLIERS[0])
     x = (x ^ _shift_right(x, 15)) * _signed(_MULTIPLIERS[1])
     return x ^ _shift_right(x, 16)

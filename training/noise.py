@@ -8,11 +8,10 @@ Shapes: B sequences, N rows, V vocabulary.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from quietstar_infer.sampling import row_keys, seed_from_text
+from quietstar_infer.sampling import row_keys, seed_from_text, uniform_numbers
 from training.batch import IGNORED, Batch
 from training.sampling import ChooseThoughts, invert, tempered
 
@@ -29,15 +28,13 @@ def seeded_draw(
     seeds: Sequence[int], rows_per_sequence: int, temperature: float = 1.0
 ) -> ChooseThoughts:
     """An exact draw from softmax(logits / temperature) by one uniform number per row."""
-    seed_B = np.asarray(seeds, dtype=np.int64)
+    seed_B = torch.tensor(seeds)
 
     def choose(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
-        sequence_N, row_N = divmod(
-            np.arange(first_row, first_row + len(logits_NV)), rows_per_sequence
-        )
-        key_N2 = row_keys(seed_B[sequence_N], row_N, np.full_like(row_N, step))
-        uniform_N = ((key_N2[:, 0].view(np.uint32) >> 8) + 0.5) * 2.0**-24
+        number_N = torch.arange(first_row, first_row + len(logits_NV))
+        seed_N = seed_B[number_N // rows_per_sequence]
+        key_N2 = row_keys(seed_N, number_N % rows_per_sequence, torch.full_like(number_N, step))
         weight_NV = tempered(logits_NV, probability_NV, temperature)
-        return invert(weight_NV, torch.from_numpy(uniform_N).to(weight_NV))
+        return invert(weight_NV, uniform_numbers(key_N2[:, 0]).to(weight_NV))
 
     return choose

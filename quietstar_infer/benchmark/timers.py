@@ -64,7 +64,7 @@ THINKING: dict[str, Part] = STOCK | {
     f"{_MIXIN}.sample_tokens": CHOICE,
     f"{_MIXIN}._end_inner_pass": CHOICE,
     f"{_MIXIN}._think_on": CHOICE,
-    f"{_MIXIN}._draw": CHOICE,
+    f"{_PLUGIN}.choice:Choice.__call__": CHOICE,
     f"{_PLUGIN}.model:QuietStarMixin.compute_logits": HEAD,
 }
 

@@ -4,8 +4,9 @@ import torch
 
 
 class ThoughtMemory:
-    """One slot per thinking request: the base hidden state, (S, H), and the thought tokens so far,
-    (S, B).
+    """One slot per thinking request: the base hidden state, (S, H), and what the thought feeds,
+    (S, B + 2), int32 as the trunk's input: START in column 0, then its tokens so far; END is in the
+    last one.
 
     Slots and not batch rows, because vLLM moves rows about between steps.
     """
@@ -14,12 +15,15 @@ class ThoughtMemory:
         self,
         num_slots: int,
         max_budget: int,
+        meta_token_ids: tuple[int, int],
         hidden_size: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self.base_SH = torch.zeros(num_slots, hidden_size, dtype=dtype, device=device)
-        self.token_SB = torch.zeros(num_slots, max_budget, dtype=torch.int64, device=device)
+        self.token_SC = torch.zeros(num_slots, max_budget + 2, dtype=torch.int32, device=device)
+        self.token_SC[:, 0], self.token_SC[:, -1] = meta_token_ids
+        self.end_column = max_budget + 1
         self._free = list(range(num_slots))
         self._slot_of: dict[str, int] = {}
 

@@ -29,11 +29,6 @@ class ThinkingRows(NamedTuple):
         return slice(0, self.num_first)
 
     @property
-    def continued(self) -> slice:
-        """Passes that feed a thought token."""
-        return slice(self.num_first, None)
-
-    @property
     def unfinished(self) -> slice:
         """Passes whose logits say the next thought token."""
         return slice(0, len(self.steps) - self.num_last)
@@ -41,7 +36,7 @@ class ThinkingRows(NamedTuple):
     @property
     def last(self) -> slice:
         """Passes with END riding along: base and thought are mixed."""
-        return slice(len(self.steps) - self.num_last, None)
+        return slice(len(self.steps) - self.num_last, len(self.steps))
 
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThinkingRows:

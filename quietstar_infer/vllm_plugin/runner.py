@@ -12,8 +12,8 @@ place, input and outcome differ, in five places:
                      who asked
     _update_states   requests that finished or were preempted leave nothing behind
 
-Shapes: N tokens of the batch, R thinking rows, L of them last passes, W wanted thoughts, H hidden,
-V vocabulary, B the largest budget.
+Shapes: N tokens of the batch, R thinking rows, L of them last passes, F = R + L tokens they feed
+beside x_p, W wanted thoughts, H hidden, V vocabulary, S slots and C columns of the memory.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,8 @@ from vllm.v1.outputs import ModelRunnerOutput, SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.sampling import draw_thought_tokens, row_keys, seed_from_text
+from quietstar_infer.sampling import seed_from_text
+from quietstar_infer.vllm_plugin.choice import Choice, Facts, pack, unpack
 from quietstar_infer.vllm_plugin.forcing import ForcedTokens
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
@@ -57,26 +58,16 @@ class Thinker(NamedTuple):
     forced_tokens: tuple[int, ...]
 
 
-class DeviceRows(NamedTuple):
-    """The thinking rows' indices on the device, each (R,) int64 in the order of `ThinkingRows`."""
-
-    row_R: torch.Tensor
-    slot_R: torch.Tensor
-    phase_R: torch.Tensor
-    # The keys of its noise, int32 in value.
-    low_R: torch.Tensor
-    high_R: torch.Tensor
-    # The row's first and last token among the batch's N.
-    head_R: torch.Tensor
-    tail_R: torch.Tensor
-
-
 class Thinking(NamedTuple):
-    """The thinking rows of the batch being run, and where their text tokens are, (R,)."""
+    """The thinking rows of the batch being run; where their text tokens are, (R,); and on the
+    device the facts about the tokens fed, (F, 7): those of `rows` in order, then END's of the last
+    passes.
+    """
 
     rows: ThinkingRows
-    on_device: DeviceRows
     position_R: npt.NDArray[np.int64]
+    packed_F7: torch.Tensor
+    fed: Facts
 
 
 class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
@@ -89,7 +80,6 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         setup = thinking_setup(vllm_config)
         dtype = self.model_config.dtype
         assert isinstance(dtype, torch.dtype), "vLLM has resolved it by now"
-        self._quiet_star = setup.config
         self._limits = setup.limits
         self._thinkers: dict[str, Thinker] = {}
         self._thinking: Thinking | None = None
@@ -99,6 +89,7 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         self.thought_memory = ThoughtMemory(
             num_slots=self.max_num_reqs,
             max_budget=setup.limits.max_budget,
+            meta_token_ids=setup.config.meta_token_ids,
             hidden_size=self.model_config.get_hidden_size(),
             dtype=dtype,
             device=device,
@@ -109,11 +100,7 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         # Not vLLM's option for custom processors: with that, every step would wait for the tokens
         # that have been sampled.
         self.input_batch.logitsprocs.non_argmax_invariant.append(self._forced)
-        self._draw_thought_tokens = (
-            draw_thought_tokens
-            if self.compilation_config.mode == CompilationMode.NONE
-            else torch.compile(draw_thought_tokens, dynamic=True)
-        )
+        self._choose = Choice(is_compiled=self.compilation_config.mode != CompilationMode.NONE)
         if device.type == "cuda" and self.prepare_inputs_event is None:
             # By this vLLM waits for its uploads before it prepares the next inputs. Without
             # asynchronous scheduling it needs no such event, because it waits for every pass; a
@@ -185,11 +172,11 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         """What lies between two passes of a burst: each row chooses its next thought token."""
         assert self._thinking is not None, "all rows of a burst think"
         assert self.execute_model_state is not None, "the pass has run"
-        rows, on_device, position_R = self._thinking
-        self._think_on(rows, on_device, self.execute_model_state.logits)
+        self._think_on(self._thinking, self.execute_model_state.logits)
         self.execute_model_state = None
         # As vLLM's scheduler would have said: x_p is the next token to compute.
-        self.input_batch.num_computed_tokens_cpu[rows.row_R] = position_R
+        rows = self._thinking.rows
+        self.input_batch.num_computed_tokens_cpu[rows.row_R] = self._thinking.position_R
 
     def _nothing_said(self) -> ModelRunnerOutput:
         """The outcome of a step in which every row stays in mid-thought."""
@@ -215,30 +202,25 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         self._thinking = None
         request_ids = self.input_batch.req_ids
         num_rows = len(request_ids)
-        phase_R = np.array([plan.steps[id_].phase + first for id_ in request_ids])
-        slot_R = [self.thought_memory.acquire(request_id) for request_id in request_ids]
-        text_position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
-        slot_phase_2R = np.array([slot_R, phase_R])
-        slot, phase = async_tensor_h2d(slot_phase_2R, device=self.device).unbind()
-        seed_R = [self._thinker(request_id).seed for request_id in request_ids]
-        key_PR2 = async_tensor_h2d(
-            row_keys(seed_R, text_position_R, phase_R + np.arange(number)[:, None]),
-            device=self.device,
-        )
-        temperature_R = self._temperatures(request_ids)
+        phase_R = np.array([plan.steps[request_id].phase + first for request_id in request_ids])
+        position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
+        row_R = self.arange_np[:num_rows]
+        packed_R7 = self._upload(request_ids, row_R, row_R, phase_R, position_R)
+        fed = unpack(packed_R7)
+        temperatures = [self._thinker(request_id).temperature for request_id in request_ids]
 
-        memory = self.thought_memory.token_SB
+        token_SC = self.thought_memory.token_SC
         # x_p, START and the thought tokens before this one lie before it.
-        graph = self._begin_plain_passes(text_position_R + 1 + phase_R, memory[slot, phase - 1])
+        graph = self._begin_plain_passes(position_R + 1 + phase_R, token_SC[fed.slot, fed.column])
         for index in range(number):
             hidden_RH = self._plain_forward(num_rows, graph)
             logits_RV = self._quiet_model.compute_logits(hidden_RH)
             assert logits_RV is not None, "every rank has all logits"
-            token_R = self._draw(logits_RV, temperature_R, key_PR2[index])
-            memory[slot, phase + index] = token_R
+            token_R = self._choose(logits_RV, packed_R7, token_SC, temperatures)
             if index + 1 == number or self.is_interrupted:
                 break
             self._advance_plain_passes(token_R)
+            fed.column.add_(1)
         self.is_interrupted = False
         return index + 1
 
@@ -260,55 +242,68 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         num_computed[rows.row_R] += shifts(rows)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
-        device_rows = self._upload(rows, position_R)
-        self._write_thought_inputs(rows, device_rows)
+        self._thinking = self._feed(rows, position_R)
         self._discard_samples(rows)
-        self._thinking = Thinking(rows, device_rows, position_R)
         return prepared
 
-    def _upload(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> DeviceRows:
-        """All indices in one copy, which the device need not wait for."""
-        starts = self.query_start_loc.np
-        phases = [step.phase for step in rows.steps]
-        seeds = [self._thinker(request_id).seed for request_id in rows.request_ids]
-        columns = (
-            rows.row_R,
-            [self.thought_memory.acquire(request_id) for request_id in rows.request_ids],
-            phases,
-            *row_keys(seeds, position_R, phases).T,
-            starts[rows.row_R],
-            starts[rows.row_R + 1] - 1,
+    def _feed(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> Thinking:
+        """Put START, thought tokens and END in place of what vLLM read behind the text."""
+        starts, last = self.query_start_loc.np, rows.last
+        place_R = starts[rows.row_R]
+        # START rides behind x_p, and that may be the end of a whole prompt.
+        place_R[rows.first] = starts[rows.row_R[rows.first] + 1] - 1
+        end_L = np.full(rows.num_last, self.thought_memory.end_column)
+        packed_F7 = self._upload(
+            rows.request_ids + rows.request_ids[last],
+            np.concatenate([rows.row_R, rows.row_R[last]]),
+            np.concatenate([place_R, place_R[last] + 1]),
+            np.concatenate([[step.phase for step in rows.steps], end_L]),
+            np.concatenate([position_R, position_R[last]]),
         )
-        packed = async_tensor_h2d(np.array(columns, dtype=np.int64), device=self.device)
-        return DeviceRows(*packed.unbind())
+        thinking = Thinking(rows, position_R, packed_F7, fed=unpack(packed_F7))
+        fed, input_N = thinking.fed, self.input_ids.gpu
+        self._restore_text_tokens(thinking, input_N)
+        input_N[fed.place] = self.thought_memory.token_SC[fed.slot, fed.column]
+        return thinking
 
-    def _write_thought_inputs(self, rows: ThinkingRows, on_device: DeviceRows) -> None:
-        """START, thought tokens and END in place of what vLLM read behind the text."""
-        input_N = self.input_ids.gpu
-        self._restore_text_tokens(rows, on_device, input_N)
-        # index_fill_ takes its value along with the launch: nothing is copied to the device.
-        input_N.index_fill_(0, on_device.tail_R[rows.first], self._quiet_star.start_token_id)
-        fed = rows.continued
-        token_R = self.thought_memory.token_SB[on_device.slot_R[fed], on_device.phase_R[fed] - 1]
-        input_N[on_device.head_R[fed]] = token_R.to(input_N.dtype)
-        input_N.index_fill_(0, on_device.tail_R[rows.last], self._quiet_star.end_token_id)
+    def _upload(
+        self,
+        request_ids: list[str],
+        row_F: npt.NDArray[Any],
+        place_F: npt.NDArray[Any],
+        column_F: npt.NDArray[Any],
+        position_F: npt.NDArray[Any],
+    ) -> torch.Tensor:
+        """The facts about what these requests feed, in one copy, which the device need not wait
+        for.
+        """
+        thinkers = [self._thinker(request_id) for request_id in request_ids]
+        facts = Facts(
+            row=row_F,
+            place=place_F,
+            slot=[self.thought_memory.acquire(request_id) for request_id in request_ids],
+            column=column_F,
+            seed=[thinker.seed for thinker in thinkers],
+            position=position_F,
+            temperature=[thinker.temperature for thinker in thinkers],
+        )
+        return async_tensor_h2d(pack(facts), device=self.device)
 
-    def _restore_text_tokens(
-        self, rows: ThinkingRows, on_device: DeviceRows, input_N: torch.Tensor
-    ) -> None:
+    def _restore_text_tokens(self, thinking: Thinking, input_N: torch.Tensor) -> None:
         """Under asynchronous scheduling a text token just sampled is known on the device only. vLLM
         puts it at the row's end, where START rides: it belongs one place before.
         """
         sampled = self.input_batch.prev_sampled_token_ids
         if sampled is None:
             return
+        rows = thinking.rows
         previous_R = self.prev_positions.np[rows.row_R[rows.first]]
         fresh = np.flatnonzero(previous_R >= 0)
         if fresh.size == 0:
             return
         indices = np.stack([fresh, previous_R[fresh]]).astype(np.int64)
         fresh_F, previous_F = async_tensor_h2d(indices, device=self.device).unbind()
-        text_F = on_device.tail_R[fresh_F] - 1
+        text_F = thinking.fed.place[fresh_F] - 1
         input_N[text_F] = sampled[previous_F, 0].to(input_N.dtype)
 
     def _discard_samples(self, rows: ThinkingRows) -> None:
@@ -337,25 +332,24 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
     def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden_NH = super()._model_forward(*args, **kwargs)
         if self._thinking is not None:
-            rows, on_device, _ = self._thinking
-            self._keep_base(rows, on_device, hidden_NH)
-            if rows.num_last:
-                self._mix(rows, on_device, hidden_NH)
+            if self._thinking.rows.num_first:
+                self._keep_base(self._thinking, hidden_NH)
+            if self._thinking.rows.num_last:
+                self._mix(self._thinking, hidden_NH)
         return hidden_NH
 
-    def _keep_base(
-        self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor
-    ) -> None:
-        slot_F, tail_F = on_device.slot_R[rows.first], on_device.tail_R[rows.first]
-        self.thought_memory.base_SH[slot_F] = hidden_NH[tail_F - 1]
+    def _keep_base(self, thinking: Thinking, hidden_NH: torch.Tensor) -> None:
+        first, fed = thinking.rows.first, thinking.fed
+        self.thought_memory.base_SH[fed.slot[first]] = hidden_NH[fed.place[first] - 1]
 
-    def _mix(self, rows: ThinkingRows, on_device: DeviceRows, hidden_NH: torch.Tensor) -> None:
+    def _mix(self, thinking: Thinking, hidden_NH: torch.Tensor) -> None:
         """Put the mixed hidden state where END's was: the language-model head reads it there."""
-        slot_L, tail_L = on_device.slot_R[rows.last], on_device.tail_R[rows.last]
+        ends = slice(len(thinking.rows.steps), None)
+        slot_L, place_L = thinking.fed.slot[ends], thinking.fed.place[ends]
         mixed_LH, weight_L1 = self._quiet_model.mix_thoughts(
-            self.thought_memory.base_SH[slot_L], hidden_NH[tail_L]
+            self.thought_memory.base_SH[slot_L], hidden_NH[place_L]
         )
-        hidden_NH[tail_L] = mixed_LH
+        hidden_NH[place_L] = mixed_LH
         self.thought_metrics.add_weights(weight_L1)
         self._weight_L1 = weight_L1
 
@@ -373,12 +367,11 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         self, grammar_output: GrammarOutput | None
     ) -> Any:
         if self._thinking is not None and self.execute_model_state is not None:
-            rows, on_device, _ = self._thinking
-            logits_NV = self.execute_model_state.logits
-            self._think_on(rows, on_device, logits_NV)
+            rows, logits_NV = self._thinking.rows, self.execute_model_state.logits
+            self._think_on(self._thinking, logits_NV)
             self._force(rows)
             # Now, because grammar and sampler change the logits in place.
-            self._recording = self._record(rows, on_device, logits_NV)
+            self._recording = self._record(self._thinking, logits_NV)
             for request_id in rows.request_ids[rows.last]:
                 self.thought_memory.release(request_id)
         with self._speaking_generators():
@@ -391,12 +384,11 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
             self._recording = None
         return sampled
 
-    def _record(
-        self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor
-    ) -> Recording | None:
+    def _record(self, thinking: Thinking, logits_NV: torch.Tensor) -> Recording | None:
         """What is to be kept of the thoughts that have ended. Who did not ask for them does not pay
         for it.
         """
+        rows, fed = thinking.rows, thinking.fed
         owners, wanted = [], []
         for index, request_id in enumerate(rows.request_ids[rows.last]):
             record_key = self._thinkers[request_id].record_key
@@ -406,57 +398,36 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         if not owners:
             return None
         wanted_W = async_tensor_h2d(wanted, device=self.device, dtype=torch.int64)
-        slot_W = on_device.slot_R[rows.last][wanted_W]
-        row_W = on_device.row_R[rows.last][wanted_W]
+        slot_W = fed.slot[rows.last][wanted_W]
+        row_W = fed.row[rows.last][wanted_W]
         base_WV = self._quiet_model.compute_logits(self.thought_memory.base_SH[slot_W])
         assert base_WV is not None, "every rank has all logits"
         logits_W2V = torch.stack([base_WV, logits_NV[row_W]], dim=1)
         return Recording(
             owners,
             row_W,
-            self.thought_memory.token_SB[slot_W],
+            self.thought_memory.token_SC[slot_W, 1:-1],
             self._weight_L1[wanted_W],
             logits_W2V.log_softmax(dim=-1, dtype=torch.float32),
         )
 
-    def _think_on(self, rows: ThinkingRows, on_device: DeviceRows, logits_NV: torch.Tensor) -> None:
+    def _think_on(self, thinking: Thinking, logits_NV: torch.Tensor) -> None:
         """Choose the next thought token of every unfinished thought. Here N counts batch rows."""
-        going = rows.unfinished
-        if going.stop == 0:
-            return
-        slot_U, phase_U = on_device.slot_R[going], on_device.phase_R[going]
-        key_U2 = torch.stack([on_device.low_R[going], on_device.high_R[going]], dim=1)
-        self.thought_memory.token_SB[slot_U, phase_U] = self._draw(
-            logits_NV[on_device.row_R[going]],
-            self._temperatures(rows.request_ids[going]),
-            key_U2.to(torch.int32),
-        )
-
-    def _temperatures(self, request_ids: list[str]) -> torch.Tensor | None:
-        """Of the thoughts of these requests, (N,); None where all of them are greedy."""
-        temperature_N = [self._thinker(request_id).temperature for request_id in request_ids]
-        if not any(temperature_N):
-            return None
-        return async_tensor_h2d(temperature_N, device=self.device, dtype=torch.float32)
-
-    def _draw(
-        self, logits_NV: torch.Tensor, temperature_N: torch.Tensor | None, key_N2: torch.Tensor
-    ) -> torch.Tensor:
-        """The next thought token of some rows, (N,)."""
-        if temperature_N is None:
-            return logits_NV.argmax(dim=-1)
-        return self._draw_thought_tokens(logits_NV, temperature_N, key_N2)
+        going = thinking.rows.unfinished
+        if going.stop > 0:
+            self._choose(
+                logits_NV,
+                thinking.packed_F7[going],
+                self.thought_memory.token_SC,
+                [self._thinkers[id_].temperature for id_ in thinking.rows.request_ids[going]],
+            )
 
     @torch.inference_mode()
     def warm_up_thoughts(self) -> None:
-        """Have the choice of thought tokens compiled before a request waits for it: once for one
-        row, and once for several.
-        """
-        vocab_size, dtype = self.model_config.get_vocab_size(), self.thought_memory.base_SH.dtype
-        for rows in (1, 2):
-            logits_NV = torch.zeros(rows, vocab_size, dtype=dtype, device=self.device)
-            key_N2 = torch.zeros(rows, 2, dtype=torch.int32, device=self.device)
-            self._draw(logits_NV, torch.ones(rows, device=self.device), key_N2)
+        """Have the choice of thought tokens compiled before a request waits for it."""
+        memory = self.thought_memory
+        vocab_size = self.model_config.get_vocab_size()
+        self._choose.warm_up(vocab_size, memory.base_SH.dtype, memory.token_SC)
 
     def _force(self, rows: ThinkingRows) -> None:
         """Have the sampler give the tokens of rows that score a text."""

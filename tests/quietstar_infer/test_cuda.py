@@ -13,7 +13,7 @@ from quietstar_infer.benchmark.load import Load, asks
 from quietstar_infer.benchmark.side import side
 from quietstar_infer.benchmark.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.sampling import draw_thought_tokens
+from quietstar_infer.vllm_plugin.choice import sampled
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 
@@ -94,11 +94,11 @@ def test_thoughts_are_chosen_on_the_device(tmp_path: Path, monkeypatch: pytest.M
     devices: set[str] = set()
 
     def noted(*tensors: torch.Tensor) -> torch.Tensor:
-        chosen = draw_thought_tokens(*tensors)
+        chosen = sampled(*tensors)
         devices.update(tensor.device.type for tensor in (*tensors, chosen))
         return chosen
 
-    monkeypatch.setattr("quietstar_infer.vllm_plugin.runner.draw_thought_tokens", noted)
+    monkeypatch.setattr("quietstar_infer.vllm_plugin.choice.sampled", noted)
     checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
     with thinking_engine(checkpoint) as engine:
         engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])

@@ -12,13 +12,16 @@ from quietstar_infer.sampling import (
     mask_meta_tokens,
     row_keys,
     seed_from_text,
+    uniform_numbers,
 )
 
 
 def keys(count: int, seed: int = 7, first_position: int = 0, step: int = 0) -> torch.Tensor:
     """The keys of `count` positions of one request."""
-    positions = range(first_position, first_position + count)
-    return torch.from_numpy(row_keys([seed] * count, list(positions), [step] * count))
+    position_N = torch.arange(first_position, first_position + count)
+    return row_keys(
+        torch.full_like(position_N, seed), position_N, torch.full_like(position_N, step)
+    )
 
 
 def test_noise_has_the_moments_of_a_gumbel() -> None:
@@ -26,6 +29,14 @@ def test_noise_has_the_moments_of_a_gumbel() -> None:
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.005)  # Euler's constant
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.01)
     assert torch.isfinite(noise).all()
+
+
+def test_uniform_numbers_lie_between_0_and_1() -> None:
+    """At 0 or 1 noise is infinite, and 0 times it, at temperature 0, is not a number."""
+    uniform = uniform_numbers(torch.tensor([0, -1, 2**31 - 1, -(2**31)], dtype=torch.int32))
+    assert (uniform > 0).all()
+    assert (uniform < 1).all()
+    assert uniform[2:].tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -70,7 +81,8 @@ def test_neighbouring_keys_are_uncorrelated(other: Callable[[], torch.Tensor]) -
 
 def test_noise_is_the_same_in_every_version() -> None:
     """A seeded request must say the same after an update: the function is pinned."""
-    noise = gumbel_noise(torch.from_numpy(row_keys([0, 2**62 + 12345], [0, 1000], [0, 7])), 3)
+    where = (torch.tensor(pair) for pair in ([0, 2**62 + 12345], [0, 1000], [0, 7]))
+    noise = gumbel_noise(row_keys(*where), 3)
     pinned = [[1.923722, 1.899308, -0.304252], [1.268607, 1.414198, -0.655023]]
     torch.testing.assert_close(noise, torch.tensor(pinned), rtol=0, atol=2e-6)
 

@@ -9,7 +9,6 @@ Shapes: B continuations, H hidden, V vocabulary.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
@@ -35,8 +34,8 @@ def continuations(
 ) -> list[str]:
     """Continuations of a text, one for each seed, as `Route.continue_text` says."""
     cache = DynamicCache()
-    seeds_B = np.asarray(sampling.seeds, dtype=np.int64)
-    fed_BT = torch.tensor([list(ids)] * len(seeds_B), device=thinker.lm_head_VH.device)
+    seed_B = torch.tensor(sampling.seeds)
+    fed_BT = torch.tensor([list(ids)] * len(seed_B), device=thinker.lm_head_VH.device)
     said: list[list[int]] = [[] for _ in sampling.seeds]
     texts: list[str | None] = [None] * len(said)
     for number in range(sampling.max_tokens):
@@ -44,11 +43,11 @@ def continuations(
         base_BH = read_on(thinker, thinker.embed(fed_BT), cache)
         mixed_BH = base_BH
         if budget:
-            mixed_BH = after_thought(thinker, base_BH, cache, position, budget, thoughts, seeds_B)
+            mixed_BH = after_thought(thinker, base_BH, cache, position, budget, thoughts, seed_B)
         logits_BV = allowed_logits(thinker, mixed_BH).float()
         speak = Thoughts((0,), sampling.temperature)
-        positions_B, steps_B = np.full_like(seeds_B, position), np.full_like(seeds_B, SPOKEN)
-        next_B = draw(logits_BV, seeds_B, positions_B, steps_B, speak)
+        at_B, step_B = torch.full_like(seed_B, position), torch.full_like(seed_B, SPOKEN)
+        next_B = draw(logits_BV, seed_B, at_B, step_B, speak)
         for row, token in enumerate(next_B.tolist()):
             if texts[row] is None:
                 texts[row] = _ended(tokenizer, said[row], token, sampling.stop)
@@ -68,15 +67,15 @@ def after_thought(
     position: int,
     budget: int,
     thoughts: Thoughts,
-    seeds_B: "np.typing.NDArray[np.int64]",
+    seed_B: Tensor,
 ) -> Tensor:
     """The mixed hidden states after a thought about the end of the text, (B, H)."""
     start_B1H, end_B1H = (x.expand(len(base_BH), 1, -1) for x in (thinker.start_H, thinker.end_H))
     last_BH = read_on(thinker, start_B1H, cache)
     for step in range(budget):
         logits_BV = allowed_logits(thinker, last_BH).float()
-        at_B, step_B = np.full_like(seeds_B, position), np.full_like(seeds_B, step)
-        next_B = draw(logits_BV, seeds_B, at_B, step_B, thoughts)
+        at_B, step_B = torch.full_like(seed_B, position), torch.full_like(seed_B, step)
+        next_B = draw(logits_BV, seed_B, at_B, step_B, thoughts)
         last_BH = read_on(thinker, thinker.embed(next_B[:, None]), cache)
     thought_BH = read_on(thinker, end_B1H, cache)
     cache.crop(-(budget + 2))

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from quietstar_infer.sampling import choose_thought_token, gumbel_noise, mask_meta_tokens, row_keys
+from quietstar_infer.sampling import draw_thought_tokens, mask_meta_tokens
 from training.attention import GrowingPaths, Text
 from training.cross_entropy import compute_dtype, logit_chunks
 from training.errors import UsageError
@@ -82,27 +81,21 @@ def choose(
     """The next token of every thought, (N,), rows text by text; `run` are a text's positions."""
     weight_VH = thinker.lm_head_VH
     chosen_N = torch.empty(len(hidden_NH), dtype=torch.int64, device=hidden_NH.device)
-    positions_N = np.resize(np.asarray(run), len(hidden_NH))
+    position_N = torch.tensor(run).repeat(len(hidden_NH) // len(run))
+    seed_N = torch.full_like(position_N, thoughts.seed)
+    step_N = torch.full_like(position_N, step)
     for rows, logits_NV in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
         mask_meta_tokens(logits_NV, thinker.meta_token_ids)
-        seeds_N = np.full(len(logits_NV), thoughts.seed)
-        chosen_N[rows] = draw(
-            logits_NV, seeds_N, positions_N[rows], np.full(len(logits_NV), step), thoughts
-        )
+        chosen_N[rows] = draw(logits_NV, seed_N[rows], position_N[rows], step_N[rows], thoughts)
     return chosen_N
 
 
 def draw(
-    logits_NV: Tensor,
-    seeds_N: "np.typing.NDArray[np.int64]",
-    positions_N: "np.typing.NDArray[np.int64]",
-    steps_N: "np.typing.NDArray[np.int64]",
-    thoughts: Thoughts,
+    logits_NV: Tensor, seed_N: Tensor, position_N: Tensor, step_N: Tensor, thoughts: Thoughts
 ) -> Tensor:
     """One token per row, (N,): greedy, or with the noise of seed, position and step."""
     if thoughts.temperature == 0:
         return logits_NV.argmax(dim=-1)
-    keys_N2 = torch.from_numpy(row_keys(seeds_N, positions_N, steps_N)).to(logits_NV.device)
+    where = (each_N.to(logits_NV.device) for each_N in (seed_N, position_N, step_N))
     temperature_N = logits_NV.new_full((len(logits_NV),), thoughts.temperature)
-    noise_NV = gumbel_noise(keys_N2, logits_NV.shape[1])
-    return choose_thought_token(logits_NV, temperature_N, noise_NV)
+    return draw_thought_tokens(logits_NV, temperature_N, *where)
