@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch._dynamo.decorators import mark_unbacked
+from vllm.utils.torch_utils import async_tensor_h2d
 
 from quietstar_infer.sampling import draw_thought_tokens
 
 Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""The chosen tokens, (U,), of logits (N, V), packed facts (U, 7) and the memory's tokens (S, C),
-to which they are added."""
+"""The chosen tokens, (U,), of logits (N, V), rows as uploaded (U, 7), and the memory's tokens
+(S, C), to which they are added."""
 
 
-class Facts(NamedTuple):
-    """About every token that a thought feeds in a pass, (F,) each: lists on the host, int64 on the
-    device.
+class Fed(NamedTuple):
+    """What there is to know about a token that a thought feeds: integers, or on the device, for all
+    such tokens of a pass, (F,) each.
     """
 
     # Its row of the batch, and its place among the batch's tokens.
@@ -36,32 +36,33 @@ class Facts(NamedTuple):
     # Of the thought: what the noise of its next token depends on, beside the pass.
     seed: Any
     position: Any
-    temperature: Any
+    temperature_bits: Any
 
 
-def pack(facts: Facts) -> npt.NDArray[np.int64]:
-    """(F, 7), the temperatures by their bits."""
-    packed_F7 = np.empty((len(facts.row), len(facts)), dtype=np.int64)
-    for index, column in enumerate(facts[:-1]):
-        packed_F7[:, index] = column
-    packed_F7.view(np.float64)[:, -1] = facts.temperature
-    return packed_F7
+def bits_of(number: float) -> int:
+    """A float64 as an integer of the same bits, for company with integers."""
+    return int(np.float64(number).view(np.int64))
 
 
-def unpack(packed_F7: torch.Tensor) -> Facts:
-    """The inverse of `pack`, on the device."""
-    facts = Facts(*packed_F7.unbind(dim=1))
-    return facts._replace(temperature=facts.temperature.view(torch.float64).float())
+def upload(fed: Sequence[Fed], device: torch.device) -> torch.Tensor:
+    """(F, 7), in one copy, which the device need not wait for."""
+    return async_tensor_h2d(np.array(fed, dtype=np.int64), device=device)
+
+
+def unpack(packed_F7: torch.Tensor) -> Fed:
+    """What was uploaded, column by column."""
+    return Fed(*packed_F7.unbind(dim=1))
 
 
 def sampled(
     logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
 ) -> torch.Tensor:
     """Draws of `draw_thought_tokens`, greedy where the temperature is 0."""
-    facts = unpack(packed_U7)
-    noise = (facts.temperature, facts.seed, facts.position, facts.column)
-    token_U = draw_thought_tokens(logits_NV[facts.row], *noise).to(token_SC.dtype)
-    token_SC[facts.slot, facts.column + 1] = token_U
+    fed = unpack(packed_U7)
+    temperature_U = fed.temperature_bits.view(torch.float64).float()
+    noise = (fed.seed, fed.position, fed.column)
+    token_U = draw_thought_tokens(logits_NV[fed.row], temperature_U, *noise).to(token_SC.dtype)
+    token_SC[fed.slot, fed.column + 1] = token_U
     return token_U
 
 
@@ -69,14 +70,14 @@ def likeliest(
     logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
 ) -> torch.Tensor:
     """The same at temperature 0 everywhere, without its noise."""
-    facts = unpack(packed_U7)
-    token_U = logits_NV[facts.row].argmax(dim=-1).to(token_SC.dtype)
-    token_SC[facts.slot, facts.column + 1] = token_U
+    fed = unpack(packed_U7)
+    token_U = logits_NV[fed.row].argmax(dim=-1).to(token_SC.dtype)
+    token_SC[fed.slot, fed.column + 1] = token_U
     return token_U
 
 
 class Choice:
-    """Either, as the temperatures ask for it."""
+    """Either of the two."""
 
     def __init__(self, is_compiled: bool) -> None:
         self._sampled: Choose = torch.compile(sampled, dynamic=True) if is_compiled else sampled
@@ -86,10 +87,10 @@ class Choice:
         logits_NV: torch.Tensor,
         packed_U7: torch.Tensor,
         token_SC: torch.Tensor,
-        temperatures: Sequence[float],
+        is_greedy: bool,
     ) -> torch.Tensor:
-        """Choose for rows with these temperatures."""
-        choose = self._sampled if any(temperatures) else likeliest
+        """Choose for rows of which all are greedy, or some are not."""
+        choose = likeliest if is_greedy else self._sampled
         return choose(logits_NV, packed_U7, token_SC)
 
     def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
@@ -99,4 +100,4 @@ class Choice:
         # By default one row would be compiled by itself, and as many rows as the batch has, too.
         mark_unbacked(logits_NV, 0)
         mark_unbacked(packed_U7, 0)
-        self(logits_NV, packed_U7, token_SC.clone(), [1.0])
+        self(logits_NV, packed_U7, token_SC.clone(), is_greedy=False)

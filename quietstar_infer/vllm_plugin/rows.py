@@ -41,13 +41,19 @@ class ThinkingRows(NamedTuple):
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThinkingRows:
     """The thinking rows of a batch; `row_of` is the batch row of each request."""
-    ordered = sorted(steps.items(), key=lambda item: (item[1].is_last, not item[1].is_first))
+    first: list[tuple[str, ThoughtStep]] = []
+    middle: list[tuple[str, ThoughtStep]] = []
+    last: list[tuple[str, ThoughtStep]] = []
+    for request_id, step in steps.items():
+        group = first if step.is_first else last if step.is_last else middle
+        group.append((request_id, step))
+    ordered = [*first, *middle, *last]
     return ThinkingRows(
         request_ids=[request_id for request_id, _ in ordered],
         steps=[step for _, step in ordered],
         row_R=np.array([row_of[request_id] for request_id, _ in ordered], dtype=np.int64),
-        num_first=sum(step.is_first for _, step in ordered),
-        num_last=sum(step.is_last for _, step in ordered),
+        num_first=len(first),
+        num_last=len(last),
     )
 
 

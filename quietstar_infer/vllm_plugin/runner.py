@@ -32,7 +32,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.sampling import seed_from_text
-from quietstar_infer.vllm_plugin.choice import Choice, Facts, pack, unpack
+from quietstar_infer.vllm_plugin.choice import Choice, Fed, bits_of, unpack, upload
 from quietstar_infer.vllm_plugin.forcing import ForcedTokens
 from quietstar_infer.vllm_plugin.memory import ThoughtMemory
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
@@ -54,20 +54,20 @@ class Thinker(NamedTuple):
 
     seed: int
     temperature: float
+    temperature_bits: int
     record_key: str | None
     forced_tokens: tuple[int, ...]
 
 
 class Thinking(NamedTuple):
     """The thinking rows of the batch being run; where their text tokens are, (R,); and on the
-    device the facts about the tokens fed, (F, 7): those of `rows` in order, then END's of the last
-    passes.
+    device what they feed, (F, 7): those of `rows` in order, then END's of the last passes.
     """
 
     rows: ThinkingRows
     position_R: npt.NDArray[np.int64]
     packed_F7: torch.Tensor
-    fed: Facts
+    fed: Fed
 
 
 class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
@@ -202,21 +202,22 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         self._thinking = None
         request_ids = self.input_batch.req_ids
         num_rows = len(request_ids)
-        phase_R = np.array([plan.steps[request_id].phase + first for request_id in request_ids])
+        phases = [plan.steps[request_id].phase + first for request_id in request_ids]
         position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
         row_R = self.arange_np[:num_rows]
-        packed_R7 = self._upload(request_ids, row_R, row_R, phase_R, position_R)
+        packed_R7 = upload(self._fed(request_ids, row_R, row_R, phases, position_R), self.device)
         fed = unpack(packed_R7)
-        temperatures = [self._thinker(request_id).temperature for request_id in request_ids]
+        is_greedy = self._are_greedy(request_ids)
 
         token_SC = self.thought_memory.token_SC
         # x_p, START and the thought tokens before this one lie before it.
-        graph = self._begin_plain_passes(position_R + 1 + phase_R, token_SC[fed.slot, fed.column])
+        fed_position_R = position_R + 1 + np.array(phases)
+        graph = self._begin_plain_passes(fed_position_R, token_SC[fed.slot, fed.column])
         for index in range(number):
             hidden_RH = self._plain_forward(num_rows, graph)
             logits_RV = self._quiet_model.compute_logits(hidden_RH)
             assert logits_RV is not None, "every rank has all logits"
-            token_R = self._choose(logits_RV, packed_R7, token_SC, temperatures)
+            token_R = self._choose(logits_RV, packed_R7, token_SC, is_greedy)
             if index + 1 == number or self.is_interrupted:
                 break
             self._advance_plain_passes(token_R)
@@ -248,46 +249,40 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
 
     def _feed(self, rows: ThinkingRows, position_R: npt.NDArray[np.int64]) -> Thinking:
         """Put START, thought tokens and END in place of what vLLM read behind the text."""
-        starts, last = self.query_start_loc.np, rows.last
+        starts = self.query_start_loc.np
         place_R = starts[rows.row_R]
         # START rides behind x_p, and that may be the end of a whole prompt.
         place_R[rows.first] = starts[rows.row_R[rows.first] + 1] - 1
-        end_L = np.full(rows.num_last, self.thought_memory.end_column)
-        packed_F7 = self._upload(
-            rows.request_ids + rows.request_ids[last],
-            np.concatenate([rows.row_R, rows.row_R[last]]),
-            np.concatenate([place_R, place_R[last] + 1]),
-            np.concatenate([[step.phase for step in rows.steps], end_L]),
-            np.concatenate([position_R, position_R[last]]),
-        )
-        thinking = Thinking(rows, position_R, packed_F7, fed=unpack(packed_F7))
-        fed, input_N = thinking.fed, self.input_ids.gpu
+        phases = [step.phase for step in rows.steps]
+        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
+        end = self.thought_memory.end_column
+        fed += [each._replace(place=each.place + 1, column=end) for each in fed[rows.last]]
+
+        packed_F7 = upload(fed, self.device)
+        thinking = Thinking(rows, position_R, packed_F7, unpack(packed_F7))
+        input_N = self.input_ids.gpu
         self._restore_text_tokens(thinking, input_N)
-        input_N[fed.place] = self.thought_memory.token_SC[fed.slot, fed.column]
+        memory_F = thinking.fed.slot, thinking.fed.column
+        input_N[thinking.fed.place] = self.thought_memory.token_SC[memory_F]
         return thinking
 
-    def _upload(
+    def _fed(
         self,
         request_ids: list[str],
-        row_F: npt.NDArray[Any],
-        place_F: npt.NDArray[Any],
-        column_F: npt.NDArray[Any],
-        position_F: npt.NDArray[Any],
-    ) -> torch.Tensor:
-        """The facts about what these requests feed, in one copy, which the device need not wait
-        for.
-        """
-        thinkers = [self._thinker(request_id) for request_id in request_ids]
-        facts = Facts(
-            row=row_F,
-            place=place_F,
-            slot=[self.thought_memory.acquire(request_id) for request_id in request_ids],
-            column=column_F,
-            seed=[thinker.seed for thinker in thinkers],
-            position=position_F,
-            temperature=[thinker.temperature for thinker in thinkers],
-        )
-        return async_tensor_h2d(pack(facts), device=self.device)
+        row_R: npt.NDArray[Any],
+        place_R: npt.NDArray[Any],
+        phases: list[int],
+        position_R: npt.NDArray[Any],
+    ) -> list[Fed]:
+        """The token of its own that each thought feeds in a pass."""
+        fed = []
+        where = zip(row_R.tolist(), place_R.tolist(), phases, position_R.tolist(), strict=True)
+        for request_id, (row, place, phase, position) in zip(request_ids, where, strict=True):
+            slot, thinker = self.thought_memory.acquire(request_id), self._thinker(request_id)
+            fed.append(
+                Fed(row, place, slot, phase, thinker.seed, position, thinker.temperature_bits)
+            )
+        return fed
 
     def _restore_text_tokens(self, thinking: Thinking, input_N: torch.Tensor) -> None:
         """Under asynchronous scheduling a text token just sampled is known on the device only. vLLM
@@ -321,6 +316,7 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
             thinker = Thinker(
                 seed=seed_from_text(request_id) if seed is None else seed,
                 temperature=params.temperature,
+                temperature_bits=bits_of(params.temperature),
                 record_key=params.record_key,
                 forced_tokens=params.forced_tokens,
             )
@@ -419,8 +415,11 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
                 logits_NV,
                 thinking.packed_F7[going],
                 self.thought_memory.token_SC,
-                [self._thinkers[id_].temperature for id_ in thinking.rows.request_ids[going]],
+                self._are_greedy(thinking.rows.request_ids[going]),
             )
+
+    def _are_greedy(self, request_ids: list[str]) -> bool:
+        return not any(self._thinkers[request_id].temperature for request_id in request_ids)
 
     @torch.inference_mode()
     def warm_up_thoughts(self) -> None:
@@ -431,13 +430,11 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
 
     def _force(self, rows: ThinkingRows) -> None:
         """Have the sampler give the tokens of rows that score a text."""
+        last = rows.last
         forced = [
             (row, tokens[step.index])
             for request_id, row, step in zip(
-                rows.request_ids[rows.last],
-                rows.row_R[rows.last].tolist(),
-                rows.steps[rows.last],
-                strict=True,
+                rows.request_ids[last], rows.row_R[last].tolist(), rows.steps[last], strict=True
             )
             if (tokens := self._thinkers[request_id].forced_tokens)
         ]
@@ -452,6 +449,9 @@ class ThinkingRunnerMixin(PlainPassesMixin, _Runner):
         (its generators have no offset). Can go when vLLM neither draws nor winds back there.
         """
         generators = self.input_batch.generators
+        if not generators:
+            yield
+            return
         discarded = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])
         hidden = {row: generators.pop(row) for row in discarded.tolist() if row in generators}
         try:

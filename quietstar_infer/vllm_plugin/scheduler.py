@@ -8,7 +8,7 @@ token in the next step, mixed freely with speaking rows, other thoughts and real
 
 Where every row of a batch is thinking and nobody could join, the step is a *burst*: the workers run
 several passes before they report back, or fewer if somebody arrives meanwhile, which saves what an
-engine step costs beside its pass.
+engine step costs beside its pass. For long bursts thoughts march in step (`lockstep`).
 """
 
 from typing import Any
@@ -22,6 +22,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.lockstep import Lockstep
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
 from quietstar_infer.vllm_plugin.step import (
     ThoughtPlan,
@@ -47,6 +48,7 @@ class ThinkingScheduler(AsyncScheduler):
         self._params: dict[str, ThoughtParams] = {}
         self._thoughts: dict[str, ThoughtStep] = {}
         self._aborted: list[str] = []
+        self._lockstep = Lockstep()
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
@@ -90,6 +92,34 @@ class ThinkingScheduler(AsyncScheduler):
             )
         request.max_tokens = min(request.max_tokens, room)
         return params
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """vLLM's own, without the requests that do better to wait a little with their thought."""
+        for request in self._held_requests():
+            request.next_decode_eligible_step = self.current_step + 2
+        return super().schedule(*args, **kwargs)
+
+    def _held_requests(self) -> list[Request]:
+        """Whose next thought waits for the others'. Nobody's, where there is no burst to be had."""
+        if self._max_burst == 1 or not self._thoughts:
+            return []
+        beginning = []
+        for request in self.running:
+            if request.request_id not in self._thoughts:
+                index, budget = self._next_thought(request)
+                if budget == 0 or request.is_prefill_chunk:
+                    return []  # somebody speaks or reads
+                beginning.append((request, ThoughtStep.first(budget, index)))
+        return [
+            request
+            for request, step in beginning
+            if self._lockstep.is_held(request.request_id, step, self._thoughts)
+        ]
+
+    def _next_thought(self, request: Request) -> tuple[int, int]:
+        """The number of the visible token that a request says next, and the budget before it."""
+        index = request.num_output_tokens + request.num_output_placeholders
+        return index, self._params[request.request_id].budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
         """Add the riding tokens to what was scheduled, and take back the progress of unfinished
@@ -167,8 +197,7 @@ class ThinkingScheduler(AsyncScheduler):
                 < request.num_tokens + request.num_output_placeholders
             ):
                 return None  # a prefill chunk that does not reach the last text token
-            index = request.num_output_tokens + request.num_output_placeholders
-            budget = self._params[request.request_id].budget_at(index)
+            index, budget = self._next_thought(request)
             if budget == 0:
                 return None
             step = ThoughtStep.first(budget, index)
@@ -184,6 +213,7 @@ class ThinkingScheduler(AsyncScheduler):
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
+        self._lockstep.forget(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
     def _abort_thought(self, request: Request, reason: str) -> None:
