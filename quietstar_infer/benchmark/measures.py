@@ -5,7 +5,8 @@ times, and the median of the repetitions' ratios counts.
 
 | measure  | numerator | denominator |
 |---|---|---|
-| pass     | a thought pass: time per visible token at budget 8, / 9 | a decode step of stock vLLM |
+| pass     | a thought pass: time per visible token at budget 8, / 9 | a decode step of stock vLLM; |
+|          |                                                 | as many tokens in stock vLLM |
 | official | visible tokens per second | those of a loop that reads and thinks everything anew |
 | company  | time per visible token beside as many thinkers | the same beside speakers |
 | arrival  | time to the first token of who comes to 16 thinkers | the same to 16 speakers |
@@ -221,24 +222,26 @@ def _larger_pair(settings: Settings, folder: Path, device: str, report: Report) 
 
 
 def pass_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
-    """A thought pass against a decode step of stock vLLM, by batch."""
+    """A thought pass against a decode step of stock vLLM, by batch; and against what stock vLLM
+    takes for as many tokens: START and END ride along, so two of a thought's passes feed two per
+    row.
+    """
     passes = settings.budget + 1
     for batch in settings.batches:
         thinking = Load(both.asks(batch, settings.budget, both.tokens))
         # As many intervals as three thoughts have passes: enough, and not a third of the time.
-        plain = Load(both.asks(batch, 0, 3 * both.tokens))
-        ours, stock = [], []
+        plain, doubled = (Load(both.asks(n * batch, 0, 3 * both.tokens)) for n in (1, 2))
+        ours, stock, as_many = [], [], []
         for _ in both.repetitions(f"a pass, batch {batch}"):
             ours.append(MS * per_token(both.ours.run(thinking)) / passes)
             stock.append(MS * per_token(both.stock.run(plain)))
-        yield _measured(
-            both,
-            "pass",
-            f"batch {batch}",
-            ("thought pass", "stock step"),
-            (ours, stock),
-            both.limit,
-        )
+            twice = MS * per_token(both.stock.run(doubled))
+            as_many.append(((passes - 2) * stock[-1] + 2 * twice) / passes)
+        case = f"batch {batch}"
+        names = ("thought pass", "stock step")
+        yield _measured(both, "pass", case, names, (ours, stock), both.limit)
+        names = ("thought pass", "stock, as many tokens")
+        yield _measured(both, "pass", f"{case}, by tokens", names, (ours, as_many), 1.0)
 
 
 def company_cost(both: Pair, settings: Settings) -> Measured:
