@@ -5,8 +5,8 @@ times, and the median of the repetitions' ratios counts.
 
 | measure  | numerator | denominator |
 |---|---|---|
-| pass     | a thought pass: time per visible token at budget 8, / 9 | a decode step of stock vLLM; |
-|          |                                                 | as many tokens in stock vLLM |
+| pass     | a thought pass: time per visible token at budget 8, / 9 | a step of stock vLLM |
+|          | the same | what stock vLLM takes for as many tokens as are fed in a thought pass |
 | official | visible tokens per second | those of a loop that reads and thinks everything anew |
 | company  | time per visible token beside as many thinkers | the same beside speakers |
 | arrival  | time to the first token of who comes to 16 thinkers | the same to 16 speakers |
