@@ -176,7 +176,8 @@ def _add_thinking_options(group: Any) -> None:
         type=int,
         metavar="N",
         help="passes that an engine step may run while all its requests are thinking: faster. Who "
-        "arrives ends it on a CPU, and waits for it on CUDA (default: 16 on a CPU, 1 on CUDA)",
+        "arrives ends it on a CPU, and waits for it on CUDA; above 1, thoughts of one length begin "
+        "together, for which a request waits once (default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",

@@ -53,7 +53,7 @@ class Settings:
     repeats: int = 7
     larger_repeats: int = 3
     tokens: int = 16
-    larger_tokens: int = 3
+    larger_tokens: int = 6
     # A token takes the official way many seconds on a CPU.
     official_repeats: int = 3
     official_budget: int = 5

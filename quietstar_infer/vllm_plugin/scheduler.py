@@ -107,9 +107,10 @@ class ThinkingScheduler(AsyncScheduler):
         for request in self.running:
             if request.request_id not in self._thoughts:
                 index, budget = self._next_thought(request)
-                if budget == 0 or request.is_prefill_chunk:
-                    return []  # somebody speaks or reads
-                beginning.append((request, ThoughtStep.first(budget, index)))
+                if budget == 0:
+                    return []  # somebody speaks
+                if not request.is_prefill_chunk:
+                    beginning.append((request, ThoughtStep.first(budget, index)))
         return [
             request
             for request, step in beginning
