@@ -1,6 +1,5 @@
 """The choice of thought tokens is compiled once, and says what it says uncompiled."""
 
-import pytest
 import torch
 from torch._dynamo import config as dynamo_config
 
@@ -29,17 +28,17 @@ def memory() -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_one_compilation_does_for_any_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_compilation_does_for_any_number_of_rows() -> None:
     compiled, plain = Choice(is_compiled=True), Choice(is_compiled=False)
-    compiled.warm_up(VOCAB_SIZE, torch.float32, memory())
-    monkeypatch.setattr(dynamo_config, "error_on_recompile", True)
-    for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
-        kept, expected_kept = memory(), memory()
-        packed = upload(fed(rows, batch), CPU)
-        chosen = compiled(logits(batch), packed, kept, is_greedy=False)
-        expected = plain(logits(batch), packed, expected_kept, is_greedy=False)
-        assert torch.equal(chosen, expected)
-        assert torch.equal(kept, expected_kept)
+    with dynamo_config.patch(error_on_recompile=True):
+        compiled.warm_up(VOCAB_SIZE, torch.float32, memory())
+        for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
+            kept, expected_kept = memory(), memory()
+            packed = upload(fed(rows, batch), CPU)
+            chosen = compiled(logits(batch), packed, kept, is_greedy=False)
+            expected = plain(logits(batch), packed, expected_kept, is_greedy=False)
+            assert torch.equal(chosen, expected)
+            assert torch.equal(kept, expected_kept)
 
 
 def test_a_choice_is_a_draw_and_is_kept_for_the_next_pass() -> None:
