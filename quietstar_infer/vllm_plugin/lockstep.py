@@ -17,15 +17,15 @@ class Lockstep:
 
     def __init__(self) -> None:
         # By request: the others it waits for, and before which of their visible tokens they think.
+        # Nobody, once it has waited.
         self._awaited: dict[str, dict[str, int]] = {}
-        self._in_step: set[str] = set()
 
     def is_held(self, request_id: str, step: ThoughtStep, going: Mapping[str, ThoughtStep]) -> bool:
         """Whether a request does better to wait with a thought that it could begin with `step`.
 
         `going` are the thoughts under way, of all requests.
         """
-        if step.index == 0 or request_id in self._in_step:
+        if step.index == 0:
             return False
         if request_id not in self._awaited:
             self._awaited[request_id] = {
@@ -36,11 +36,9 @@ class Lockstep:
         awaited = self._awaited[request_id]
         if any(id_ in going and going[id_].index == index for id_, index in awaited.items()):
             return True
-        del self._awaited[request_id]
-        self._in_step.add(request_id)
+        awaited.clear()
         return False
 
     def forget(self, request_id: str) -> None:
         """The request has ended."""
         self._awaited.pop(request_id, None)
-        self._in_step.discard(request_id)
