@@ -6,10 +6,11 @@
 # and for a CPU:
 #
 #     docker build --target cpu --tag quietstar:cpu .
-#     docker run -p 8000:8000 quietstar:cpu
+#     docker run --shm-size 1g -p 8000:8000 quietstar:cpu
 #
 # Without --model it serves the demonstration model. Mount a volume at /home/quietstar/.cache to keep downloaded
-# models and compiled kernels. For more than one GPU add --ipc=host: the workers talk through shared memory.
+# models and compiled kernels. On a CPU vLLM's processes talk through shared memory, of which Docker gives 64 MB and
+# they take 160 and more; for more than one GPU add --ipc=host. scripts/try-image builds and tries it all without Docker.
 
 # The packages in requirements/ bring CUDA's libraries, so no CUDA base image is needed, only the driver.
 FROM python:3.11.14-slim-bookworm AS base
