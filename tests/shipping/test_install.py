@@ -125,14 +125,17 @@ PYTHON = f"python3.{sys.version_info[1]}"
 
 
 @pytest.mark.parametrize(
-    ("part", "apt", "dnf"), [("venv", "-venv", ""), ("Python.h", "-dev", "-devel")]
+    ("part", "words", "apt", "dnf"),
+    [
+        ("venv", "Python's venv and ensurepip", "-venv", ""),
+        ("Python.h", "Python.h", "-dev", "-devel"),
+    ],
 )
 def test_a_missing_part_of_python_is_named_with_its_packages(
-    sandbox: Sandbox, tmp_path: Path, part: str, apt: str, dnf: str
+    sandbox: Sandbox, tmp_path: Path, part: str, words: str, apt: str, dnf: str
 ) -> None:
     assert refusal(sandbox, PYTHONPATH=without(tmp_path / "parts", part)) == (
-        f"Python's {part}. Debian, Ubuntu: apt install {PYTHON}{apt}; "
-        f"Fedora: dnf install {PYTHON}{dnf}"
+        f"{words}. Debian, Ubuntu: apt install {PYTHON}{apt}; Fedora: dnf install {PYTHON}{dnf}"
     )
 
 
@@ -164,7 +167,7 @@ def test_all_that_is_missing_is_named_at_once(sandbox: Sandbox, tmp_path: Path) 
     path = only(tmp_path / "tools", *TOOLS)
     parts = without(tmp_path / "parts", "venv", "Python.h")
     assert refusal(sandbox, PATH=path, PYTHONPATH=parts) == (
-        "Python's venv, Python's Python.h, a C++ compiler (g++), lscpu, libnuma.so.99. "
+        "Python's venv and ensurepip, Python.h, a C++ compiler (g++), lscpu, libnuma.so.99. "
         f"Debian, Ubuntu: apt install {PYTHON}-venv {PYTHON}-dev g++ libnuma1; "
         f"Fedora: dnf install {PYTHON} {PYTHON}-devel gcc-c++ util-linux numactl-libs"
     )
