@@ -6,17 +6,19 @@
 # and for a CPU:
 #
 #     docker build --target cpu --tag quietstar:cpu .
-#     docker run -p 8000:8000 quietstar:cpu
+#     docker run --shm-size 1g -p 8000:8000 quietstar:cpu
 #
 # Without --model it serves the demonstration model. Mount a volume at /home/quietstar/.cache to keep downloaded
-# models and compiled kernels. For more than one GPU add --ipc=host: the workers talk through shared memory.
+# models and compiled kernels. On a CPU vLLM's processes talk through shared memory, of which Docker gives 64 MB and
+# they take 160 and more; for more than one GPU add --ipc=host. scripts/try-image builds and tries it all without Docker.
 
 # The packages in requirements/ bring CUDA's libraries, so no CUDA base image is needed, only the driver.
 FROM python:3.11.14-slim-bookworm AS base
-# g++: Triton and torch.compile build kernels when the server starts. Debian's own fixes are welcome: no pins.
+# What scripts/prerequisites lists, less what this image's Python has: kernels are compiled when the server starts,
+# vLLM for the CPU links libnuma and is faster with tcmalloc. Debian's own fixes are welcome: no pins.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ libtcmalloc-minimal4 \
+    && apt-get install --yes --no-install-recommends g++ libnuma1 libtcmalloc-minimal4 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 quietstar \
     && install --directory --owner=quietstar --group=quietstar \
@@ -29,7 +31,7 @@ WORKDIR /app
 # Only what the packages depend on: a change of the code does not install them again.
 COPY requirements requirements
 COPY pyproject.toml .
-COPY scripts/install scripts/
+COPY scripts/install scripts/prerequisites scripts/
 VOLUME /home/quietstar/.cache
 EXPOSE 8000
 STOPSIGNAL SIGTERM

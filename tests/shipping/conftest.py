@@ -1,8 +1,9 @@
-"""A stand-in for Python that writes down what it was asked to do: installs take no time."""
+"""A copy of the repository's scripts, and a stand-in for Python that only records its calls."""
 
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Asked for a virtual environment, it puts itself there; a script on its standard input (the version
-# check) is for the real Python; all else is written down.
+# Asked for a virtual environment, it copies itself there. A script on its standard input (the
+# checks of scripts/prerequisites) is run by the real Python. Every other call is only recorded.
 FAKE_PYTHON = """#!/bin/bash
 case "$1 $2" in
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "- ") exec python3 "$@" ;;
-    "--version ") echo Python 3.99 ;;
+    "- "*) exec "$REAL_PYTHON" "$@" ;;
+    "--version ") exec "$REAL_PYTHON" --version ;;
     *) echo "LD_PRELOAD=${LD_PRELOAD:-} $*" >> "$CALLS"; exit "${FAIL:-0}" ;;
 esac
 """
@@ -24,7 +25,7 @@ esac
 
 @dataclass
 class Sandbox:
-    """A copy of what an install reads, where Python only pretends."""
+    """A copy of what an install reads, with the stand-in for Python."""
 
     root: Path
 
@@ -33,7 +34,12 @@ class Sandbox:
         python.write_text(FAKE_PYTHON)
         python.chmod(0o755)
         # Only what is given: the VENV of a surrounding make must not leak in.
-        clean = {"PATH": os.environ["PATH"], "PYTHON": str(python), "CALLS": str(self.calls_file)}
+        clean = {
+            "PATH": os.environ["PATH"],
+            "PYTHON": str(python),
+            "REAL_PYTHON": str(Path(sys.executable).resolve()),
+            "CALLS": str(self.calls_file),
+        }
         return subprocess.run(
             command, cwd=self.root, env=clean | env, capture_output=True, text=True
         )
@@ -43,7 +49,7 @@ class Sandbox:
         return self.root / "calls"
 
     def calls(self) -> list[str]:
-        """What Python was asked to do since the last time this was asked."""
+        """The calls of Python since the last call of this."""
         if not self.calls_file.exists():
             return []
         calls = self.calls_file.read_text().splitlines()
