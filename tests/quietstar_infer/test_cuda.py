@@ -9,9 +9,9 @@ import torch
 from vllm.config import CUDAGraphMode
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from quietstar_infer.benchmark.load import Load, asks
-from quietstar_infer.benchmark.side import side
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.load import Load, asks
+from benchmarks.engine.side import side
+from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.choice import sampled
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint

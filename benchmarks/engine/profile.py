@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from quietstar_infer.benchmark.load import Load, asks, per_token
-from quietstar_infer.benchmark.measures import MS, Report, engine_arguments
-from quietstar_infer.benchmark.report import table
-from quietstar_infer.benchmark.shapes import LARGER, Shape, write_model, write_trunk
-from quietstar_infer.benchmark.side import Side, side
-from quietstar_infer.benchmark.spec import EngineSpec
-from quietstar_infer.benchmark.timers import OUTPUTS, PARTS, Breakdown
+from benchmarks.engine.load import Load, asks, per_token
+from benchmarks.engine.measures import MS, Report, engine_arguments
+from benchmarks.engine.report import table
+from benchmarks.engine.shapes import LARGER, Shape, write_model, write_trunk
+from benchmarks.engine.side import Side, side
+from benchmarks.engine.spec import EngineSpec
+from benchmarks.engine.timers import OUTPUTS, PARTS, Breakdown
 from quietstar_infer.config import read_json
 
-INSIDE = "quietstar_infer.benchmark.inside"
+INSIDE = "benchmarks.engine.inside"
 
 
 @dataclass(frozen=True)

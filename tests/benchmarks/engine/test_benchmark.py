@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from quietstar_infer.benchmark import cli, measures
-from quietstar_infer.benchmark import profile as profile_module
-from quietstar_infer.benchmark.gpu import GpuSettings, measure_passes, passes_table
-from quietstar_infer.benchmark.load import Load, Times, asks, per_token, to_first
-from quietstar_infer.benchmark.machine import describe_machine
-from quietstar_infer.benchmark.measures import (
+from benchmarks.engine import cli, measures
+from benchmarks.engine import profile as profile_module
+from benchmarks.engine.gpu import GpuSettings, measure_passes, passes_table
+from benchmarks.engine.load import Load, Times, asks, per_token, to_first
+from benchmarks.engine.machine import describe_machine
+from benchmarks.engine.measures import (
     NAMES,
     Measured,
     Pair,
@@ -25,10 +25,10 @@ from quietstar_infer.benchmark.measures import (
     measure,
     pair,
 )
-from quietstar_infer.benchmark.official import OfficialLoop, likeliest
-from quietstar_infer.benchmark.profile import Profile, ProfileSettings, profile_table
-from quietstar_infer.benchmark.report import measures_table, write_json, write_plot
-from quietstar_infer.benchmark.shapes import (
+from benchmarks.engine.official import OfficialLoop, likeliest
+from benchmarks.engine.profile import Profile, ProfileSettings, profile_table
+from benchmarks.engine.report import measures_table, write_json, write_plot
+from benchmarks.engine.shapes import (
     LARGER,
     MISTRAL_7B,
     TINY,
@@ -36,9 +36,9 @@ from quietstar_infer.benchmark.shapes import (
     write_model,
     write_trunk,
 )
-from quietstar_infer.benchmark.side import Side, SideError, side
-from quietstar_infer.benchmark.spec import EngineSpec
-from quietstar_infer.benchmark.timers import PARTS, STOCK, THINKING, TRUNK, Timers
+from benchmarks.engine.side import Side, SideError, side
+from benchmarks.engine.spec import EngineSpec
+from benchmarks.engine.timers import PARTS, STOCK, THINKING, TRUNK, Timers
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_tensor_shapes
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
@@ -169,7 +169,7 @@ def test_milliseconds_per_pass(both: Pair, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(running, "start", lambda: None)
         yield running
 
-    monkeypatch.setattr("quietstar_infer.benchmark.gpu.side", instead)
+    monkeypatch.setattr("benchmarks.engine.gpu.side", instead)
     # So many tokens that not even a busy front end gets all of them at once, which takes no time.
     asked = GpuSettings(TINY, batches=(1, 2), budgets=(0, 2), repeats=1, tokens=16, prompt=8)
     times = list(measure_passes(asked, "cpu", quiet))
@@ -200,7 +200,7 @@ def test_the_profile(both: Pair, checkpoint: Path, monkeypatch: pytest.MonkeyPat
         with side(replace(spec, arguments=arguments), module) as timed:
             yield timed
 
-    monkeypatch.setattr("quietstar_infer.benchmark.profile.side", instead)
+    monkeypatch.setattr("benchmarks.engine.profile.side", instead)
     asked = ProfileSettings(checkpoint, TINY, batches=(2,), budget=2, repeats=1, tokens=3)
     model = next(iter(profile_module.models(asked, checkpoint.parent, "cpu")))
     (profiled,) = profile_module.profile_engine(asked, model, "thinking", 2, quiet)
@@ -362,7 +362,7 @@ def test_time_counts_where_it_is_spent() -> None:
 
 def test_a_function_that_vllm_does_not_have_is_an_error() -> None:
     with pytest.raises(AttributeError, match="no_such_method"):
-        Timers().install({"quietstar_infer.benchmark.timers:Timers.no_such_method": TRUNK})
+        Timers().install({"benchmarks.engine.timers:Timers.no_such_method": TRUNK})
 
 
 # --- command line

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from quietstar_infer.benchmark.load import Load, asks, per_token
-from quietstar_infer.benchmark.measures import GIB, MS, Report
-from quietstar_infer.benchmark.report import table
-from quietstar_infer.benchmark.shapes import MISTRAL_7B, Shape, write_model
-from quietstar_infer.benchmark.side import Side, side
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.load import Load, asks, per_token
+from benchmarks.engine.measures import GIB, MS, Report
+from benchmarks.engine.report import table
+from benchmarks.engine.shapes import MISTRAL_7B, Shape, write_model
+from benchmarks.engine.side import Side, side
+from benchmarks.engine.spec import EngineSpec
 
 COPIED_BYTES = 1 << 28
 COPIES = 20

@@ -1,4 +1,4 @@
-"""What thinking costs, beside stock vLLM: `python -m quietstar_infer.benchmark`.
+"""What thinking costs, beside stock vLLM: `python -m benchmarks.engine`.
 
 cli.py         the commands: table, profile, gpu
 shapes.py      models of random weights, made on the spot, and plain trunks for stock vLLM

@@ -1,6 +1,6 @@
 """A process with an engine all in itself, whose steps are timed part by part.
 
-`python -m quietstar_infer.benchmark.inside FD`, spoken to like `engine`: an `EngineSpec`, then
+`python -m benchmarks.engine.inside FD`, spoken to like `engine`: an `EngineSpec`, then
 loads of asks only, each answered with a `Breakdown`. vLLM has no processes of its own here, so no
 hops between them; and what its front end does comes after a step, where a server does it beside the
 next one.
@@ -18,10 +18,10 @@ from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
-from quietstar_infer.benchmark.engine import prepare, sampling_params
-from quietstar_infer.benchmark.load import Load
-from quietstar_infer.benchmark.spec import EngineSpec
-from quietstar_infer.benchmark.timers import STOCK, THINKING, Breakdown, Timers
+from benchmarks.engine.engine import prepare, sampling_params
+from benchmarks.engine.load import Load
+from benchmarks.engine.spec import EngineSpec
+from benchmarks.engine.timers import STOCK, THINKING, Breakdown, Timers
 
 
 class TimedEngine:

@@ -25,11 +25,11 @@ from typing import Any, Literal
 
 import torch
 
-from quietstar_infer.benchmark.load import Ask, Load, asks, per_token, to_first
-from quietstar_infer.benchmark.official import OfficialLoop
-from quietstar_infer.benchmark.shapes import LARGER, Shape, write_model, write_trunk
-from quietstar_infer.benchmark.side import Side, side
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.load import Ask, Load, asks, per_token, to_first
+from benchmarks.engine.official import OfficialLoop
+from benchmarks.engine.shapes import LARGER, Shape, write_model, write_trunk
+from benchmarks.engine.side import Side, side
+from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.config import read_json
 
 MS = 1e3

@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from quietstar_infer.benchmark.load import Load, Times
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.load import Load, Times
+from benchmarks.engine.spec import EngineSpec
 
-ENGINE = "quietstar_infer.benchmark.engine"
+ENGINE = "benchmarks.engine.engine"
 REASON = re.compile(r"\b\w*(?:Error|Exception): .*")
 # For an engine that waits for something else than work.
 SHUTDOWN_SECONDS = 30

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quietstar_infer.benchmark.machine import Machine
-from quietstar_infer.benchmark.measures import Measured
+from benchmarks.engine.machine import Machine
+from benchmarks.engine.measures import Measured
 
 # Raised when a field of the JSON changes its meaning or goes.
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""The command line: `python -m quietstar_infer.benchmark [table|profile|gpu] [options]`."""
+"""The command line: `python -m benchmarks.engine [table|profile|gpu] [options]`."""
 
 import argparse
 import signal
@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from quietstar_infer.benchmark.gpu import GpuSettings, PassTime, measure_passes, passes_table
-from quietstar_infer.benchmark.machine import Machine, describe_machine
-from quietstar_infer.benchmark.measures import NAMES, Measured, Report, Settings, measure
-from quietstar_infer.benchmark.profile import Profile, ProfileSettings, profile, profile_table
-from quietstar_infer.benchmark.report import measures_table, write_json, write_plot
-from quietstar_infer.benchmark.shapes import SHAPES
-from quietstar_infer.benchmark.side import SideError
+from benchmarks.engine.gpu import GpuSettings, PassTime, measure_passes, passes_table
+from benchmarks.engine.machine import Machine, describe_machine
+from benchmarks.engine.measures import NAMES, Measured, Report, Settings, measure
+from benchmarks.engine.profile import Profile, ProfileSettings, profile, profile_table
+from benchmarks.engine.report import measures_table, write_json, write_plot
+from benchmarks.engine.shapes import SHAPES
+from benchmarks.engine.side import SideError
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 
-PROGRAM = "python -m quietstar_infer.benchmark"
+PROGRAM = "python -m benchmarks.engine"
 
 
 def progress() -> Report:

@@ -1,6 +1,6 @@
 """A process with an engine as the server runs it, told what to do through a pipe.
 
-`python -m quietstar_infer.benchmark.engine FD`: FD is the pipe's end. An `EngineSpec` comes first
+`python -m benchmarks.engine.engine FD`: FD is the pipe's end. An `EngineSpec` comes first
 and is answered with None when the engine runs, then every `Load` is answered with the `Times` of
 its asks. vLLM's processes are those of a server: this one, with its asynchronous front end, the
 engine's, and where vLLM wants them the workers'.
@@ -21,8 +21,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from quietstar_infer.benchmark.load import Ask, Load, Times
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.load import Ask, Load, Times
+from benchmarks.engine.spec import EngineSpec
 
 
 def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
