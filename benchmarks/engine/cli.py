@@ -17,7 +17,7 @@ from benchmarks.engine.measures import NAMES, Measured, Report, Settings, measur
 from benchmarks.engine.profile import Profile, ProfileSettings, profile, profile_table
 from benchmarks.engine.report import measures_table, write_json, write_plot
 from benchmarks.engine.shapes import SHAPES
-from benchmarks.engine.side import SideError
+from benchmarks.engine.engine_handle import EngineEndedError
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 
 PROGRAM = "python -m benchmarks.engine"
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CheckpointError, UnsupportedError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
-    except SideError as error:
+    except EngineEndedError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

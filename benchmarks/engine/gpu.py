@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine.load import Load, asks, per_token
+from benchmarks.engine.load import Load, random_requests, per_token
 from benchmarks.engine.measures import GIB, MS, Report
 from benchmarks.engine.report import table
 from benchmarks.engine.shapes import MISTRAL_7B, Shape, write_model
-from benchmarks.engine.side import Side, side
+from benchmarks.engine.engine_handle import EngineHandle, side
 from benchmarks.engine.spec import EngineSpec
 
 COPIED_BYTES = 1 << 28
@@ -69,7 +69,7 @@ def bytes_per_second(device: str, copied: int = COPIED_BYTES) -> float:
 
 
 def measure_passes(settings: GpuSettings, device: str, report: Report) -> Iterator[PassTime]:
-    """Stock vLLM first, then ours at every budget. Raises `SideError` where an engine fails."""
+    """Stock vLLM first, then ours at every budget. Raises `EngineEndedError` where an engine fails."""
     report("measuring the memory's bandwidth")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     weights_ms = MS * settings.shape.pass_parameters * dtype.itemsize / bytes_per_second(device)
@@ -104,11 +104,11 @@ def measure_passes(settings: GpuSettings, device: str, report: Report) -> Iterat
                         yield _pass_time(engine, batch, budget, ms, stock[batch], weights_ms)
 
 
-def _milliseconds(settings: GpuSettings, running: Side, batch: int, budget: int) -> list[float]:
+def _milliseconds(settings: GpuSettings, running: EngineHandle, batch: int, budget: int) -> list[float]:
     tokens = settings.tokens if budget else 3 * settings.tokens
     vocab_size = settings.shape.vocab_size
     load = Load(
-        asks(batch, length=settings.prompt, vocab_size=vocab_size, budget=budget, tokens=tokens)
+        random_requests(batch, length=settings.prompt, vocab_size=vocab_size, budget=budget, tokens=tokens)
     )
     running.run(load)  # compiles, and reads the prompts
     return [MS * per_token(running.run(load)) / (budget + 1) for _ in range(settings.repeats)]

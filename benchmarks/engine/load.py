@@ -11,7 +11,7 @@ FIRST_WORD = 4
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request: `tokens` visible tokens, a thought of `budget` tokens before each."""
 
     prompt: tuple[int, ...]
@@ -26,8 +26,8 @@ class Load:
     speak before.
     """
 
-    asks: tuple[Ask, ...]
-    company: tuple[Ask, ...] = ()
+    asks: tuple[Request, ...]
+    company: tuple[Request, ...] = ()
     gaps: tuple[float, ...] = ()
 
 
@@ -59,11 +59,11 @@ def to_first(times: Sequence[Times]) -> float:
     return fmean(each.to_first for each in times)
 
 
-def asks(number: int, *, length: int, vocab_size: int, budget: int, tokens: int) -> tuple[Ask, ...]:
+def random_requests(number: int, *, length: int, vocab_size: int, budget: int, tokens: int) -> tuple[Request, ...]:
     """So many requests with random prompts of `length` tokens, the same at every call."""
     draw = random.Random(length)
     return tuple(
-        Ask(
+        Request(
             tuple(draw.randrange(FIRST_WORD, vocab_size - 2) for _ in range(length)),
             budget,
             tokens,

@@ -25,10 +25,10 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.engine.load import Ask, Load, asks, per_token, to_first
+from benchmarks.engine.load import Request, Load, random_requests, per_token, to_first
 from benchmarks.engine.official import OfficialLoop
-from benchmarks.engine.shapes import LARGER, Shape, write_model, write_trunk
-from benchmarks.engine.side import Side, side
+from benchmarks.engine.shapes import LARGER, Shape, write_model, write_base_model
+from benchmarks.engine.engine_handle import EngineHandle, side
 from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.config import read_json
 
@@ -115,15 +115,15 @@ class Pair:
 
     name: str
     vocab_size: int
-    ours: Side
-    stock: Side
+    ours: EngineHandle
+    stock: EngineHandle
     repeats: int
     tokens: int
     limit: float
     report: Report = field(repr=False)
 
-    def asks(self, number: int, budget: int, tokens: int, length: int = 16) -> tuple[Ask, ...]:
-        return asks(number, length=length, vocab_size=self.vocab_size, budget=budget, tokens=tokens)
+    def requests(self, number: int, budget: int, tokens: int, length: int = 16) -> tuple[Request, ...]:
+        return random_requests(number, length=length, vocab_size=self.vocab_size, budget=budget, tokens=tokens)
 
     def repetitions(self, what: str, at_most: int | None = None) -> Iterator[None]:
         repeats = min(self.repeats, at_most or self.repeats)
@@ -153,12 +153,12 @@ def pair(spec: EngineSpec, stock_spec: EngineSpec, **rest: Any) -> Iterator[Pair
         stock.start()
         started = Pair(ours=ours, stock=stock, **rest)
         for engine in (ours, stock):
-            engine.run(Load(started.asks(4, 0, 4)))
+            engine.run(Load(started.random_requests(4, 0, 4)))
         yield started
 
 
 def measure(settings: Settings, device: str, report: Report) -> Iterator[Measured]:
-    """All lines that are asked for, as they come. Raises `CheckpointError` and `SideError`."""
+    """All lines that are asked for, as they come. Raises `CheckpointError` and `EngineEndedError`."""
     only = set(settings.only)
     with TemporaryDirectory(prefix="quietstar-benchmark-") as name:
         folder = Path(name)
@@ -185,7 +185,7 @@ def _checkpoint_pair(
     settings: Settings, folder: Path, device: str, report: Report
 ) -> Iterator[Pair]:
     checkpoint = settings.checkpoint
-    trunk = write_trunk(folder / "trunk", checkpoint)
+    trunk = write_base_model(folder / "trunk", checkpoint)
     with pair(
         EngineSpec(engine_arguments(checkpoint, device), settings.thinking),
         EngineSpec(engine_arguments(trunk, device)),
@@ -228,9 +228,9 @@ def pass_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
     """
     passes = settings.budget + 1
     for batch in settings.batches:
-        thinking = Load(both.asks(batch, settings.budget, both.tokens))
+        thinking = Load(both.requests(batch, settings.budget, both.tokens))
         # As many intervals as three thoughts have passes: enough, and not a third of the time.
-        plain, doubled = (Load(both.asks(n * batch, 0, 3 * both.tokens)) for n in (1, 2))
+        plain, doubled = (Load(both.requests(n * batch, 0, 3 * both.tokens)) for n in (1, 2))
         ours, stock, as_many = [], [], []
         for _ in both.repetitions(f"a pass, batch {batch}"):
             ours.append(MS * per_token(both.ours.run(thinking)) / passes)
@@ -247,9 +247,9 @@ def pass_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
 def company_cost(both: Pair, settings: Settings) -> Measured:
     """Speakers beside thinkers, against speakers beside speakers."""
     number, tokens = settings.company, 3 * both.tokens
-    speakers = both.asks(number, 0, tokens)
-    beside_thinkers = Load(speakers, both.asks(number, settings.company_budget, tokens, 17))
-    beside_speakers = Load(speakers, both.asks(number, 0, 8 * tokens, 17))
+    speakers = both.requests(number, 0, tokens)
+    beside_thinkers = Load(speakers, both.requests(number, settings.company_budget, tokens, 17))
+    beside_speakers = Load(speakers, both.requests(number, 0, 8 * tokens, 17))
     thinkers, plain = [], []
     for _ in both.repetitions("speakers among thinkers"):
         thinkers.append(MS * per_token(both.ours.run(beside_thinkers)))
@@ -268,10 +268,10 @@ def arrival_cost(both: Pair, settings: Settings) -> Measured:
     """The first token of who comes to a crowd of thinkers, against a crowd of speakers."""
     draw = random.Random(0)
     gaps = tuple(draw.uniform(0, 0.02) for _ in range(settings.arrivals))
-    newcomers = both.asks(settings.arrivals, 0, 1, 24)
+    newcomers = both.requests(settings.arrivals, 0, 1, 24)
     tokens = 8 * both.tokens
-    to_thinkers = Load(newcomers, both.asks(settings.crowd, settings.company_budget, tokens), gaps)
-    to_speakers = Load(newcomers, both.asks(settings.crowd, 0, 4 * tokens), gaps)
+    to_thinkers = Load(newcomers, both.requests(settings.crowd, settings.company_budget, tokens), gaps)
+    to_speakers = Load(newcomers, both.requests(settings.crowd, 0, 4 * tokens), gaps)
     thinkers, speakers = [], []
     for _ in both.repetitions("a newcomer's first token"):
         thinkers.append(MS * to_first(both.ours.run(to_thinkers)))
@@ -295,7 +295,7 @@ def official_gain(both: Pair, settings: Settings, device: str) -> Measured:
     )
     batch, budget, tokens = settings.official_batch, settings.official_budget, 2 * both.tokens
     # The context is `official_context` on average.
-    prompts = both.asks(batch, budget, tokens, settings.official_context - tokens // 2)
+    prompts = both.requests(batch, budget, tokens, settings.official_context - tokens // 2)
     text_BT = torch.randint(
         4, both.vocab_size - 2, (batch, settings.official_context), device=device
     )
@@ -340,11 +340,11 @@ def context_cost(both: Pair, settings: Settings) -> Measured:
     )
 
 
-def _repeated(both: Pair, settings: Settings, length: int, plain: bool = False) -> tuple[Ask, ...]:
+def _repeated(both: Pair, settings: Settings, length: int, plain: bool = False) -> tuple[Request, ...]:
     """The same prompt several times: it is read once, and attended to by each."""
     # One token more than whole blocks of the prefix cache: little is left to read.
     budget, tokens = (0, 3 * both.tokens) if plain else (settings.budget, both.tokens)
-    return both.asks(1, budget, tokens, length + 1) * settings.context_batch
+    return both.requests(1, budget, tokens, length + 1) * settings.context_batch
 
 
 def _seconds(work: Callable[[], Any]) -> float:

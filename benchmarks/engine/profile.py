@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine.load import Load, asks, per_token
+from benchmarks.engine.load import Load, random_requests, per_token
 from benchmarks.engine.measures import MS, Report, engine_arguments
 from benchmarks.engine.report import table
-from benchmarks.engine.shapes import LARGER, Shape, write_model, write_trunk
-from benchmarks.engine.side import Side, side
+from benchmarks.engine.shapes import LARGER, Shape, write_model, write_base_model
+from benchmarks.engine.engine_handle import EngineHandle, side
 from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import OUTPUTS, PARTS, Breakdown
 from quietstar_infer.config import read_json
 
-INSIDE = "benchmarks.engine.inside"
+INSIDE = "benchmarks.engine.timed_engine"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Model:
 
 
 def profile(settings: ProfileSettings, device: str, report: Report) -> Iterator[Profile]:
-    """A breakdown for each model, engine and batch. Raises `CheckpointError` and `SideError`."""
+    """A breakdown for each model, engine and batch. Raises `CheckpointError` and `EngineEndedError`."""
     with TemporaryDirectory(prefix="quietstar-profile-") as name:
         for model in models(settings, Path(name), device):
             for engine, budget in (("stock", 0), ("thinking", settings.budget)):
@@ -85,7 +85,7 @@ def models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[Mod
     yield Model(
         checkpoint.name,
         engine_arguments(checkpoint, device),
-        engine_arguments(write_trunk(folder / "trunk", checkpoint), device),
+        engine_arguments(write_base_model(folder / "trunk", checkpoint), device),
         read_json(checkpoint / "config.json")["vocab_size"],
         settings.tokens,
     )
@@ -121,11 +121,11 @@ def _profile_batch(
     engine: str,
     budget: int,
     batch: int,
-    sides: tuple[Side, Side],
+    sides: tuple[EngineHandle, EngineHandle],
 ) -> Profile:
     timed, served = sides
     tokens = model.tokens if budget else 3 * model.tokens
-    load = Load(asks(batch, length=16, vocab_size=model.vocab_size, budget=budget, tokens=tokens))
+    load = Load(random_requests(batch, length=16, vocab_size=model.vocab_size, budget=budget, tokens=tokens))
     passes = (tokens - 1) * (budget + 1)
     breakdowns: list[Breakdown] = []
     server_ms = []

@@ -84,7 +84,7 @@ def write_model(folder: Path, shape: Shape, dtype: torch.dtype) -> Path:
     return folder
 
 
-def write_trunk(folder: Path, checkpoint: Path) -> Path:
+def write_base_model(folder: Path, checkpoint: Path) -> Path:
     """Write a checkpoint without what makes it think, as stock vLLM wants it."""
     folder.mkdir(parents=True)
     config = dict(read_json(checkpoint / "config.json"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 Part = str
 SCHEDULER: Part = "scheduler"
 INPUTS: Part = "input preparation"
-TRUNK: Part = "trunk"
+BASE_MODEL: Part = "trunk"
 HEAD: Part = "language-model head"
 SAMPLER: Part = "vLLM's sampler"
 RESULTS: Part = "results of the step"
@@ -23,7 +23,7 @@ OUTPUTS: Part = "output processing"
 OURS: Part = "thoughts: plan and inputs"
 THOUGHT: Part = "thoughts: base and mixing"
 CHOICE: Part = "thoughts: sampling"
-PARTS = (SCHEDULER, INPUTS, TRUNK, HEAD, SAMPLER, RESULTS, ENGINE, OUTPUTS, OURS, THOUGHT, CHOICE)
+PARTS = (SCHEDULER, INPUTS, BASE_MODEL, HEAD, SAMPLER, RESULTS, ENGINE, OUTPUTS, OURS, THOUGHT, CHOICE)
 
 _CORE, _FRONT = "vllm.v1.engine.core:EngineCore", "vllm.v1.engine.llm_engine:LLMEngine"
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
@@ -45,7 +45,7 @@ STOCK: dict[str, Part] = {
     f"{_RUNNER}._get_slot_mappings": INPUTS,
     f"{_RUNNER}._build_attention_metadata": INPUTS,
     f"{_RUNNER}._preprocess": INPUTS,
-    f"{_RUNNER}._model_forward": TRUNK,
+    f"{_RUNNER}._model_forward": BASE_MODEL,
     f"{_LOGITS}.forward": HEAD,
     f"{_RUNNER}._sample": SAMPLER,
     f"{_RUNNER}._bookkeeping_sync": RESULTS,

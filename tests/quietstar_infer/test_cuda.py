@@ -10,7 +10,7 @@ from vllm.config import CUDAGraphMode
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from benchmarks.engine.load import Load, asks
-from benchmarks.engine.side import side
+from benchmarks.engine.engine_handle import side
 from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.choice import sampled

@@ -14,7 +14,7 @@ import torch
 from benchmarks.engine import cli, measures
 from benchmarks.engine import profile as profile_module
 from benchmarks.engine.gpu import GpuSettings, measure_passes, passes_table
-from benchmarks.engine.load import Load, Times, asks, per_token, to_first
+from benchmarks.engine.load import Load, Times, random_requests, per_token, to_first
 from benchmarks.engine.machine import describe_machine
 from benchmarks.engine.measures import (
     NAMES,
@@ -34,11 +34,11 @@ from benchmarks.engine.shapes import (
     TINY,
     Shape,
     write_model,
-    write_trunk,
+    write_base_model,
 )
-from benchmarks.engine.side import Side, SideError, side
+from benchmarks.engine.engine_handle import EngineHandle, EngineEndedError, side
 from benchmarks.engine.spec import EngineSpec
-from benchmarks.engine.timers import PARTS, STOCK, THINKING, TRUNK, Timers
+from benchmarks.engine.timers import PARTS, STOCK, THINKING, BASE_MODEL, Timers
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_tensor_shapes
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
@@ -60,7 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def both(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two real engines for all tests here: to start them takes most of the time."""
-    trunk = write_trunk(tmp_path_factory.mktemp("trunk") / "trunk", checkpoint)
+    trunk = write_base_model(tmp_path_factory.mktemp("trunk") / "trunk", checkpoint)
     thinker, stock = (
         engine_arguments(
             folder, "cpu", kv_cache_memory_bytes=64 << 20, enforce_eager=True, max_num_seqs=16
@@ -147,7 +147,7 @@ def test_only_what_is_asked_for_is_started(
 
 def test_a_halted_engine_does_nothing(both: Pair) -> None:
     """Neither does its front end nor any process that it has started."""
-    both.stock.run(Load(both.asks(1, 0, 2)))
+    both.stock.run(Load(both.requests(1, 0, 2)))
     for engine in (both.ours, both.stock):
         states = [state for group, state in processes() if group == engine._process.pid]
         assert len(states) > 2
@@ -164,7 +164,7 @@ def processes() -> Iterator[tuple[int, str]]:
 
 def test_milliseconds_per_pass(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def instead(spec: EngineSpec) -> Iterator[Side]:
+    def instead(spec: EngineSpec) -> Iterator[EngineHandle]:
         running = both.stock if spec.thinking is None else both.ours
         monkeypatch.setattr(running, "start", lambda: None)
         yield running
@@ -190,7 +190,7 @@ def test_the_profile(both: Pair, checkpoint: Path, monkeypatch: pytest.MonkeyPat
     started: list[EngineSpec] = []
 
     @contextmanager
-    def instead(spec: EngineSpec, module: str = "") -> Iterator[Side]:
+    def instead(spec: EngineSpec, module: str = "") -> Iterator[EngineHandle]:
         started.append(spec)
         if not module:
             monkeypatch.setattr(both.ours, "start", lambda: None)
@@ -213,7 +213,7 @@ def test_the_profile(both: Pair, checkpoint: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_processes_cost_is_without_the_front_end() -> None:
-    parts = dict.fromkeys(PARTS, 0.0) | {TRUNK: 2.0, "output processing": 1.0}
+    parts = dict.fromkeys(PARTS, 0.0) | {BASE_MODEL: 2.0, "output processing": 1.0}
     made = Profile("m", "stock", 1, parts, served=5.0)
     assert made.processes == 3.0
     assert "| a server's pass             |              5.00 |" in profile_table([made])
@@ -223,7 +223,7 @@ def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", TINY, torch.float32)
     arguments = {"model": str(model), "pipeline_parallel_size": 2}
     spec = EngineSpec(arguments, {"max_thought_budget": 2})
-    with side(spec) as broken, pytest.raises(SideError, match=r"UnsupportedError: .* parallelism"):
+    with side(spec) as broken, pytest.raises(EngineEndedError, match=r"UnsupportedError: .* parallelism"):
         broken.start()
 
 
@@ -282,7 +282,7 @@ def test_weights_that_a_pass_reads(shape: Shape, parameters: int) -> None:
 
 
 def test_a_trunk_is_the_checkpoint_without_what_thinks(checkpoint: Path, tmp_path: Path) -> None:
-    trunk = load_tensors(write_trunk(tmp_path / "trunk", checkpoint))
+    trunk = load_tensors(write_base_model(tmp_path / "trunk", checkpoint))
     thinker = load_tensors(checkpoint)
     assert set(thinker) - set(trunk) == set(thought_tensor_shapes(64))
     assert all(torch.equal(trunk[name], thinker[name]) for name in trunk)
@@ -304,8 +304,8 @@ def test_times_of_requests() -> None:
 
 def test_prompts_are_the_same_at_every_call() -> None:
     first, again = (
-        asks(3, length=5, vocab_size=60, budget=2, tokens=4),
-        asks(3, length=5, vocab_size=60, budget=2, tokens=4),
+        random_requests(3, length=5, vocab_size=60, budget=2, tokens=4),
+        random_requests(3, length=5, vocab_size=60, budget=2, tokens=4),
     )
     assert first == again
     assert len({ask.prompt for ask in first}) == 3
@@ -362,7 +362,7 @@ def test_time_counts_where_it_is_spent() -> None:
 
 def test_a_function_that_vllm_does_not_have_is_an_error() -> None:
     with pytest.raises(AttributeError, match="no_such_method"):
-        Timers().install({"benchmarks.engine.timers:Timers.no_such_method": TRUNK})
+        Timers().install({"benchmarks.engine.timers:Timers.no_such_method": BASE_MODEL})
 
 
 # --- command line

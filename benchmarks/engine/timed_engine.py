@@ -1,6 +1,6 @@
 """A process with an engine all in itself, whose steps are timed part by part.
 
-`python -m benchmarks.engine.inside FD`, spoken to like `engine`: an `EngineSpec`, then
+`python -m benchmarks.engine.timed_engine FD`, spoken to like `engine`: an `EngineSpec`, then
 loads of asks only, each answered with a `Breakdown`. vLLM has no processes of its own here, so no
 hops between them; and what its front end does comes after a step, where a server does it beside the
 next one.
@@ -18,7 +18,7 @@ from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
-from benchmarks.engine.engine import prepare, sampling_params
+from benchmarks.engine.served_engine import prepare, sampling_params
 from benchmarks.engine.load import Load
 from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import STOCK, THINKING, Breakdown, Timers
@@ -41,7 +41,7 @@ class TimedEngine:
     def run(self, load: Load) -> Breakdown:
         """Send all asks and time the engine until they are answered."""
         waiting = set()
-        for ask in load.asks:
+        for ask in load.requests:
             key = f"ask-{next(self._ids)}"
             prompt = TokensPrompt(prompt_token_ids=list(ask.prompt))
             self._engine.add_request(key, prompt, sampling_params(self._spec, ask))

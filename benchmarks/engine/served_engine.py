@@ -1,6 +1,6 @@
 """A process with an engine as the server runs it, told what to do through a pipe.
 
-`python -m benchmarks.engine.engine FD`: FD is the pipe's end. An `EngineSpec` comes first
+`python -m benchmarks.engine.served_engine FD`: FD is the pipe's end. An `EngineSpec` comes first
 and is answered with None when the engine runs, then every `Load` is answered with the `Times` of
 its asks. vLLM's processes are those of a server: this one, with its asynchronous front end, the
 engine's, and where vLLM wants them the workers'.
@@ -21,7 +21,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from benchmarks.engine.load import Ask, Load, Times
+from benchmarks.engine.load import Request, Load, Times
 from benchmarks.engine.spec import EngineSpec
 
 
@@ -34,7 +34,7 @@ def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
         prepare_engine_args(engine_args, ThinkingOptions(**spec.thinking))
 
 
-def sampling_params(spec: EngineSpec, ask: Ask) -> SamplingParams:
+def sampling_params(spec: EngineSpec, ask: Request) -> SamplingParams:
     """Sampled at temperature 1, the API's default, to the last token."""
     thoughts = None if spec.thinking is None else {"thought_budget": ask.budget}
     return SamplingParams(
@@ -55,27 +55,27 @@ class LoadedEngine:
         self._ids = itertools.count()
 
     async def run(self, load: Load) -> list[Times]:
-        """Ask, and wait for all answers."""
+        """Request, and wait for all answers."""
         async with self._company(load.company):
             if load.gaps:
                 return [
                     await self._after(gap, ask)
-                    for gap, ask in zip(load.gaps, load.asks, strict=True)
+                    for gap, ask in zip(load.gaps, load.requests, strict=True)
                 ]
-            return await asyncio.gather(*(self._ask(ask) for ask in load.asks))
+            return await asyncio.gather(*(self._ask(ask) for ask in load.requests))
 
-    async def _after(self, gap: float, ask: Ask) -> Times:
+    async def _after(self, gap: float, ask: Request) -> Times:
         await asyncio.sleep(gap)
         return await self._ask(ask)
 
-    async def _ask(self, ask: Ask) -> Times:
+    async def _ask(self, ask: Request) -> Times:
         sent = time.perf_counter()
         arrivals = [(time.perf_counter(), tokens) async for tokens in self._answer(ask)]
         assert sum(tokens for _, tokens in arrivals) == ask.tokens
         return Times(sent, arrivals[0][0], arrivals[-1][0], ask.tokens)
 
     @asynccontextmanager
-    async def _company(self, company: tuple[Ask, ...]) -> AsyncIterator[None]:
+    async def _company(self, company: tuple[Request, ...]) -> AsyncIterator[None]:
         speaking = [asyncio.Event() for _ in company]
         tasks = [
             asyncio.create_task(self._again_and_again(ask, event))
@@ -90,12 +90,12 @@ class LoadedEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _again_and_again(self, ask: Ask, speaking: asyncio.Event) -> None:
+    async def _again_and_again(self, ask: Request, speaking: asyncio.Event) -> None:
         while True:
             async for _ in self._answer(ask):
                 speaking.set()
 
-    async def _answer(self, ask: Ask) -> AsyncIterator[int]:
+    async def _answer(self, ask: Request) -> AsyncIterator[int]:
         """How many visible tokens came, whenever some came."""
         outputs = self._client.generate(
             TokensPrompt(prompt_token_ids=list(ask.prompt)),

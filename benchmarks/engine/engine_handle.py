@@ -20,17 +20,17 @@ from typing import Any
 from benchmarks.engine.load import Load, Times
 from benchmarks.engine.spec import EngineSpec
 
-ENGINE = "benchmarks.engine.engine"
+ENGINE = "benchmarks.engine.served_engine"
 REASON = re.compile(r"\b\w*(?:Error|Exception): .*")
 # For an engine that waits for something else than work.
 SHUTDOWN_SECONDS = 30
 
 
-class SideError(Exception):
+class EngineEndedError(Exception):
     """An engine's process ended by itself; the message says why and names its log."""
 
 
-class Side:
+class EngineHandle:
     """One engine in its own group of processes."""
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: Connection, log: Path) -> None:
@@ -82,16 +82,16 @@ class Side:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _ended(self) -> SideError:
+    def _ended(self) -> EngineEndedError:
         # What comes first is the cause of what comes after it.
         said = REASON.search(self._log.read_text(errors="replace"))
         reason = said.group() if said else "it did not say why"
-        return SideError(f"an engine ended by itself: {reason} (its log: {self._log})")
+        return EngineEndedError(f"an engine ended by itself: {reason} (its log: {self._log})")
 
 
 @contextmanager
-def side(spec: EngineSpec, module: str = ENGINE) -> Iterator[Side]:
-    """A process with an engine that is starting; `Side.start` waits for it."""
+def side(spec: EngineSpec, module: str = ENGINE) -> Iterator[EngineHandle]:
+    """A process with an engine that is starting; `EngineHandle.start` waits for it."""
     ours, theirs = Pipe()
     file, name = tempfile.mkstemp(prefix="quietstar-engine-", suffix=".log")
     with open(file, "wb") as log, ours, theirs:
@@ -105,7 +105,7 @@ def side(spec: EngineSpec, module: str = ENGINE) -> Iterator[Side]:
             process_group=0,
         )
         theirs.close()
-        started = Side(process, ours, Path(name))
+        started = EngineHandle(process, ours, Path(name))
         try:
             started.send(spec)
             yield started
