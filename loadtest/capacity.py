@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loadtest.errors import LoadTestError
-from loadtest.sending.progress import Silence
+from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import Sender, prepare
 from loadtest.testserver import Behaviour, running
 from loadtest.traffic.arrivals import ClosedLoop
@@ -57,7 +57,7 @@ def measure_capacity(
             yield _measure(replace(plan, workers=number))
 
 
-def main(arguments: Sequence[str]) -> int:
+def capacity_command(arguments: Sequence[str]) -> int:
     """`python -m loadtest capacity`."""
     parser = argparse.ArgumentParser(
         prog="python -m loadtest capacity",
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(plan: Plan) -> Capacity:
-    with Sender(prepare(plan), Silence()) as sender:
+    with Sender(prepare(plan), NoWatcher()) as sender:
         cell = sender.run(NO_BUDGET, ClosedLoop(_CONCURRENCY * plan.workers))
     start, end = cell.window
     assert cell.client is not None

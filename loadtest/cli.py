@@ -305,9 +305,9 @@ def run_report(arguments: Sequence[str]) -> int:
 
 def run_capacity(arguments: Sequence[str]) -> int:
     """What the client itself can do."""
-    from loadtest.capacity import main as measure
+    from loadtest.capacity import capacity_command
 
-    return measure(arguments)
+    return capacity_command(arguments)
 
 
 HANDLERS = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.engine.cli import main
+from benchmarks.engine.cli import run_benchmark
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_benchmark())

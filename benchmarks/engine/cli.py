@@ -11,26 +11,26 @@ from typing import Any
 
 import torch
 
+from benchmarks.engine.engine_handle import EngineEndedError
 from benchmarks.engine.gpu import GpuSettings, PassTime, measure_passes, passes_table
 from benchmarks.engine.machine import Machine, describe_machine
-from benchmarks.engine.measures import NAMES, Measured, Report, Settings, measure
+from benchmarks.engine.measures import NAMES, Measured, Progress, Settings, measure
 from benchmarks.engine.profile import Profile, ProfileSettings, profile, profile_table
 from benchmarks.engine.report import measures_table, write_json, write_plot
 from benchmarks.engine.shapes import SHAPES
-from benchmarks.engine.engine_handle import EngineEndedError
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 
-PROGRAM = "python -m benchmarks.engine"
+_PROGRAM = "python -m benchmarks.engine"
 
 
-def progress() -> Report:
-    """What is going on, with the seconds since the start, on the standard error."""
+def progress_lines() -> Progress:
+    """Prints messages with the seconds since the start on standard error."""
     start = time.monotonic()
 
-    def report(message: str) -> None:
+    def show(message: str) -> None:
         print(f"[{time.monotonic() - start:4.0f} s] {message}", file=sys.stderr, flush=True)
 
-    return report
+    return show
 
 
 def print_machine(machine: Machine) -> None:
@@ -50,8 +50,8 @@ def run_table(options: argparse.Namespace) -> None:
     print_machine(machine)
     measures: list[Measured] = []
     try:
-        measures.extend(measure(settings, options.device, progress()))
-    finally:  # who stops it sees what there is
+        measures.extend(measure(settings, options.device, progress_lines()))
+    finally:  # also when interrupted: what has been measured by then
         print(measures_table(measures))
     if options.json:
         write_json(options.json, machine, "table", [each.figures() for each in measures])
@@ -70,7 +70,7 @@ def run_profile(options: argparse.Namespace) -> None:
     print_machine(machine)
     profiles: list[Profile] = []
     try:
-        profiles.extend(profile(settings, options.device, progress()))
+        profiles.extend(profile(settings, options.device, progress_lines()))
     finally:
         print(profile_table(profiles))
     if options.json:
@@ -90,7 +90,7 @@ def run_gpu(options: argparse.Namespace) -> None:
     print_machine(machine)
     times: list[PassTime] = []
     try:
-        times.extend(measure_passes(settings, options.device, progress()))
+        times.extend(measure_passes(settings, options.device, progress_lines()))
     finally:
         print(passes_table(times))
     if options.json:
@@ -98,9 +98,9 @@ def run_gpu(options: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All commands."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=_PROGRAM,
         description="What thinking costs on this machine, beside stock vLLM, as ratios measured "
         "side by side. Leave the machine alone meanwhile.",
     )
@@ -204,18 +204,19 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0, 2 after an error of one line, 1 after a failure."""
+def run_benchmark(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, 1 where an engine ended by itself, 2 for a model or file
+    that cannot be used."""
     options = make_parser().parse_args(arguments)
-    # As an exception, which ends the engines.
+    # SIGTERM becomes an exception, so that the engines are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         options.run(options)
     except (CheckpointError, UnsupportedError, OSError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
         return 2
     except EngineEndedError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

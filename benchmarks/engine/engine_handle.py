@@ -1,7 +1,7 @@
-"""The other end of a process with an engine; every process stands still while another is measured.
+"""Starts and controls processes with an engine; each is halted while another one is measured.
 
-Idle engines are not quiet: vLLM's workers look for work, at full speed, for a second after the last
-one, and on a small machine they would do so on a core that another engine is measured on.
+Idle engines are not quiet: vLLM's workers poll for work at full speed for a second after the last
+step, and on a small machine they would do so on a core that another engine is measured on.
 """
 
 import os
@@ -20,10 +20,11 @@ from typing import Any
 from benchmarks.engine.load import Load, Times
 from benchmarks.engine.spec import EngineSpec
 
-ENGINE = "benchmarks.engine.served_engine"
-REASON = re.compile(r"\b\w*(?:Error|Exception): .*")
-# For an engine that waits for something else than work.
-SHUTDOWN_SECONDS = 30
+SERVED_ENGINE = "benchmarks.engine.served_engine"
+"""The module of a process with an engine as the server runs it."""
+_REASON = re.compile(r"\b\w*(?:Error|Exception): .*")
+# After that an engine that does not end is killed.
+_SHUTDOWN_SECONDS = 30
 
 
 class EngineEndedError(Exception):
@@ -31,25 +32,25 @@ class EngineEndedError(Exception):
 
 
 class EngineHandle:
-    """One engine in its own group of processes."""
+    """One engine in its own group of processes, halted (SIGSTOP) unless it is being measured."""
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: Connection, log: Path) -> None:
         self._process = process
         self._pipe = pipe
         self._log = log
 
-    def start(self) -> None:
-        """Wait until the engine runs, and halt it."""
+    def wait_until_ready(self) -> None:
+        """Wait until the engine has started, and halt it."""
         self.receive()
         self._signal(signal.SIGSTOP)
 
     def run(self, load: Load) -> list[Times]:
         """Wake the engine, have it run a load, and halt it again."""
-        times: list[Times] = self.ask(load)
+        times: list[Times] = self.call(load)
         return times
 
-    def ask(self, message: Any) -> Any:
-        """Send a message to the awakened process and wait for its answer."""
+    def call(self, message: Any) -> Any:
+        """Wake the process, send it a message, wait for its answer and halt it again."""
         self._signal(signal.SIGCONT)
         self.send(message)
         answer = self.receive()
@@ -73,7 +74,7 @@ class EngineHandle:
         self._signal(signal.SIGCONT)
         self._pipe.close()
         try:
-            self._process.wait(SHUTDOWN_SECONDS)
+            self._process.wait(_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
             self._process.wait()
@@ -83,15 +84,18 @@ class EngineHandle:
             os.killpg(self._process.pid, number)
 
     def _ended(self) -> EngineEndedError:
-        # What comes first is the cause of what comes after it.
-        said = REASON.search(self._log.read_text(errors="replace"))
-        reason = said.group() if said else "it did not say why"
+        # The first error in the log is the cause of the later ones.
+        found = _REASON.search(self._log.read_text(errors="replace"))
+        reason = found.group() if found else "it did not say why"
         return EngineEndedError(f"an engine ended by itself: {reason} (its log: {self._log})")
 
 
 @contextmanager
-def side(spec: EngineSpec, module: str = ENGINE) -> Iterator[EngineHandle]:
-    """A process with an engine that is starting; `EngineHandle.start` waits for it."""
+def launched_engine(spec: EngineSpec, module: str = SERVED_ENGINE) -> Iterator[EngineHandle]:
+    """Launch a process with an engine; `EngineHandle.wait_until_ready` waits for the engine.
+
+    The process ends with the `with` block.
+    """
     ours, theirs = Pipe()
     file, name = tempfile.mkstemp(prefix="quietstar-engine-", suffix=".log")
     with open(file, "wb") as log, ours, theirs:

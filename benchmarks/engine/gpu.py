@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine.load import Load, random_requests, per_token
-from benchmarks.engine.measures import GIB, MS, Report
+from benchmarks.engine.engine_handle import EngineHandle, launched_engine
+from benchmarks.engine.load import Load, per_token, random_requests
+from benchmarks.engine.measures import GIB, MS, Progress
 from benchmarks.engine.report import table
 from benchmarks.engine.shapes import MISTRAL_7B, Shape, write_model
-from benchmarks.engine.engine_handle import EngineHandle, side
 from benchmarks.engine.spec import EngineSpec
 
 COPIED_BYTES = 1 << 28
 COPIES = 20
-# On a GPU a little is left to this process, on a CPU most to everybody else.
+# A GPU is for the engine but for what this process needs of it, the memory of a CPU is not.
 MEMORY: dict[str, dict[str, Any]] = {
     "cuda": {"gpu_memory_utilization": 0.85},
     "cpu": {"kv_cache_memory_bytes": GIB},
@@ -31,7 +31,7 @@ MEMORY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """What is measured, how often, and with prompts of how many tokens."""
+    """What is measured, how often, and the lengths of answers and prompts in tokens."""
 
     shape: Shape = MISTRAL_7B
     batches: tuple[int, ...] = (1, 16, 64, 256)
@@ -46,8 +46,9 @@ class GpuSettings:
 class PassTime:
     """Milliseconds per pass, median of `repeats`, and what follows from them.
 
-    `to_stock`: against a decode step of stock vLLM with the same batch. `of_bandwidth`: the time in
-    which the memory can deliver the weights once, as a share of the pass (batch 1 only).
+    `to_stock`: relative to a decode step of stock vLLM with the same batch. `of_bandwidth`: the
+    time for reading the weights once at the memory's bandwidth, as a share of the pass (batch 1
+    only).
     """
 
     engine: str
@@ -61,16 +62,16 @@ class PassTime:
 
 
 def bytes_per_second(device: str, copied: int = COPIED_BYTES) -> float:
-    """The memory's bandwidth, from copies on the device: each byte is read and written."""
+    """The memory's bandwidth, measured with copies on the device: each byte is read and written."""
     source = torch.zeros(copied, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = [_seconds(lambda: target.copy_(source), device) for _ in range(COPIES)]
     return 2 * copied / median(seconds)
 
 
-def measure_passes(settings: GpuSettings, device: str, report: Report) -> Iterator[PassTime]:
-    """Stock vLLM first, then ours at every budget. Raises `EngineEndedError` where an engine fails."""
-    report("measuring the memory's bandwidth")
+def measure_passes(settings: GpuSettings, device: str, progress: Progress) -> Iterator[PassTime]:
+    """Stock vLLM first, then the thinking engine at every budget. Raises `EngineEndedError`."""
+    progress("measuring the memory's bandwidth")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     weights_ms = MS * settings.shape.pass_parameters * dtype.itemsize / bytes_per_second(device)
     if device == "cuda":
@@ -93,24 +94,28 @@ def measure_passes(settings: GpuSettings, device: str, report: Report) -> Iterat
                 "max_thought_burst": settings.max_thought_burst,
             }
             thinking = None if engine == "stock" else options
-            report(f"starting {engine} vLLM")
-            with side(EngineSpec(arguments, thinking)) as running:
-                running.start()
+            progress(f"starting {engine} vLLM")
+            with launched_engine(EngineSpec(arguments, thinking)) as running:
+                running.wait_until_ready()
                 for batch in settings.batches:
                     for budget in budgets:
-                        report(f"{engine}, batch {batch}, budget {budget}")
+                        progress(f"{engine}, batch {batch}, budget {budget}")
                         ms = _milliseconds(settings, running, batch, budget)
                         stock.setdefault(batch, median(ms))
                         yield _pass_time(engine, batch, budget, ms, stock[batch], weights_ms)
 
 
-def _milliseconds(settings: GpuSettings, running: EngineHandle, batch: int, budget: int) -> list[float]:
+def _milliseconds(
+    settings: GpuSettings, running: EngineHandle, batch: int, budget: int
+) -> list[float]:
     tokens = settings.tokens if budget else 3 * settings.tokens
     vocab_size = settings.shape.vocab_size
     load = Load(
-        random_requests(batch, length=settings.prompt, vocab_size=vocab_size, budget=budget, tokens=tokens)
+        random_requests(
+            batch, length=settings.prompt, vocab_size=vocab_size, budget=budget, tokens=tokens
+        )
     )
-    running.run(load)  # compiles, and reads the prompts
+    running.run(load)  # compiles, and prefills the prompts
     return [MS * per_token(running.run(load)) / (budget + 1) for _ in range(settings.repeats)]
 
 

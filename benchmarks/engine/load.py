@@ -1,4 +1,4 @@
-"""What an engine is asked, and when it answered."""
+"""The requests that an engine is measured with, and the times of their answers."""
 
 import random
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-# Ids below are special in every tokenizer here.
-FIRST_WORD = 4
+# Ids below are special tokens in every tokenizer here.
+_FIRST_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """`asks` are measured: all sent at once, or, with `gaps`, one after the other, so many seconds
-    after the last was answered. `company` is asked again and again meanwhile, and has begun to
-    speak before.
+    """`requests` are measured: all sent at once, or, with `gaps`, one after the other, so many
+    seconds after the last answer. `background` requests are in the batch all the time: they are
+    decoding before the measured ones are sent, and sent again whenever they end.
     """
 
-    asks: tuple[Request, ...]
-    company: tuple[Request, ...] = ()
+    requests: tuple[Request, ...]
+    background: tuple[Request, ...] = ()
     gaps: tuple[float, ...] = ()
 
 
@@ -50,7 +50,7 @@ class Times(NamedTuple):
 
 
 def per_token(times: Sequence[Times]) -> float:
-    """Mean seconds per visible token of requests that ran side by side."""
+    """Mean seconds per visible token of requests that ran in one batch."""
     return fmean(each.per_token for each in times)
 
 
@@ -59,12 +59,14 @@ def to_first(times: Sequence[Times]) -> float:
     return fmean(each.to_first for each in times)
 
 
-def random_requests(number: int, *, length: int, vocab_size: int, budget: int, tokens: int) -> tuple[Request, ...]:
-    """So many requests with random prompts of `length` tokens, the same at every call."""
+def random_requests(
+    number: int, *, length: int, vocab_size: int, budget: int, tokens: int
+) -> tuple[Request, ...]:
+    """Requests with random prompts of `length` tokens, the same ones at every call."""
     draw = random.Random(length)
     return tuple(
         Request(
-            tuple(draw.randrange(FIRST_WORD, vocab_size - 2) for _ in range(length)),
+            tuple(draw.randrange(_FIRST_WORD, vocab_size - 2) for _ in range(length)),
             budget,
             tokens,
         )

@@ -1,15 +1,15 @@
 """The table: what thinking costs, as ratios of two things measured in turn in one run.
 
-The machine's noise hits both sides of a ratio alike: they are taken one after the other, several
-times, and the median of the repetitions' ratios counts.
+Noise of the machine affects both sides of a ratio alike: they are measured one after the other,
+several times, and the median of the repetitions' ratios counts.
 
 | measure  | numerator | denominator |
 |---|---|---|
-| pass     | a thought pass: time per visible token at budget 8, / 9 | a step of stock vLLM |
-|          | the same | what stock vLLM takes for as many tokens as are fed in a thought pass |
-| official | visible tokens per second | those of a loop that reads and thinks everything anew |
-| company  | time per visible token beside as many thinkers | the same beside speakers |
-| arrival  | time to the first token of who comes to 16 thinkers | the same to 16 speakers |
+| pass     | a thought pass: time per visible token at budget 8, / 9 | a decode step of stock vLLM |
+|          | the same | stock vLLM's time for as many tokens as are fed in a thought pass |
+| official | visible tokens per second | those of a loop that computes everything anew per token |
+| company  | time per visible token in a batch half of which thinks | the same where none does |
+| arrival  | time to the first token beside 16 requests that think | beside 16 that do not |
 | context  | growth of the time per visible token with the context | that of stock vLLM |
 """
 
@@ -25,53 +25,53 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.engine.load import Request, Load, random_requests, per_token, to_first
+from benchmarks.engine.engine_handle import EngineHandle, launched_engine
+from benchmarks.engine.load import Load, Request, per_token, random_requests, to_first
 from benchmarks.engine.official import OfficialLoop
-from benchmarks.engine.shapes import LARGER, Shape, write_model, write_base_model
-from benchmarks.engine.engine_handle import EngineHandle, side
+from benchmarks.engine.shapes import LARGER, Shape, write_base_model, write_model
 from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.config import read_json
 
 MS = 1e3
 GIB = 1 << 30
-Name = Literal["pass", "official", "company", "arrival", "context"]
-NAMES: tuple[Name, ...] = ("pass", "official", "company", "arrival", "context")
-Report = Callable[[str], None]
+MeasureName = Literal["pass", "official", "company", "arrival", "context"]
+NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "context")
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and how often. `repeats` are those of the checkpoint's ratios, of the
-    larger model's there are `larger_repeats`.
+    """What is measured, and how often: the checkpoint's ratios `repeats` times, the larger model's
+    `larger_repeats` times.
     """
 
     checkpoint: Path
     larger: Shape = LARGER
-    only: tuple[Name, ...] = NAMES
+    only: tuple[MeasureName, ...] = NAMES
     batches: tuple[int, ...] = (1, 4, 16, 64)
     budget: int = 8
     repeats: int = 7
     larger_repeats: int = 3
     tokens: int = 16
     larger_tokens: int = 6
-    # A token takes the official way many seconds on a CPU.
+    # The official way takes many seconds per token on a CPU.
     official_repeats: int = 3
     official_budget: int = 5
     official_batch: int = 8
     official_context: int = 512
-    company: int = 8
-    company_budget: int = 16
+    mixed_batch: int = 8
+    mixed_budget: int = 16
     arrivals: int = 24
-    crowd: int = 16
+    arrival_batch: int = 16
     contexts: tuple[int, int] = (128, 2048)
     context_batch: int = 4
     max_thought_burst: int | None = None
 
     @property
     def thinking(self) -> dict[str, Any]:
-        """Options of the engines that think."""
+        """Options of the thinking engines."""
         return {
-            "max_thought_budget": max(self.company_budget, self.budget),
+            "max_thought_budget": max(self.mixed_budget, self.budget),
             "max_thought_burst": self.max_thought_burst,
         }
 
@@ -81,11 +81,11 @@ class Measured:
     """One line of the table.
 
     `ratios`: one for each repetition. `numerator` and `denominator`: the medians behind them, in
-    `unit`; `names` say what they are. `limit` bounds the median ratio from above, or from below
-    where `at_least`.
+    `unit`, described by `names`. `limit` is the target of the median ratio: at most that much, or
+    at least where `at_least`.
     """
 
-    name: Name
+    name: MeasureName
     model: str
     case: str
     names: tuple[str, str]
@@ -105,7 +105,7 @@ class Measured:
         return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
 
     def figures(self) -> dict[str, Any]:
-        """All of it in plain types."""
+        """All fields, for JSON."""
         return asdict(self) | {"ratio": self.ratio, "is_met": self.is_met}
 
 
@@ -120,25 +120,29 @@ class Pair:
     repeats: int
     tokens: int
     limit: float
-    report: Report = field(repr=False)
+    progress: Progress = field(repr=False)
 
-    def requests(self, number: int, budget: int, tokens: int, length: int = 16) -> tuple[Request, ...]:
-        return random_requests(number, length=length, vocab_size=self.vocab_size, budget=budget, tokens=tokens)
+    def requests(
+        self, number: int, budget: int, tokens: int, length: int = 16
+    ) -> tuple[Request, ...]:
+        return random_requests(
+            number, length=length, vocab_size=self.vocab_size, budget=budget, tokens=tokens
+        )
 
     def repetitions(self, what: str, at_most: int | None = None) -> Iterator[None]:
         repeats = min(self.repeats, at_most or self.repeats)
         for number in range(1, repeats + 1):
-            self.report(f"{self.name}: {what}, {number} of {repeats}")
+            self.progress(f"{self.name}: {what}, {number} of {repeats}")
             yield
 
 
 def engine_arguments(folder: Path, device: str, **arguments: Any) -> dict[str, Any]:
-    """As the server starts an engine, but with a KV cache that leaves room for a second one."""
+    """The server's engine arguments, but with a KV cache that leaves memory for a second engine."""
     return {
         "model": str(folder),
         "dtype": "bfloat16" if device == "cuda" else "float32",
         "kv_cache_memory_bytes": GIB,
-        # What vLLM asks to be free at the start, although the cache's size is given.
+        # vLLM wants this share of the memory to be free, although the cache's size is given.
         "gpu_memory_utilization": 0.4,
         **arguments,
     }
@@ -147,33 +151,36 @@ def engine_arguments(folder: Path, device: str, **arguments: Any) -> dict[str, A
 @contextmanager
 def pair(spec: EngineSpec, stock_spec: EngineSpec, **rest: Any) -> Iterator[Pair]:
     """Both engines, started at the same time."""
-    rest["report"](f"{rest['name']}: starting two engines")
-    with side(spec) as ours, side(stock_spec) as stock:
-        ours.start()
-        stock.start()
+    rest["progress"](f"{rest['name']}: starting two engines")
+    with launched_engine(spec) as ours, launched_engine(stock_spec) as stock:
+        ours.wait_until_ready()
+        stock.wait_until_ready()
         started = Pair(ours=ours, stock=stock, **rest)
         for engine in (ours, stock):
             engine.run(Load(started.random_requests(4, 0, 4)))
         yield started
 
 
-def measure(settings: Settings, device: str, report: Report) -> Iterator[Measured]:
-    """All lines that are asked for, as they come. Raises `CheckpointError` and `EngineEndedError`."""
+def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Measured]:
+    """The lines of `settings.only`, one by one.
+
+    Raises `CheckpointError` for a model that is no Quiet-STaR checkpoint, and `EngineEndedError`.
+    """
     only = set(settings.only)
     with TemporaryDirectory(prefix="quietstar-benchmark-") as name:
         folder = Path(name)
         if only & {"pass", "official", "company", "arrival"}:
-            with _checkpoint_pair(settings, folder, device, report) as both:
+            with _checkpoint_pair(settings, folder, device, progress) as both:
                 if "pass" in only:
                     yield from pass_cost(both, settings)
                 if "company" in only:
-                    yield company_cost(both, settings)
+                    yield mixed_batch_cost(both, settings)
                 if "arrival" in only:
                     yield arrival_cost(both, settings)
                 if "official" in only:
                     yield official_gain(both, settings, device)
         if only & {"pass", "context"}:
-            with _larger_pair(settings, folder, device, report) as both:
+            with _larger_pair(settings, folder, device, progress) as both:
                 if "pass" in only:
                     yield from pass_cost(both, settings)
                 if "context" in only:
@@ -182,25 +189,27 @@ def measure(settings: Settings, device: str, report: Report) -> Iterator[Measure
 
 @contextmanager
 def _checkpoint_pair(
-    settings: Settings, folder: Path, device: str, report: Report
+    settings: Settings, folder: Path, device: str, progress: Progress
 ) -> Iterator[Pair]:
     checkpoint = settings.checkpoint
-    trunk = write_base_model(folder / "trunk", checkpoint)
+    base_model = write_base_model(folder / "base-model", checkpoint)
     with pair(
         EngineSpec(engine_arguments(checkpoint, device), settings.thinking),
-        EngineSpec(engine_arguments(trunk, device)),
+        EngineSpec(engine_arguments(base_model, device)),
         name=checkpoint.name,
         vocab_size=read_json(checkpoint / "config.json")["vocab_size"],
         repeats=settings.repeats,
         tokens=settings.tokens,
         limit=0.8,
-        report=report,
+        progress=progress,
     ) as both:
         yield both
 
 
 @contextmanager
-def _larger_pair(settings: Settings, folder: Path, device: str, report: Report) -> Iterator[Pair]:
+def _larger_pair(
+    settings: Settings, folder: Path, device: str, progress: Progress
+) -> Iterator[Pair]:
     shape = settings.larger
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = write_model(folder / "larger", shape, dtype)
@@ -216,25 +225,25 @@ def _larger_pair(settings: Settings, folder: Path, device: str, report: Report) 
         repeats=settings.larger_repeats,
         tokens=settings.larger_tokens,
         limit=1.0,
-        report=report,
+        progress=progress,
     ) as both:
         yield both
 
 
 def pass_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
-    """A thought pass against a decode step of stock vLLM, by batch; and against what stock vLLM
-    takes for as many tokens: START and END ride along, so two of a thought's passes feed two per
-    row.
+    """A thought pass against a decode step of stock vLLM, by batch, and against stock vLLM's time
+    for as many tokens: START and END are fed together with other tokens, so two of a thought's
+    passes feed two tokens per request.
     """
     passes = settings.budget + 1
     for batch in settings.batches:
         thinking = Load(both.requests(batch, settings.budget, both.tokens))
-        # As many intervals as three thoughts have passes: enough, and not a third of the time.
-        plain, doubled = (Load(both.requests(n * batch, 0, 3 * both.tokens)) for n in (1, 2))
+        # Three times the visible tokens: enough steps for a good mean, and still quickly done.
+        single, doubled = (Load(both.requests(n * batch, 0, 3 * both.tokens)) for n in (1, 2))
         ours, stock, as_many = [], [], []
         for _ in both.repetitions(f"a pass, batch {batch}"):
             ours.append(MS * per_token(both.ours.run(thinking)) / passes)
-            stock.append(MS * per_token(both.stock.run(plain)))
+            stock.append(MS * per_token(both.stock.run(single)))
             twice = MS * per_token(both.stock.run(doubled))
             as_many.append(((passes - 2) * stock[-1] + 2 * twice) / passes)
         case = f"batch {batch}"
@@ -244,50 +253,51 @@ def pass_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
         yield _measured(both, "pass", f"{case}, by tokens", names, (ours, as_many), 1.0)
 
 
-def company_cost(both: Pair, settings: Settings) -> Measured:
-    """Speakers beside thinkers, against speakers beside speakers."""
-    number, tokens = settings.company, 3 * both.tokens
-    speakers = both.requests(number, 0, tokens)
-    beside_thinkers = Load(speakers, both.requests(number, settings.company_budget, tokens, 17))
-    beside_speakers = Load(speakers, both.requests(number, 0, 8 * tokens, 17))
-    thinkers, plain = [], []
-    for _ in both.repetitions("speakers among thinkers"):
-        thinkers.append(MS * per_token(both.ours.run(beside_thinkers)))
-        plain.append(MS * per_token(both.ours.run(beside_speakers)))
+def mixed_batch_cost(both: Pair, settings: Settings) -> Measured:
+    """Requests without thoughts in a batch half of which thinks, against one where none does."""
+    number, tokens = settings.mixed_batch, 3 * both.tokens
+    measured = both.requests(number, 0, tokens)
+    mixed = Load(measured, both.requests(number, settings.mixed_budget, tokens, 17))
+    unmixed = Load(measured, both.requests(number, 0, 8 * tokens, 17))
+    beside_thoughts, without = [], []
+    for _ in both.repetitions("requests without thoughts in a mixed batch"):
+        beside_thoughts.append(MS * per_token(both.ours.run(mixed)))
+        without.append(MS * per_token(both.ours.run(unmixed)))
     return _measured(
         both,
         "company",
-        f"{number} speakers beside {number} at budget {settings.company_budget}",
-        ("beside thinkers", "beside speakers"),
-        (thinkers, plain),
+        f"{number} at budget 0 beside {number} at budget {settings.mixed_budget}",
+        ("mixed batch", "all at budget 0"),
+        (beside_thoughts, without),
         1.15,
     )
 
 
 def arrival_cost(both: Pair, settings: Settings) -> Measured:
-    """The first token of who comes to a crowd of thinkers, against a crowd of speakers."""
+    """The first token of a request that joins a batch which thinks, against one which does not."""
     draw = random.Random(0)
     gaps = tuple(draw.uniform(0, 0.02) for _ in range(settings.arrivals))
     newcomers = both.requests(settings.arrivals, 0, 1, 24)
     tokens = 8 * both.tokens
-    to_thinkers = Load(newcomers, both.requests(settings.crowd, settings.company_budget, tokens), gaps)
-    to_speakers = Load(newcomers, both.requests(settings.crowd, 0, 4 * tokens), gaps)
-    thinkers, speakers = [], []
-    for _ in both.repetitions("a newcomer's first token"):
-        thinkers.append(MS * to_first(both.ours.run(to_thinkers)))
-        speakers.append(MS * to_first(both.ours.run(to_speakers)))
+    number, budget = settings.arrival_batch, settings.mixed_budget
+    thinking = Load(newcomers, both.requests(number, budget, tokens), gaps)
+    decoding = Load(newcomers, both.requests(number, 0, 4 * tokens), gaps)
+    to_thoughts, to_decoding = [], []
+    for _ in both.repetitions("a new request's first token"):
+        to_thoughts.append(MS * to_first(both.ours.run(thinking)))
+        to_decoding.append(MS * to_first(both.ours.run(decoding)))
     return _measured(
         both,
         "arrival",
-        f"one more beside {settings.crowd} at budget {settings.company_budget}",
-        ("to thinkers", "to speakers"),
-        (thinkers, speakers),
+        f"one more beside {number} at budget {budget}",
+        ("beside thoughts", "beside budget 0"),
+        (to_thoughts, to_decoding),
         1.3,
     )
 
 
 def official_gain(both: Pair, settings: Settings, device: str) -> Measured:
-    """The engine's visible tokens per second against the official way's, on the same weights."""
+    """The engine's visible tokens per second against those of the official way, same weights."""
     loop = OfficialLoop.from_checkpoint(
         settings.checkpoint,
         torch.device(device),
@@ -316,18 +326,18 @@ def official_gain(both: Pair, settings: Settings, device: str) -> Measured:
 
 
 def context_cost(both: Pair, settings: Settings) -> Measured:
-    """How a longer context makes a visible token dearer, against the same without thoughts."""
+    """How much longer a visible token takes with a longer context, against stock vLLM."""
     short, long = (Load(_repeated(both, settings, length)) for length in settings.contexts)
-    short_plain, long_plain = (
-        Load(_repeated(both, settings, length, plain=True)) for length in settings.contexts
+    short_stock, long_stock = (
+        Load(_repeated(both, settings, length, thinking=False)) for length in settings.contexts
     )
-    both.report(f"{both.name}: reading the long context")
+    both.progress(f"{both.name}: prefilling the long context")
     both.ours.run(long)  # from here on the prompts are found in the prefix cache
-    both.stock.run(long_plain)
+    both.stock.run(long_stock)
     ours, stock = [], []
     for _ in both.repetitions("a longer context"):
         ours.append(per_token(both.ours.run(long)) / per_token(both.ours.run(short)))
-        stock.append(per_token(both.stock.run(long_plain)) / per_token(both.stock.run(short_plain)))
+        stock.append(per_token(both.stock.run(long_stock)) / per_token(both.stock.run(short_stock)))
     return _measured(
         both,
         "context",
@@ -340,10 +350,12 @@ def context_cost(both: Pair, settings: Settings) -> Measured:
     )
 
 
-def _repeated(both: Pair, settings: Settings, length: int, plain: bool = False) -> tuple[Request, ...]:
-    """The same prompt several times: it is read once, and attended to by each."""
-    # One token more than whole blocks of the prefix cache: little is left to read.
-    budget, tokens = (0, 3 * both.tokens) if plain else (settings.budget, both.tokens)
+def _repeated(
+    both: Pair, settings: Settings, length: int, thinking: bool = True
+) -> tuple[Request, ...]:
+    """The same prompt several times: it is prefilled once, then found in the prefix cache."""
+    # One token more than whole blocks of the prefix cache: little is left to prefill.
+    budget, tokens = (settings.budget, both.tokens) if thinking else (0, 3 * both.tokens)
     return both.requests(1, budget, tokens, length + 1) * settings.context_batch
 
 
@@ -355,7 +367,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _measured(
     both: Pair,
-    name: Name,
+    name: MeasureName,
     case: str,
     names: tuple[str, str],
     values: tuple[Sequence[float], Sequence[float]],

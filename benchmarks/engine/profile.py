@@ -1,7 +1,7 @@
-"""Where the time of an engine step goes, for a plain decode step and a thought pass.
+"""Where the time of an engine step goes, for a decode step and a thought pass.
 
-The parts are timed in an engine without processes of its own (`inside`). What a pass takes in the
-processes of a server is measured beside it; the difference is what the processes cost.
+The parts are timed in an engine that runs in a single process (`timed_engine`). What a pass takes
+in the processes of a server is measured, too; the difference is what the processes cost.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine.load import Load, random_requests, per_token
-from benchmarks.engine.measures import MS, Report, engine_arguments
+from benchmarks.engine.engine_handle import EngineHandle, launched_engine
+from benchmarks.engine.load import Load, per_token, random_requests
+from benchmarks.engine.measures import MS, Progress, engine_arguments
 from benchmarks.engine.report import table
-from benchmarks.engine.shapes import LARGER, Shape, write_model, write_base_model
-from benchmarks.engine.engine_handle import EngineHandle, side
+from benchmarks.engine.shapes import LARGER, Shape, write_base_model, write_model
 from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import OUTPUTS, PARTS, Breakdown
 from quietstar_infer.config import read_json
 
-INSIDE = "benchmarks.engine.timed_engine"
+TIMED_ENGINE = "benchmarks.engine.timed_engine"
+"""The module of a process with an engine whose parts are timed."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class ProfileSettings:
 
 @dataclass(frozen=True)
 class Profile:
-    """Milliseconds per pass: `parts` of an engine in one process, and `served`, all of a pass in
-    the processes of a server.
+    """Milliseconds per pass: `parts` of an engine in one process, and `served`, a whole pass in the
+    processes of a server.
     """
 
     model: str
@@ -54,38 +55,41 @@ class Profile:
 
     @property
     def processes(self) -> float:
-        """What the processes cost: a server's pass less that of one process without its front end,
-        which is no part of a server's pass.
+        """What the processes cost: a server's pass less that of one process without output
+        processing, which a server does while the next pass runs.
         """
         return self.served - sum(ms for part, ms in self.parts.items() if part != OUTPUTS)
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model, what vLLM is given to load it and its trunk, and how much it is to say."""
+class ProfiledModel:
+    """A model: engine arguments with thoughts and for stock vLLM, and tokens per request."""
 
     name: str
-    thinker: dict[str, Any]
-    trunk: dict[str, Any]
+    thinking: dict[str, Any]
+    stock: dict[str, Any]
     vocab_size: int
     tokens: int
 
 
-def profile(settings: ProfileSettings, device: str, report: Report) -> Iterator[Profile]:
-    """A breakdown for each model, engine and batch. Raises `CheckpointError` and `EngineEndedError`."""
+def profile(settings: ProfileSettings, device: str, progress: Progress) -> Iterator[Profile]:
+    """A breakdown for each model, engine and batch.
+
+    Raises `CheckpointError` for a model that is no Quiet-STaR checkpoint, and `EngineEndedError`.
+    """
     with TemporaryDirectory(prefix="quietstar-profile-") as name:
         for model in models(settings, Path(name), device):
             for engine, budget in (("stock", 0), ("thinking", settings.budget)):
-                yield from profile_engine(settings, model, engine, budget, report)
+                yield from profile_engine(settings, model, engine, budget, progress)
 
 
-def models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[Model]:
-    """The checkpoint and the larger model; what stock vLLM needs of them is put into a folder."""
+def models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[ProfiledModel]:
+    """The checkpoint and the larger model; files that stock vLLM needs are written to `folder`."""
     checkpoint, shape = settings.checkpoint, settings.larger
-    yield Model(
+    yield ProfiledModel(
         checkpoint.name,
         engine_arguments(checkpoint, device),
-        engine_arguments(write_base_model(folder / "trunk", checkpoint), device),
+        engine_arguments(write_base_model(folder / "base-model", checkpoint), device),
         read_json(checkpoint / "config.json")["vocab_size"],
         settings.tokens,
     )
@@ -93,44 +97,46 @@ def models(settings: ProfileSettings, folder: Path, device: str) -> Iterator[Mod
     arguments = engine_arguments(
         write_model(folder / "larger", shape, dtype), device, load_format="dummy"
     )
-    yield Model(shape.name, arguments, arguments, shape.vocab_size, settings.larger_tokens)
+    yield ProfiledModel(shape.name, arguments, arguments, shape.vocab_size, settings.larger_tokens)
 
 
 def profile_engine(
-    settings: ProfileSettings, model: Model, engine: str, budget: int, report: Report
+    settings: ProfileSettings, model: ProfiledModel, engine: str, budget: int, progress: Progress
 ) -> Iterator[Profile]:
-    """A breakdown for each batch, of thoughts of `budget` tokens or, where that is 0, of stock."""
-    report(f"{model.name}: starting {engine} vLLM twice")
+    """A breakdown for each batch: of thoughts of `budget` tokens, or of stock vLLM at budget 0."""
+    progress(f"{model.name}: starting {engine} vLLM twice")
     options = {"max_thought_budget": budget, "max_thought_burst": settings.max_thought_burst}
     thinking = options if budget else None
-    arguments = model.thinker if budget else model.trunk
-    inside = EngineSpec(arguments, thinking, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    arguments = model.thinking if budget else model.stock
+    timed_spec = EngineSpec(arguments, thinking, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     with ExitStack() as stack:
-        timed = stack.enter_context(side(inside, INSIDE))
-        served = stack.enter_context(side(EngineSpec(arguments, thinking)))
-        timed.start()
-        served.start()
+        timed = stack.enter_context(launched_engine(timed_spec, TIMED_ENGINE))
+        served = stack.enter_context(launched_engine(EngineSpec(arguments, thinking)))
+        timed.wait_until_ready()
+        served.wait_until_ready()
         for batch in settings.batches:
-            report(f"{model.name}: {engine}, batch {batch}")
+            progress(f"{model.name}: {engine}, batch {batch}")
             yield _profile_batch(settings, model, engine, budget, batch, (timed, served))
 
 
 def _profile_batch(
     settings: ProfileSettings,
-    model: Model,
+    model: ProfiledModel,
     engine: str,
     budget: int,
     batch: int,
-    sides: tuple[EngineHandle, EngineHandle],
+    engines: tuple[EngineHandle, EngineHandle],
 ) -> Profile:
-    timed, served = sides
+    timed, served = engines
     tokens = model.tokens if budget else 3 * model.tokens
-    load = Load(random_requests(batch, length=16, vocab_size=model.vocab_size, budget=budget, tokens=tokens))
+    load = Load(
+        random_requests(batch, length=16, vocab_size=model.vocab_size, budget=budget, tokens=tokens)
+    )
     passes = (tokens - 1) * (budget + 1)
     breakdowns: list[Breakdown] = []
     server_ms = []
     for _ in range(settings.repeats):
-        breakdowns.append(timed.ask(load))
+        breakdowns.append(timed.call(load))
         server_ms.append(MS * per_token(served.run(load)) / (budget + 1))
     parts = {
         part: MS * median(each.seconds.get(part, 0.0) for each in breakdowns) / passes

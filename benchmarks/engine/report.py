@@ -9,13 +9,13 @@ from typing import Any
 from benchmarks.engine.machine import Machine
 from benchmarks.engine.measures import Measured
 
-# Raised when a field of the JSON changes its meaning or goes.
+# Raised when a field of the JSON changes its meaning or is removed.
 SCHEMA = 1
 HEADER = ("measure", "model", "case", "", "against", "ratio", "spread", "to reach", "reached")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
-    """A Markdown table to be read as it is; columns from `numbers_from` on are flush right."""
+    """A Markdown table, aligned; columns from `numbers_from` on are flush right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
 
@@ -61,7 +61,7 @@ def _number(value: float) -> str:
 def write_json(
     path: Path, machine: Machine, what: str, results: Sequence[Mapping[str, Any]]
 ) -> None:
-    """The machine and all figures, those of single repetitions too."""
+    """Write the machine and all figures, those of single repetitions included."""
     content = {
         "schema": SCHEMA,
         "benchmark": what,
@@ -72,7 +72,7 @@ def write_json(
 
 
 def write_plot(path: Path, machine: Machine, measures: Sequence[Measured]) -> None:
-    """How far every ratio is from its target: left of the line is reached. SVG, PNG or PDF by name.
+    """Draw how far every ratio is from its target; SVG, PNG or PDF by the file's ending.
 
     Needs matplotlib (requirements/loadtest.txt).
     """

@@ -1,9 +1,9 @@
-"""A process with an engine as the server runs it, told what to do through a pipe.
+"""A process with an engine as the server runs it, controlled through a pipe.
 
-`python -m benchmarks.engine.served_engine FD`: FD is the pipe's end. An `EngineSpec` comes first
-and is answered with None when the engine runs, then every `Load` is answered with the `Times` of
-its asks. vLLM's processes are those of a server: this one, with its asynchronous front end, the
-engine's, and where vLLM wants them the workers'.
+`python -m benchmarks.engine.served_engine FD`: FD is the pipe's file descriptor. The first message
+is an `EngineSpec`, answered with None when the engine has started; every further one is a `Load`,
+answered with the `Times` of its requests. vLLM's processes are those of a server: this one, with
+the asynchronous front end, the engine core's, and the workers' where vLLM starts any.
 """
 
 import asyncio
@@ -21,33 +21,33 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from benchmarks.engine.load import Request, Load, Times
+from benchmarks.engine.load import Load, Request, Times
 from benchmarks.engine.spec import EngineSpec
 
 
 def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
-    """Make the engine think, if it is to."""
+    """Add the options of thinking to the engine's arguments, unless it is stock vLLM's."""
     if spec.thinking is not None:
-        # Here, so that a stock engine's process has none of it.
+        # Imported here, so that the process of a stock engine loads nothing of the plugin.
         from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
 
         prepare_engine_args(engine_args, ThinkingOptions(**spec.thinking))
 
 
-def sampling_params(spec: EngineSpec, ask: Request) -> SamplingParams:
-    """Sampled at temperature 1, the API's default, to the last token."""
-    thoughts = None if spec.thinking is None else {"thought_budget": ask.budget}
+def sampling_params(spec: EngineSpec, request: Request) -> SamplingParams:
+    """Temperature 1, the API's default; no answer ends before its last token."""
+    thoughts = None if spec.thinking is None else {"thought_budget": request.budget}
     return SamplingParams(
         temperature=1.0,
         ignore_eos=True,
-        max_tokens=ask.tokens,
+        max_tokens=request.tokens,
         extra_args=thoughts,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
 class LoadedEngine:
-    """An engine and what is asked of it."""
+    """An engine that runs loads."""
 
     def __init__(self, spec: EngineSpec, client: AsyncLLM) -> None:
         self._spec = spec
@@ -55,34 +55,35 @@ class LoadedEngine:
         self._ids = itertools.count()
 
     async def run(self, load: Load) -> list[Times]:
-        """Request, and wait for all answers."""
-        async with self._company(load.company):
+        """Send the measured requests of a load and wait for their answers."""
+        async with self._background(load.background):
             if load.gaps:
                 return [
-                    await self._after(gap, ask)
-                    for gap, ask in zip(load.gaps, load.requests, strict=True)
+                    await self._timed_after(gap, request)
+                    for gap, request in zip(load.gaps, load.requests, strict=True)
                 ]
-            return await asyncio.gather(*(self._ask(ask) for ask in load.requests))
+            return await asyncio.gather(*(self._timed(request) for request in load.requests))
 
-    async def _after(self, gap: float, ask: Request) -> Times:
+    async def _timed_after(self, gap: float, request: Request) -> Times:
         await asyncio.sleep(gap)
-        return await self._ask(ask)
+        return await self._timed(request)
 
-    async def _ask(self, ask: Request) -> Times:
+    async def _timed(self, request: Request) -> Times:
         sent = time.perf_counter()
-        arrivals = [(time.perf_counter(), tokens) async for tokens in self._answer(ask)]
-        assert sum(tokens for _, tokens in arrivals) == ask.tokens
-        return Times(sent, arrivals[0][0], arrivals[-1][0], ask.tokens)
+        arrivals = [(time.perf_counter(), tokens) async for tokens in self._answer(request)]
+        assert sum(tokens for _, tokens in arrivals) == request.tokens
+        return Times(sent, arrivals[0][0], arrivals[-1][0], request.tokens)
 
     @asynccontextmanager
-    async def _company(self, company: tuple[Request, ...]) -> AsyncIterator[None]:
-        speaking = [asyncio.Event() for _ in company]
+    async def _background(self, requests: tuple[Request, ...]) -> AsyncIterator[None]:
+        """Keep these requests in the batch; all of them are decoding when the block begins."""
+        decoding = [asyncio.Event() for _ in requests]
         tasks = [
-            asyncio.create_task(self._again_and_again(ask, event))
-            for ask, event in zip(company, speaking, strict=True)
+            asyncio.create_task(self._repeat(request, event))
+            for request, event in zip(requests, decoding, strict=True)
         ]
         try:
-            for event in speaking:
+            for event in decoding:
                 await event.wait()
             yield
         finally:
@@ -90,25 +91,26 @@ class LoadedEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _again_and_again(self, ask: Request, speaking: asyncio.Event) -> None:
+    async def _repeat(self, request: Request, decoding: asyncio.Event) -> None:
+        """Send a request again and again until cancelled."""
         while True:
-            async for _ in self._answer(ask):
-                speaking.set()
+            async for _ in self._answer(request):
+                decoding.set()
 
-    async def _answer(self, ask: Request) -> AsyncIterator[int]:
-        """How many visible tokens came, whenever some came."""
+    async def _answer(self, request: Request) -> AsyncIterator[int]:
+        """The number of visible tokens of each output, when it arrives."""
         outputs = self._client.generate(
-            TokensPrompt(prompt_token_ids=list(ask.prompt)),
-            sampling_params(self._spec, ask),
-            f"ask-{next(self._ids)}",
+            TokensPrompt(prompt_token_ids=list(request.prompt)),
+            sampling_params(self._spec, request),
+            f"request-{next(self._ids)}",
         )
         async for output in outputs:
             assert isinstance(output, RequestOutput)
             yield len(output.outputs[0].token_ids)
 
 
-async def serve(pipe: Connection) -> None:
-    """Start the engine that is asked for, and run loads until the pipe's other end closes."""
+async def serve_loads(pipe: Connection) -> None:
+    """Start the engine of the first message, and run loads until the pipe's other end closes."""
     spec: EngineSpec = pipe.recv()
     engine_args = AsyncEngineArgs(**spec.arguments)
     prepare(spec, engine_args)
@@ -126,4 +128,4 @@ async def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Connection(int(sys.argv[1]))))
+    asyncio.run(serve_loads(Connection(int(sys.argv[1]))))

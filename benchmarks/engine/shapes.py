@@ -1,4 +1,4 @@
-"""Models to measure: random ones of any shape, made on the spot, and plain trunks of real ones."""
+"""Models to measure: random ones of any shape, and the base models of checkpoints."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN, read_json
 
 @dataclass(frozen=True)
 class Shape:
-    """A Mistral trunk's dimensions; `vocab_size` includes START and END."""
+    """Dimensions of a Mistral base model; `vocab_size` includes START and END."""
 
     name: str
     layers: int
@@ -35,7 +35,7 @@ class Shape:
 
     @property
     def pass_parameters(self) -> int:
-        """How many weights a pass of one row reads: all but the embedding table."""
+        """The number of weights that a pass at batch 1 reads: all but the embedding table."""
         h, head_size = self.hidden_size, self.hidden_size // self.heads
         attention = 2 * h * h + 2 * h * self.kv_heads * head_size
         layer = attention + 3 * h * self.intermediate_size + 2 * h
@@ -49,11 +49,11 @@ SHAPES = {"larger": LARGER, "mistral-7b": MISTRAL_7B, "tiny": TINY}
 
 
 def write_model(folder: Path, shape: Shape, dtype: torch.dtype) -> Path:
-    """Write a checkpoint of the official layout to be loaded with vLLM's `load_format="dummy"`.
+    """Write a checkpoint in the official layout, for vLLM's `load_format="dummy"`.
 
     That format draws the weights when the engine starts, so only what is checked before that is
     written: the configuration, a word-level tokenizer, and, as zeros, the embedding table and the
-    tensors of thinking. Stock vLLM takes the same folder for the plain trunk.
+    tensors of thinking. Stock vLLM loads the same folder as the base model.
     """
     folder.mkdir(parents=True)
     config = {
@@ -85,7 +85,7 @@ def write_model(folder: Path, shape: Shape, dtype: torch.dtype) -> Path:
 
 
 def write_base_model(folder: Path, checkpoint: Path) -> Path:
-    """Write a checkpoint without what makes it think, as stock vLLM wants it."""
+    """Write the base model of a checkpoint, which stock vLLM can load."""
     folder.mkdir(parents=True)
     config = dict(read_json(checkpoint / "config.json"))
     tensors = load_tensors(checkpoint)

@@ -6,8 +6,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """`arguments` are vLLM's. `thinking` are those of `ThinkingOptions`; None is stock vLLM, as it
-    is without plugins.
+    """`arguments` are vLLM's engine arguments. `thinking` are the fields of `ThinkingOptions`; None
+    is stock vLLM, without plugins.
     """
 
     arguments: dict[str, Any]
@@ -16,5 +16,5 @@ class EngineSpec:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the process finds in its environment beyond this one's."""
+        """Environment variables of the process, on top of this one's."""
         return self.environment | ({"VLLM_PLUGINS": ""} if self.thinking is None else {})

@@ -1,9 +1,9 @@
-"""A process with an engine all in itself, whose steps are timed part by part.
+"""A process with a whole engine in it, whose steps are timed part by part.
 
-`python -m benchmarks.engine.timed_engine FD`, spoken to like `engine`: an `EngineSpec`, then
-loads of asks only, each answered with a `Breakdown`. vLLM has no processes of its own here, so no
-hops between them; and what its front end does comes after a step, where a server does it beside the
-next one.
+`python -m benchmarks.engine.timed_engine FD`, controlled like `served_engine`: an `EngineSpec`,
+then loads without background requests, each answered with a `Breakdown`. vLLM starts no further
+processes here, so no messages pass between them; and the front end's work comes after a step, where
+a server does it at the same time as the next one.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_allowed_cpu_list
 
-from benchmarks.engine.served_engine import prepare, sampling_params
 from benchmarks.engine.load import Load
+from benchmarks.engine.served_engine import prepare, sampling_params
 from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import STOCK, THINKING, Breakdown, Timers
 
@@ -39,12 +39,12 @@ class TimedEngine:
         self._ids = itertools.count()
 
     def run(self, load: Load) -> Breakdown:
-        """Send all asks and time the engine until they are answered."""
+        """Send all requests, and time the engine from their first visible tokens to the last."""
         waiting = set()
-        for ask in load.requests:
-            key = f"ask-{next(self._ids)}"
-            prompt = TokensPrompt(prompt_token_ids=list(ask.prompt))
-            self._engine.add_request(key, prompt, sampling_params(self._spec, ask))
+        for request in load.requests:
+            key = f"request-{next(self._ids)}"
+            prompt = TokensPrompt(prompt_token_ids=list(request.prompt))
+            self._engine.add_request(key, prompt, sampling_params(self._spec, request))
             waiting.add(key)
         while waiting:
             waiting -= {output.request_id for output in self._engine.step()}
@@ -56,15 +56,15 @@ class TimedEngine:
 
 
 def worker_threads() -> int:
-    """How many cores vLLM gives the worker in a server: one thread to a core, and one core to the
-    engine.
+    """The threads that vLLM gives the worker of a server: one per physical core, less the core of
+    the engine.
     """
     cores = {(cpu.numa_node, cpu.physical_core) for cpu in get_allowed_cpu_list()}
     return max(1, len(cores) - 1)
 
 
-def serve(pipe: Connection) -> None:
-    """Start the engine that is asked for, and time loads until the pipe's other end closes."""
+def time_loads(pipe: Connection) -> None:
+    """Start the engine of the first message, and time loads until the pipe's other end closes."""
     engine = TimedEngine(pipe.recv())
     pipe.send(None)
     while True:
@@ -76,4 +76,4 @@ def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    time_loads(Connection(int(sys.argv[1])))

@@ -1,7 +1,7 @@
-"""Where the time of an engine step goes: known functions of vLLM's and ours, each timed by itself.
+"""Where the time of an engine step goes: functions of vLLM and of the plugin that are timed.
 
-The time of a timed function is its own: what it spends in another timed function counts there. On
-CUDA this is the host's time, which the device works alongside of.
+The time of a timed function is its own: time spent in another timed function counts there. On CUDA
+this is the host's time; the device works at the same time.
 """
 
 import time
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 Part = str
 SCHEDULER: Part = "scheduler"
 INPUTS: Part = "input preparation"
-BASE_MODEL: Part = "trunk"
+BASE_MODEL: Part = "base model"
 HEAD: Part = "language-model head"
 SAMPLER: Part = "vLLM's sampler"
 RESULTS: Part = "results of the step"
@@ -23,14 +23,26 @@ OUTPUTS: Part = "output processing"
 OURS: Part = "thoughts: plan and inputs"
 THOUGHT: Part = "thoughts: base and mixing"
 CHOICE: Part = "thoughts: sampling"
-PARTS = (SCHEDULER, INPUTS, BASE_MODEL, HEAD, SAMPLER, RESULTS, ENGINE, OUTPUTS, OURS, THOUGHT, CHOICE)
+PARTS = (
+    SCHEDULER,
+    INPUTS,
+    BASE_MODEL,
+    HEAD,
+    SAMPLER,
+    RESULTS,
+    ENGINE,
+    OUTPUTS,
+    OURS,
+    THOUGHT,
+    CHOICE,
+)
 
 _CORE, _FRONT = "vllm.v1.engine.core:EngineCore", "vllm.v1.engine.llm_engine:LLMEngine"
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
 _LOGITS = "vllm.model_executor.layers.logits_processor:LogitsProcessor"
 _PROCESSOR = "vllm.v1.engine.output_processor:OutputProcessor"
-# By the function that is timed. The last one called in a pass is the outermost.
+# By the function that is timed.
 STOCK: dict[str, Part] = {
     f"{_FRONT}.step": OUTPUTS,
     f"{_PROCESSOR}.process_outputs": OUTPUTS,
@@ -70,14 +82,14 @@ THINKING: dict[str, Part] = STOCK | {
 
 
 class Breakdown(NamedTuple):
-    """Seconds by part, and by the clock, of a load from its first visible tokens on."""
+    """Seconds by part and in all (`elapsed`), of a load from its first visible tokens on."""
 
     seconds: dict[Part, float]
     elapsed: float
 
 
 class Timers:
-    """Stop watches of which one runs at a time: whatever is called last."""
+    """Stop watches of which one runs at a time: that of the timed function called last."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -87,9 +99,9 @@ class Timers:
         self.calls: dict[str, int] = defaultdict(int)
 
     def install(self, functions: dict[str, Part]) -> None:
-        """Replace methods, given as module:Class.method, by timed ones, for good.
+        """Replace methods, given as module:Class.method, by timed ones for the rest of the process.
 
-        Raises `AttributeError` where vLLM has no such method.
+        Raises `AttributeError` for a method that does not exist.
         """
         for name, part in functions.items():
             module, _, path = name.partition(":")
@@ -98,7 +110,7 @@ class Timers:
             setattr(cls, method, self._timed(name, part, getattr(cls, method)))
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Forget all times."""
         self.seconds.clear()
         self.calls.clear()
 
@@ -117,7 +129,7 @@ class Timers:
         return timed
 
     def _switch(self) -> None:
-        """Credit the time since the last switch to what was running."""
+        """Add the time since the last switch to the part that was running."""
         now = self._clock()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since

@@ -13,7 +13,7 @@ from loadtest.records import Cell, Failure, Record
 
 ALL = "all"
 """Stands for every budget of a mix."""
-SHORTEST = 1e-9
+_SHORTEST_WINDOW = 1e-9
 """Seconds of a window, lest rates divide by 0."""
 CUT_SHORT = (Failure.CUT, Failure.UNSENT)
 
@@ -73,7 +73,7 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
     """The figures of a cell, or of its requests with one budget."""
     start, end = cell.window
     # A cell that was cut short while it warmed up has no window; nothing per no time is nothing.
-    seconds = max(end - start, SHORTEST)
+    seconds = max(end - start, _SHORTEST_WINDOW)
     records = [r for r in cell.records if budget in (ALL, budget_name(r.budget))]
     cut = [r for r in measured(records) if r.failure in CUT_SHORT]
     due = [r for r in measured(records) if r.failure not in CUT_SHORT]

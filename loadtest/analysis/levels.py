@@ -45,7 +45,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LevelVerdict:
     """What the measured requests say of a level.
 
     Neighbouring requests meet the same queue, so they say less than as many independent ones:
@@ -98,14 +98,14 @@ def all_kept(levels: Sequence[Level], record: Record) -> bool:
     return record.failure is None and all(level.kept(record) for level in levels)
 
 
-def verdicts(levels: Sequence[Level], repeats: Iterable[Sequence[Record]]) -> list[Verdict]:
+def verdicts(levels: Sequence[Level], repeats: Iterable[Sequence[Record]]) -> list[LevelVerdict]:
     """Judge measured records of one repeat or more, each in the order in which they were due."""
     records = list(repeats)
     found = []
     for level in levels:
         missed = [np.array([not level.kept(r) for r in repeat], float) for repeat in records]
         every = np.concatenate(missed) if missed else np.zeros(0)
-        found.append(Verdict(level, int(every.sum()), every.size, _effective(missed, every)))
+        found.append(LevelVerdict(level, int(every.sum()), every.size, _effective(missed, every)))
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.figures import figures, measured
-from loadtest.analysis.levels import Level, Verdict, verdicts
+from loadtest.analysis.levels import Level, LevelVerdict, verdicts
 from loadtest.records import Cell
 
 Measure = Callable[[float, int], Cell]
@@ -51,7 +51,7 @@ class Judged:
     kept_up: bool
     client_limited: bool
     repeats: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[LevelVerdict, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def search(measure: Measure, levels: Sequence[Level], limits: SearchRange) -> Fo
     judged: list[Judged] = []
 
     def holds(rate: float) -> bool:
-        judged.append(judge(measure, rate, levels, limits))
+        judged.append(judge_rate(measure, rate, levels, limits))
         return judged[-1].holds
 
     interrupted = False
@@ -115,7 +115,9 @@ def _bracket(
     return None, rate
 
 
-def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: SearchRange) -> Judged:
+def judge_rate(
+    measure: Measure, rate: float, levels: Sequence[Level], limits: SearchRange
+) -> Judged:
     """Repeat a rate until it is decided; raises `Interrupted`."""
     cells: list[Cell] = []
     while True:
@@ -141,7 +143,7 @@ def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: Search
             )
 
 
-def _decided(together: Sequence[Verdict], alone: Sequence[bool], in_time: bool) -> bool | None:
+def _decided(together: Sequence[LevelVerdict], alone: Sequence[bool], in_time: bool) -> bool | None:
     if all(alone) and all(verdict.holds is True for verdict in together):
         return True
     failed = not in_time or any(verdict.holds is False for verdict in together)

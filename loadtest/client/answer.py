@@ -71,7 +71,7 @@ class Asked(NamedTuple):
     """`thinking_token_budget`: for the whole answer."""
 
 
-class Verdict(NamedTuple):
+class Problem(NamedTuple):
     failure: Failure
     message: str
 
@@ -143,47 +143,47 @@ class Answer:
             self.token_times += [self.token_times[-1]] * missing
 
 
-def judge(answer: Answer, asked: Asked) -> Verdict | None:
+def find_problem(answer: Answer, asked: Asked) -> Problem | None:
     """What is wrong with an answer whose connection has ended in order; None = nothing."""
     if answer.error is not None:
-        return Verdict(Failure.ERROR_IN_STREAM, answer.error)
+        return Problem(Failure.ERROR_IN_STREAM, answer.error)
     if not answer.ended:
-        return Verdict(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
+        return Problem(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
     if answer.finish_reason is None:
-        return Verdict(Failure.TRUNCATED, "the stream ended without a finish reason")
+        return Problem(Failure.TRUNCATED, "the stream ended without a finish reason")
     if not answer.token_times:
-        return Verdict(Failure.EMPTY, "no visible token")
-    return _judge_count(answer, asked) or _judge_thoughts(answer, asked)
+        return Problem(Failure.EMPTY, "no visible token")
+    return _count_problem(answer, asked) or _thought_problem(answer, asked)
 
 
-def _judge_count(answer: Answer, asked: Asked) -> Verdict | None:
+def _count_problem(answer: Answer, asked: Asked) -> Problem | None:
     visible = len(answer.token_times)
     counted = answer.usage.completion_tokens if answer.usage else None
     if counted is not None and counted != visible:
-        return Verdict(
+        return Problem(
             Failure.MISCOUNTED, f"{visible} visible tokens arrived, usage says {counted}"
         )
     if visible > asked.tokens:
-        return Verdict(
+        return Problem(
             Failure.MISCOUNTED, f"{visible} visible tokens arrived, {asked.tokens} were allowed"
         )
     return None
 
 
-def _judge_thoughts(answer: Answer, asked: Asked) -> Verdict | None:
+def _thought_problem(answer: Answer, asked: Asked) -> Problem | None:
     if asked.budget is None:
         return None
     in_force = answer.budget_in_force
     if in_force is not None and in_force != asked.budget:
-        return Verdict(
+        return Problem(
             Failure.OVER_BUDGET, f"thought with a budget of {in_force}, asked for {asked.budget}"
         )
     allowed = most_thoughts(asked, len(answer.token_times))
     thoughts = answer.thought_tokens or 0
     if thoughts > allowed:
-        return Verdict(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
+        return Problem(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
     if thoughts == 0 < allowed:
-        return Verdict(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
+        return Problem(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
     return None
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from loadtest.client.answer import Answer, Counting, Verdict, judge
+from loadtest.client.answer import Answer, Counting, Problem, find_problem
 from loadtest.client.requests import Request
 from loadtest.client.sse import EventParser
 from loadtest.records import Failure
@@ -29,7 +29,7 @@ class Exchange(NamedTuple):
     sent: float
     finished: float
     answer: Answer
-    verdict: Verdict | None
+    problem: Problem | None
     status: int | None
 
 
@@ -67,8 +67,8 @@ async def exchange(
     sent = clock()
     status: int | None = None
 
-    def outcome(verdict: Verdict | None) -> Exchange:
-        return Exchange(sent, clock(), answer, verdict, status)
+    def outcome(problem: Problem | None) -> Exchange:
+        return Exchange(sent, clock(), answer, problem, status)
 
     try:
         async with asyncio.timeout(seconds), session.post(url, data=request.body) as response:
@@ -81,23 +81,23 @@ async def exchange(
                 for event in parser.feed(received):
                     answer.add(event, now)
     except TimeoutError:
-        return outcome(Verdict(Failure.TIMEOUT, f"not finished {seconds:g} s after it was sent"))
+        return outcome(Problem(Failure.TIMEOUT, f"not finished {seconds:g} s after it was sent"))
     except aiohttp.ClientError as error:
         return outcome(_broken(status, answer, error))
     answer.complete()
-    return outcome(judge(answer, request.asked))
+    return outcome(find_problem(answer, request.asked))
 
 
-def _bad_status(status: int, body: str) -> Verdict:
+def _bad_status(status: int, body: str) -> Problem:
     failure = Failure.REFUSED if status in _REFUSALS else Failure.HTTP
-    return Verdict(failure, f"{status}: {error_message(body)}")
+    return Problem(failure, f"{status}: {error_message(body)}")
 
 
-def _broken(status: int | None, answer: Answer, error: aiohttp.ClientError) -> Verdict:
+def _broken(status: int | None, answer: Answer, error: aiohttp.ClientError) -> Problem:
     if answer.error is not None:
-        return Verdict(Failure.ERROR_IN_STREAM, answer.error)
+        return Problem(Failure.ERROR_IN_STREAM, answer.error)
     failure = Failure.CONNECTION if status is None else Failure.TRUNCATED
-    return Verdict(failure, str(error) or repr(error))
+    return Problem(failure, str(error) or repr(error))
 
 
 def error_message(body: str) -> str:

@@ -9,7 +9,7 @@ from loadtest.client.answer import Asked, Counting
 from loadtest.errors import LoadTestError
 from loadtest.traffic.budgets import BudgetMix
 from loadtest.traffic.plan import Target
-from loadtest.traffic.prompts import Place, Prompts
+from loadtest.traffic.prompts import PromptPosition, Prompts
 from loadtest.traffic.seeds import rng_for
 
 COUNTING_FIELDS: Mapping[Counting, dict[str, Any]] = {
@@ -62,7 +62,7 @@ class RequestMaker:
     def make(self, index: int, measured: bool) -> Request:
         rng = rng_for(self.seed, "budget", self.repeat, index)
         budget = self.budgets.draw(rng)
-        prompt = self.prompts.at(Place(self.seed, self.cell, self.repeat, index))
+        prompt = self.prompts.at(PromptPosition(self.seed, self.cell, self.repeat, index))
         body = {
             "model": self.model,
             "max_tokens": prompt.max_tokens,

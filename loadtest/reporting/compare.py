@@ -10,7 +10,7 @@ from loadtest.analysis.summary import Summary
 from loadtest.errors import LoadTestError
 from loadtest.reporting.table import with_spread
 
-SHOWN = (
+_COMPARED = (
     "mean time_to_first_token",
     "p95 time_to_first_token",
     "mean time_per_visible_token",
@@ -22,7 +22,7 @@ SHOWN = (
     "accuracy",
 )
 TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")
-Place = tuple[str, str, str]
+RowKey = tuple[str, str, str]
 """Mix, load, budget."""
 
 
@@ -43,7 +43,7 @@ class Change:
     chance (Welch's 95 % interval includes 0).
     """
 
-    place: Place
+    place: RowKey
     figure: str
     label: str
     base: Repeated
@@ -73,7 +73,7 @@ class Comparison:
     """`labels` in order, the baseline first; figures by place, name and label."""
 
     labels: tuple[str, ...]
-    figures: dict[tuple[Place, str], dict[str, Repeated]]
+    figures: dict[tuple[RowKey, str], dict[str, Repeated]]
 
     @property
     def changes(self) -> list[Change]:
@@ -86,7 +86,7 @@ class Comparison:
             if baseline in found and label in found
         ]
 
-    def lost(self, figure: str) -> list[tuple[Place, str]]:
+    def lost(self, figure: str) -> list[tuple[RowKey, str]]:
         """Where another run lacks a figure that the baseline has, and which run: a budget that it
         did not reach, or under which too little succeeded to measure it."""
         baseline, *others = self.labels
@@ -120,10 +120,10 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
             f"all runs are labelled {labels[0]!r}, which makes them repeats of one: give the "
             "others another one with --labels"
         )
-    values: dict[tuple[Place, str], dict[str, tuple[float, ...]]] = {}
+    values: dict[tuple[RowKey, str], dict[str, tuple[float, ...]]] = {}
     for summary in summaries:
         for row in summary.rows:
-            for figure in dict.fromkeys((*SHOWN, *more)):
+            for figure in dict.fromkeys((*_COMPARED, *more)):
                 found = row.figure(figure)
                 if found:
                     by_label = values.setdefault(((row.mix, row.load, row.budget), figure), {})

@@ -59,7 +59,7 @@ STYLE: Any = {
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
 }
-SHORTEST = 1e-6
+_SHORTEST = 1e-6
 """Seconds; below any clock's resolution."""
 SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
 
@@ -121,7 +121,7 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
                 of = LATENCIES[latency].of
                 found = [value for record in row.successes for value in of(record)]
                 # A logarithmic axis has no place for 0: answers that came as a whole.
-                values = np.maximum(np.sort(found), SHORTEST)
+                values = np.maximum(np.sort(found), _SHORTEST)
                 if values.size:
                     shares = 100 * np.arange(1, values.size + 1) / values.size
                     panel.step(

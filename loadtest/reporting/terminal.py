@@ -25,7 +25,7 @@ RECENT_SECONDS = 10.0
 RECENT_REQUESTS = 5000
 """Of which latencies are shown while the test runs: sorting all of them, several times a second,
 would hold up those who send."""
-SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
+_SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
 
 
 class LiveView:
@@ -106,7 +106,7 @@ class LiveView:
         table.add_column("")
         for name in ("mean", "p50", "p90", "p95", "p99"):
             table.add_column(name, justify="right")
-        for name in SHOWN:
+        for name in _SHOWN:
             latency = LATENCIES[name]
             found = distribution(value for r in self._records for value in latency.of(r))
             if found:

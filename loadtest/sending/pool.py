@@ -12,7 +12,7 @@ from loadtest.errors import LoadTestError
 from loadtest.records import Failure, Record
 from loadtest.sending.health import WorkerHealth
 from loadtest.sending.interrupts import Interrupts, ignored_interrupts
-from loadtest.sending.shift import Job, Report
+from loadtest.sending.job import Job, JobReport
 from loadtest.sending.worker import REPORT_SECONDS, Cut, Done, Order, Ready, Start, work
 
 # Between the order to start and the start: it has reached all workers by then.
@@ -76,7 +76,7 @@ class Pool:
         self._wait_until_ready()
         collected.start = time.monotonic() + _LEAD_SECONDS
         self._tell([Start(collected.start)] * len(jobs))
-        reports: dict[Connection, Report] = {}
+        reports: dict[Connection, JobReport] = {}
         running = set(self._pipes)
         while running:
             self._collect(running, reports, collected)
@@ -115,7 +115,7 @@ class Pool:
     def _collect(
         self,
         running: set[Connection],
-        reports: dict[Connection, Report],
+        reports: dict[Connection, JobReport],
         collected: Collected,
     ) -> None:
         """Wait for what the workers tell, and take it."""

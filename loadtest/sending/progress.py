@@ -73,7 +73,7 @@ class Progress(Protocol):
         """The cell is complete, or as complete as it will be (`cell.partial`)."""
 
 
-class Silence:
+class NoWatcher:
     """The watcher that does not watch."""
 
     def started(self, cell: Upcoming) -> None:

@@ -14,9 +14,9 @@ from loadtest.errors import LoadTestError
 from loadtest.records import Cell, ServerSample
 from loadtest.sending.cells import make_cell, snapshot
 from loadtest.sending.interrupts import noted_interrupts
+from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
-from loadtest.sending.shift import Job
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan

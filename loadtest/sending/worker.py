@@ -1,7 +1,7 @@
 """A worker process: its share of a cell's requests, sent from one event loop.
 
 What it is told and what it tells goes through a pipe. It is told the jobs that it is given, `Start`
-and `Cut`; it tells `Ready`, any number of `Report`s and, at the end of each job, `Done`.
+and `Cut`; it tells `Ready`, any number of `JobReport`s and, at the end of each job, `Done`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import uvloop
 from loadtest.client.exchange import allow_many_connections, open_session
 from loadtest.client.requests import headers
 from loadtest.sending.health import HealthWatch, WorkerHealth
-from loadtest.sending.shift import Job, Shift
+from loadtest.sending.job import Job, JobRunner
 
 REPORT_SECONDS = 0.25
 
@@ -83,14 +83,14 @@ class _Worker:
 
     async def _do(self, job: Job) -> None:
         async with open_session(headers(job.maker.target)) as session:
-            shift = Shift(job, session)
+            runner = JobRunner(job, session)
             self._pipe.send(Ready())
             start = await self._orders.get()
             if not isinstance(start, Start):
                 return  # cut before it began
-            shift.start_at(start.at)
+            runner.start_at(start.at)
             watch = HealthWatch()
-            work = asyncio.create_task(shift.run())
+            work = asyncio.create_task(runner.run())
             cut = asyncio.create_task(self._orders.get())
             while not work.done():
                 await asyncio.wait(
@@ -99,10 +99,10 @@ class _Worker:
                 if cut.done() and not work.done():
                     work.cancel()
                     await asyncio.wait({work})
-                self._pipe.send(shift.report())
+                self._pipe.send(runner.report())
             cut.cancel()
-            health = watch.result(shift.late_sends)
-        self._pipe.send(shift.report())
+            health = watch.result(runner.late_sends)
+        self._pipe.send(runner.report())
         self._pipe.send(Done(health))
         if not work.cancelled():
             work.result()  # a fault of ours is not kept silent

@@ -23,7 +23,7 @@ class Prompt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PromptPosition:
     """Where in a run a prompt stands: what it may depend on."""
 
     seed: int
@@ -40,7 +40,7 @@ class Prompts(Protocol):
         """Where they come from, in words."""
         ...
 
-    def at(self, place: Place) -> Prompt: ...
+    def at(self, place: PromptPosition) -> Prompt: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SyntheticPrompts:
             text += f"; {self.prefix_share:.0%} begin with the same {self.prefix_length} more"
         return text
 
-    def at(self, place: Place) -> Prompt:
+    def at(self, place: PromptPosition) -> Prompt:
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
         length, max_tokens = self.input_lengths.draw(lengths), self.output_lengths.draw(lengths)
         shared = lengths.random() < self.prefix_share
@@ -88,7 +88,7 @@ class FilePrompts:
     lines: Sequence[Line]
     output_lengths: Lengths
 
-    def at(self, place: Place) -> Prompt:
+    def at(self, place: PromptPosition) -> Prompt:
         order = _order(len(self.lines), place.seed, place.repeat)
         line = self.lines[order[place.index % len(order)]]
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.analysis.figures import figures
-from loadtest.sending.progress import Silence
+from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.traffic.arrivals import ClosedLoop
 from loadtest.traffic.budgets import NO_BUDGET
@@ -104,7 +104,7 @@ def through_ours(traffic: Traffic) -> Seen:
         prompts=PromptPlan("jsonl", traffic.prompts, output_lengths=Constant(traffic.tokens)),
         extent=Extent(seconds=None, requests=traffic.requests),
     )
-    (cell,) = run_cells(prepare(plan), Silence())
+    (cell,) = run_cells(prepare(plan), NoWatcher())
     found = figures(cell)
     first = found.latencies["time_to_first_token"]
     per_token = found.latencies["time_per_visible_token"]

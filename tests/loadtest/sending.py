@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.records import Cell, Record
-from loadtest.sending.progress import Silence, Snapshot
+from loadtest.sending.progress import NoWatcher, Snapshot
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
@@ -15,7 +15,7 @@ from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
 
-class Watcher(Silence):
+class Watcher(NoWatcher):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def small_plan(
 
 
 def run(plan: Plan) -> list[Cell]:
-    return list(run_cells(prepare(plan), Silence()))
+    return list(run_cells(prepare(plan), NoWatcher()))
 
 
 def run_one(plan: Plan) -> Cell:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.client.answer import Answer, Asked, Counting, judge
+from loadtest.client.answer import Answer, Asked, Counting, find_problem
 from loadtest.client.sse import EventParser
 from loadtest.records import Failure
 
@@ -60,7 +60,7 @@ def test_tokens_of_one_chunk_share_its_time() -> None:
     )
     assert answer.token_times == [0, 0, 1, 2]
     assert answer.text == " a bc"
-    assert judge(answer, Asked(tokens=4)) is None
+    assert find_problem(answer, Asked(tokens=4)) is None
 
 
 def test_a_running_usage_counts_too() -> None:
@@ -105,21 +105,21 @@ COMPLETE = (chunk("ab", token_ids=[1, 2], finish_reason="length"), usage(2, thou
     ],
 )
 def test_thoughts_are_held_against_the_budget(asked: Asked, failure: Failure | None) -> None:
-    verdict = judge(read(Counting.TOKEN_IDS, *COMPLETE), asked)
-    assert (verdict and verdict.failure) == failure
+    problem = find_problem(read(Counting.TOKEN_IDS, *COMPLETE), asked)
+    assert (problem and problem.failure) == failure
 
 
 def test_another_budget_in_force_than_the_one_asked_for_is_a_failure() -> None:
     first = json.dumps({"choices": [], "quiet_star": {"thought_budget": 3}}).encode()
-    verdict = judge(read(Counting.TOKEN_IDS, first, *COMPLETE), Asked(2, budget=4))
-    assert verdict is not None
-    assert verdict.message == "thought with a budget of 3, asked for 4"
+    problem = find_problem(read(Counting.TOKEN_IDS, first, *COMPLETE), Asked(2, budget=4))
+    assert problem is not None
+    assert problem.message == "thought with a budget of 3, asked for 4"
 
 
 def test_no_thoughts_are_fine_where_none_are_due() -> None:
     answer = read(Counting.TOKEN_IDS, COMPLETE[0], usage(2, thoughts=0), b"[DONE]")
-    assert judge(answer, Asked(2, budget=0)) is None
-    assert judge(answer, Asked(2, budget=4, thought_limit=0)) is None
-    verdict = judge(answer, Asked(2, budget=4))
-    assert verdict is not None
-    assert verdict.failure is Failure.OVER_BUDGET
+    assert find_problem(answer, Asked(2, budget=0)) is None
+    assert find_problem(answer, Asked(2, budget=4, thought_limit=0)) is None
+    problem = find_problem(answer, Asked(2, budget=4))
+    assert problem is not None
+    assert problem.failure is Failure.OVER_BUDGET

@@ -4,7 +4,7 @@ from array import array
 
 import pytest
 
-from loadtest.capacity import Capacity, capacity_table, main
+from loadtest.capacity import Capacity, capacity_command, capacity_table
 from loadtest.errors import LoadTestError
 from loadtest.sending.health import WorkerHealth, combine, complaints
 from loadtest.testserver import running
@@ -12,7 +12,7 @@ from tests.loadtest.sending import run_one, small_plan
 
 
 def test_the_command_prints_what_workers_can_send(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--duration", "0.5", "--workers", "1", "2"]) == 0
+    assert capacity_command(["--duration", "0.5", "--workers", "1", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["workers", "requests/s"]
     for workers, line in zip((1, 2), lines[1:3], strict=True):
@@ -42,7 +42,7 @@ def test_a_run_beyond_the_clients_limit_says_so() -> None:
 
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(LoadTestError, match="nothing to measure"):
-        main(["--workers", "0"])
+        capacity_command(["--workers", "0"])
 
 
 def worker(lag: float = 0.001, cpu_share: float = 0.1, late_sends: int = 0) -> WorkerHealth:

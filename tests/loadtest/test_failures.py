@@ -12,11 +12,11 @@ from loadtest.client.answer import Counting
 from loadtest.errors import LoadTestError
 from loadtest.records import Failure, Record
 from loadtest.reporting.report import render
-from loadtest.sending.progress import Silence, Snapshot
+from loadtest.sending.progress import NoWatcher, Snapshot
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, Fault, running
 from loadtest.traffic.plan import Extent, Target
-from loadtest.traffic.prompts import Place
+from loadtest.traffic.prompts import PromptPosition
 from tests.loadtest.made import made_run
 from tests.loadtest.sending import prompts_file, run_one, small_plan
 from tests.server.processes import free_port
@@ -59,10 +59,10 @@ def faulty(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reco
         target=Target(url, timeout=2.0),
     )
     prepared = prepare(plan)
-    (cell,) = run_cells(prepared, Silence())
+    (cell,) = run_cells(prepared, NoWatcher())
     assert not cell.partial
     return {
-        prepared.source.at(Place(plan.seed, 0, 0, record.index)).text: record
+        prepared.source.at(PromptPosition(plan.seed, 0, 0, record.index)).text: record
         for record in cell.records
     }
 
@@ -125,7 +125,7 @@ def test_a_field_that_is_ours_is_refused(url: str) -> None:
 def test_a_stock_server_gets_no_budgets_and_one_cell() -> None:
     with running(Behaviour(max_thought_budget=None)) as url:
         prepared = prepare(small_plan(url, budgets="0,4", requests=4))
-        (cell,) = run_cells(prepared, Silence())
+        (cell,) = run_cells(prepared, NoWatcher())
     assert "has no thought budgets" in prepared.warnings[0]
     assert cell.budgets == {"none": 1.0}
     assert {(record.budget, record.failure) for record in cell.records} == {(None, None)}
@@ -135,7 +135,7 @@ def test_a_server_that_does_not_count_is_reported_and_measured_by_chunks() -> No
     with running(Behaviour(counts=False, tokens_per_chunk=2)) as url:
         prepared = prepare(small_plan(url, requests=4))
         assert prepared.server.counting is Counting.CHUNKS
-        (cell,) = run_cells(prepared, Silence())
+        (cell,) = run_cells(prepared, NoWatcher())
     assert "gaps between chunks" in prepared.warnings[0]
     assert {(record.visible_tokens, record.failure) for record in cell.records} == {(5, None)}
 
@@ -166,7 +166,7 @@ def test_a_thought_limit_for_the_whole_answer_is_allowed_for(url: str) -> None:
 def test_a_server_that_dies_ends_the_run(load: str) -> None:
     with running(Behaviour(gap=0.01, die_after=20)) as url:
         plan = small_plan(url, [load, "closed:1"], requests=None, seconds=60.0, workers=2)
-        cells = list(run_cells(prepare(plan), Silence()))
+        cells = list(run_cells(prepare(plan), NoWatcher()))
     (cell,) = cells  # the second one was not begun
     assert cell.partial
     assert "the server cannot be reached any more" in cell.warnings[0]
@@ -176,7 +176,7 @@ def test_a_server_that_dies_ends_the_run(load: str) -> None:
     assert failures.count(None) >= 5
 
 
-class InterruptAfter(Silence):
+class InterruptAfter(NoWatcher):
     """Presses Ctrl-C when a cell has come so far."""
 
     def __init__(self, finished: int) -> None:
@@ -253,7 +253,7 @@ def test_a_worker_that_dies_ends_the_run_and_keeps_what_the_others_have() -> Non
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
-    class Impatient(Silence):
+    class Impatient(NoWatcher):
         def update(self, snapshot: Snapshot) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -12,11 +12,11 @@ from loadtest.client.tokens import token_count
 from loadtest.errors import LoadTestError
 from loadtest.traffic.lengths import Constant, parse_lengths
 from loadtest.traffic.plan import PromptPlan, Target
-from loadtest.traffic.prompts import Place, SyntheticPrompts, file_prompts, is_correct
+from loadtest.traffic.prompts import PromptPosition, SyntheticPrompts, file_prompts, is_correct
 from loadtest.traffic.words import OPENING, Vocabulary, count_by_tokens, count_by_words
 from tests.server.processes import DEMO
 
-PLACE = Place(seed=1, cell=2, repeat=3, index=4)
+PLACE = PromptPosition(seed=1, cell=2, repeat=3, index=4)
 
 
 def count_words(text: str) -> int:
@@ -33,7 +33,7 @@ def test_a_prompt_depends_on_its_place_alone() -> None:
     first, second = synthetic(count_by_words()), synthetic(count_by_words())
     assert first.at(PLACE) == second.at(PLACE)
     # Other cells of a repeat have other words of the same lengths.
-    other = second.at(Place(seed=1, cell=9, repeat=3, index=4))
+    other = second.at(PromptPosition(seed=1, cell=9, repeat=3, index=4))
     assert other.text != first.at(PLACE).text
     assert count_words(other.text) == count_words(first.at(PLACE).text)
     assert other.max_tokens == first.at(PLACE).max_tokens
@@ -54,7 +54,7 @@ def test_lengths_are_counted_in_the_tokenizers_tokens() -> None:
 
 def test_a_share_of_the_prompts_begins_alike() -> None:
     prompts = synthetic(count_by_words(), share=0.3)
-    drawn = [prompts.at(Place(1, 0, 0, index)).text.split() for index in range(1000)]
+    drawn = [prompts.at(PromptPosition(1, 0, 0, index)).text.split() for index in range(1000)]
     longest = [words for words in drawn if words[:6] == max(drawn, key=len)[:6]]
     assert 250 < len(longest) < 350
     assert all(15 <= len(words) <= 25 for words in longest)
@@ -78,7 +78,7 @@ def write(tmp_path: Path, content: str) -> Path:
 def test_jsonl_prompts_come_all_once_before_one_comes_again(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "a"}\n\n{"prompt": "b", "max_tokens": 3}\n{"prompt": "c"}\n')
     prompts = file_prompts(PromptPlan("jsonl", path), count_words)
-    drawn = [prompts.at(Place(0, 0, 0, index)) for index in range(6)]
+    drawn = [prompts.at(PromptPosition(0, 0, 0, index)) for index in range(6)]
     assert {prompt.text for prompt in drawn[:3]} == {"a", "b", "c"}
     assert drawn[3:] == drawn[:3]
     assert {prompt.text: prompt.max_tokens for prompt in drawn} == {"a": 64, "b": 3, "c": 64}

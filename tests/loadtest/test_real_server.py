@@ -12,7 +12,7 @@ from loadtest.client.answer import Counting
 from loadtest.errors import LoadTestError
 from loadtest.records import Cell
 from loadtest.reporting.results import load_run
-from loadtest.sending.progress import Silence
+from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import Prepared, prepare, run_cells
 from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
@@ -45,7 +45,7 @@ def plan(url: str, **fields: Any) -> Plan:
 
 
 def run(prepared: Prepared) -> list[Cell]:
-    return list(run_cells(prepared, Silence()))
+    return list(run_cells(prepared, NoWatcher()))
 
 
 def test_budgets_are_honoured_and_everything_is_counted(server: RunningServer) -> None:

@@ -39,8 +39,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Report:
-    """How far a shift is, and the records that are new since the last report."""
+class JobReport:
+    """How far a runner is, and the records that are new since the last report."""
 
     due: int
     sent: int
@@ -49,7 +49,7 @@ class Report:
     """The server cannot be reached any more."""
 
 
-class Shift:
+class JobRunner:
     """Runs a job. Made before the cell starts, so that nothing has to be worked out during it."""
 
     def __init__(self, job: Job, session: aiohttp.ClientSession) -> None:
@@ -90,10 +90,10 @@ class Shift:
             else:
                 await self._send_when_due(group)
 
-    def report(self) -> Report:
+    def report(self) -> JobReport:
         """What is new; empties the list of fresh records."""
         fresh, self._fresh = self._fresh, []
-        return Report(self._due, self._sent, fresh, self._is_gone())
+        return JobReport(self._due, self._sent, fresh, self._is_gone())
 
     async def _send_when_due(self, group: asyncio.TaskGroup) -> None:
         for number, due in enumerate(self._dues):
@@ -171,8 +171,8 @@ class Shift:
         self._note_result(request, due, result)
 
     def _note_result(self, request: Request, due: float, result: Exchange) -> None:
-        answer, verdict = result.answer, result.verdict
-        failure = verdict.failure if verdict else None
+        answer, problem = result.answer, result.problem
+        failure = problem.failure if problem else None
         if failure is Failure.CONNECTION:
             self._unconnected.append(result.finished)
         else:
@@ -188,7 +188,7 @@ class Shift:
                 prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
                 thought_tokens=answer.thought_tokens,
                 failure=failure,
-                message=verdict.message if verdict else None,
+                message=problem.message if problem else None,
                 status=result.status,
                 correct=correct,
             )
