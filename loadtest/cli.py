@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -14,11 +13,13 @@ from loadtest.options import (
     add_extent_options,
     add_load_options,
     add_prompt_options,
+    add_result_options,
     add_target_options,
     count,
     plan_from,
     positive,
 )
+from loadtest.parser import Parser, command_line
 
 DESCRIPTION = """\
 What does a thought budget cost, and what does it buy? Load tests for any OpenAI-compatible server.
@@ -38,7 +39,8 @@ COMMANDS = """\
 commands:
   run       send requests and report (may be left out; `run --help` has all options)
   search    find the highest rate at which a service level holds, per budget
-  scenario  one of the recipes: smoke, budget-sweep, mixed-budgets, overload, soak
+  scenario  one of the recipes: smoke, budget-sweep, mixed-budgets, overload
+  soak      measured traffic beside clients that leave, send bad requests and compare answers
   compare   runs side by side; fails on a regression beyond a tolerance
   report    write report.html and summary.csv of a results folder again
   capacity  how many requests per second this machine can send
@@ -65,32 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage of fifty options."""
-
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(
-            prog=f"python -m loadtest {command}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise LoadTestError(f"{message} (`{self.prog} --help` explains)")
-
-
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """Where to, and under what name."""
-    group = parser.add_argument_group("results")
-    group.add_argument(
-        "--out", type=Path, metavar="DIR", help="a folder that does not exist yet (runs/loadtest/…)"
-    )
-    group.add_argument(
-        "--label", help="of the run, in tables; runs with one label are repeats to `compare`"
-    )
 
 
 def run_parser(command: str = "run") -> Parser:
@@ -130,18 +106,6 @@ def run(arguments: Sequence[str], scenario: str | None = None) -> int:
             if under_way.disk_is_full:
                 break
     return under_way.finish()
-
-
-def command_line(command: str, arguments: Sequence[str]) -> list[str]:
-    """What to type to repeat this; keys stay secret, and a folder is not written twice."""
-    hidden = {"--api-key", "--out"}
-    shown: list[str] = []
-    skip = False
-    for argument in arguments:
-        if not skip and argument.partition("=")[0] not in hidden:
-            shown.append(argument)
-        skip = argument in hidden
-    return ["python", "-m", "loadtest", command, *shown]
 
 
 def run_scenario(arguments: Sequence[str]) -> int:
@@ -303,6 +267,13 @@ def run_report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def run_soak(arguments: Sequence[str]) -> int:
+    """Soak a server."""
+    from loadtest.soak.command import soak_command
+
+    return soak_command(arguments)
+
+
 def run_capacity(arguments: Sequence[str]) -> int:
     """What the client itself can do."""
     from loadtest.capacity import capacity_command
@@ -314,6 +285,7 @@ HANDLERS = {
     "run": run,
     "search": run_search,
     "scenario": run_scenario,
+    "soak": run_soak,
     "compare": run_compare,
     "report": run_report,
     "capacity": run_capacity,

@@ -197,6 +197,17 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """The folder of the results, and the name of the run."""
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="a folder that does not exist yet (runs/loadtest/…)"
+    )
+    group.add_argument(
+        "--label", help="of the run, in tables; runs with one label are repeats to `compare`"
+    )
+
+
 def add_load_options(parser: argparse.ArgumentParser) -> None:
     """Budgets and loads of a run."""
     group = parser.add_argument_group("budgets and load", description=f"Loads:\n\n{FORMS}")

@@ -33,11 +33,13 @@ class Scenario:
 
 def names() -> list[str]:
     """All scenarios, from the quickest to the longest."""
-    return ["smoke", "budget-sweep", "mixed-budgets", "overload", "soak"]
+    return ["smoke", "budget-sweep", "mixed-budgets", "overload"]
 
 
 def load_scenario(name: str) -> Scenario:
     """Raises `LoadTestError` for an unknown name."""
+    if name == "soak":
+        raise LoadTestError("soak is a command of its own: `python -m loadtest soak --help`")
     if name not in names():
         raise LoadTestError(f"no scenario {name!r}; there are {', '.join(names())}")
     content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -47,8 +47,23 @@ class Session:
         return self.writer.trouble is not None
 
     def finish(self) -> int:
-        """Tables, CSV and report; the exit status: 1 for a run that was cut short, or in which
-        nothing succeeded."""
+        """Show and write the results; the exit status: 1 for a run that was cut short, that could
+        not be written, or in which no request succeeded."""
+        written = self.show_and_write()
+        succeeded = any(
+            record.failure is None and not record.warmup
+            for cell in self.run.cells
+            for record in cell.records
+        )
+        return 0 if written and succeeded and not self.is_partial else 1
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a cell was cut short."""
+        return any(cell.partial for cell in self.run.cells)
+
+    def show_and_write(self) -> bool:
+        """Print the tables, write CSV and report; whether all files could be written."""
         if self.writer.trouble:
             self.run.warnings.append(
                 f"{self.folder}: {self.writer.trouble.strerror}; what follows was measured, but "
@@ -60,9 +75,7 @@ class Session:
         self.console.print()
         if written:
             self.console.print(f"report: {self.folder / REPORT}", soft_wrap=True, highlight=False)
-        succeeded = any(repeat.succeeded for row in summary.rows for repeat in row.repeats)
-        partial = any(cell.partial for cell in self.run.cells)
-        return 0 if written and succeeded and not partial else 1
+        return written
 
     def _write(self, summary: Summary) -> bool:
         try:
