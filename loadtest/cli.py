@@ -1,6 +1,5 @@
 """The command line: `python -m loadtest [COMMAND]`; without a command it is `run`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -157,7 +157,7 @@ def pair(spec: EngineSpec, stock_spec: EngineSpec, **rest: Any) -> Iterator[Pair
         stock.wait_until_ready()
         started = Pair(ours=ours, stock=stock, **rest)
         for engine in (ours, stock):
-            engine.run(Load(started.random_requests(4, 0, 4)))
+            engine.run(Load(started.requests(4, 0, 4)))
         yield started
 
 

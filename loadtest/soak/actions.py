@@ -1,4 +1,4 @@
-"""What clients do, drawn at random from a seed."""
+"""What the clients of a soak do, drawn at random from a seed."""
 
 import json
 import random
@@ -14,24 +14,29 @@ _WORDS = (
 _BUDGET_CHOICES = (0, 0, 1, 2, 4, 8, 16)
 
 
-class Act(StrEnum):
+class ActionKind(StrEnum):
     WHOLE = "whole"
+    """A request without streaming."""
     STREAM = "stream"
     LEAVE_WHOLE = "leave whole"
+    """The client disconnects while it waits for an answer, ..."""
     LEAVE_STREAM = "leave stream"
+    """... or in the middle of a stream."""
     BAD = "bad"
+    """A request that no server may accept."""
     BURST = "burst"
+    """Many copies of a request at once."""
 
 
 _WEIGHTS = {
-    Act.WHOLE: 30,
-    Act.STREAM: 30,
-    Act.LEAVE_WHOLE: 8,
-    Act.LEAVE_STREAM: 12,
-    Act.BAD: 15,
-    Act.BURST: 5,
+    ActionKind.WHOLE: 30,
+    ActionKind.STREAM: 30,
+    ActionKind.LEAVE_WHOLE: 8,
+    ActionKind.LEAVE_STREAM: 12,
+    ActionKind.BAD: 15,
+    ActionKind.BURST: 5,
 }
-# Bodies that no server may accept; the second ones are fields added to a good request.
+# Bad bodies, and bad fields that are added to a good request.
 _BROKEN = (b"", b"{", b"null", b'{"prompt": "\xff"}', b'{"prompt": ' + b"[" * 5000)
 _BAD_FIELDS: tuple[dict[str, Any], ...] = (
     {"thought_budget": -1},
@@ -50,20 +55,21 @@ _BAD_FIELDS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Doing:
-    """One thing that a client does. `patience`: seconds until it leaves, if it does."""
+class Action:
+    """One thing that a client does."""
 
-    act: Act
+    kind: ActionKind
     body: bytes
     asks_for_thoughts: bool = False
     patience: float = 0.0
-    # Which of the requests it is whose answers are known, if any.
+    """Seconds after which the client leaves, if this is what it does."""
     known: int | None = None
+    """The number of the known request that this one repeats, if any."""
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """Everything that is sent, for one seed and server."""
+class ActionPlan:
+    """All actions for one seed and server."""
 
     model: str
     max_budget: int
@@ -71,32 +77,33 @@ class Traffic:
     seed: int
     num_known: int = 24
     known: list[dict[str, Any]] = field(init=False)
+    """Requests that are sent one by one at the start, for answers to compare with."""
 
     def __post_init__(self) -> None:
         rng = random.Random(f"{self.seed} known")
         object.__setattr__(self, "known", [self._request(rng) for _ in range(self.num_known)])
 
-    def of_client(self, client: int) -> Iterator[Doing]:
-        """What one client does, without end."""
+    def of_client(self, client: int) -> Iterator[Action]:
+        """The actions of one client, without end."""
         rng = random.Random(f"{self.seed} client {client}")
         while True:
-            (act,) = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
-            yield self._doing(act, rng)
+            (kind,) = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+            yield self._action(kind, rng)
 
-    def _doing(self, act: Act, rng: random.Random) -> Doing:
-        if act == Act.BAD:
-            return Doing(act, self._bad_body(rng))
+    def _action(self, kind: ActionKind, rng: random.Random) -> Action:
+        if kind == ActionKind.BAD:
+            return Action(kind, self._bad_body(rng))
         known = rng.randrange(self.num_known) if rng.random() < 0.5 else None
         request = self._request(rng) if known is None else dict(self.known[known])
-        request["stream"] = act in (Act.STREAM, Act.LEAVE_STREAM)
-        if act in (Act.LEAVE_WHOLE, Act.LEAVE_STREAM):
+        request["stream"] = kind in (ActionKind.STREAM, ActionKind.LEAVE_STREAM)
+        if kind in (ActionKind.LEAVE_WHOLE, ActionKind.LEAVE_STREAM):
             known = None
             request["max_tokens"] = 400
         asks = self.shows_thoughts and rng.random() < 0.3
         if asks:
             request["return_thoughts"] = True
         patience = rng.uniform(0.0, 1.5)
-        return Doing(act, json.dumps(request).encode(), asks, patience, known)
+        return Action(kind, json.dumps(request).encode(), asks, patience, known)
 
     def _request(self, rng: random.Random) -> dict[str, Any]:
         budgets = [budget for budget in _BUDGET_CHOICES if budget <= self.max_budget]

@@ -1,0 +1,53 @@
+"""The soak as a command, against real servers."""
+
+from pathlib import Path
+
+import pytest
+
+from loadtest.cli import main
+from loadtest.reporting.results import load_run
+from loadtest.testserver import Behaviour, running
+from tests.server.processes import RunningServer
+
+
+def test_all_is_well_with_a_good_server(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results"
+    options = ["--minutes", "0.05", "--clients", "4", "--seed", "1", "--out", str(folder)]
+    status = main(["soak", "--url", server.url, *options])
+    out, err = capsys.readouterr()
+    assert status == 0, out + err
+    assert out.splitlines()[-1] == "All is well."
+    assert "sent," in err  # progress
+    lines = out[out.index("requests sent") :].splitlines()
+    counts = dict(line.rsplit(maxsplit=1) for line in lines if "  " in line)
+    for zero in ("failed", "bad requests accepted", "thoughts shown without being asked for"):
+        assert counts[zero] == "0"
+    assert counts["of these, other than alone"] == "0"
+    for name in ("requests sent", "answered", "answers asked for again", "thought tokens"):
+        assert int(counts[name]) > 0
+    assert int(counts["memory at the end, MiB"]) > 0
+    # The measured requests have a report like those of any run.
+    run = load_run(folder)
+    (cell,) = run.cells
+    assert {record.failure for record in cell.records} == {None}
+    assert {record.budget for record in cell.records} <= {0, 4, 16}
+    assert run.scenario == "soak"
+    assert "beside the measured requests" in (folder / "report.html").read_text()
+
+
+def test_no_server_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["soak", "--url", "http://127.0.0.1:9"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_server_without_thought_budgets_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(Behaviour(max_thought_budget=None)) as url:
+        assert main(["soak", "--url", url]) == 2
+    assert "has no thought budgets" in capsys.readouterr().err
+
+
+def test_the_former_scenario_says_where_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scenario", "soak", "--url", "http://127.0.0.1:9"]) == 2
+    assert "`python -m loadtest soak --help`" in capsys.readouterr().err
