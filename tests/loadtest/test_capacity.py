@@ -8,7 +8,7 @@ from loadtest.capacity import Capacity, capacity_command, capacity_table
 from loadtest.errors import LoadTestError
 from loadtest.sending.health import WorkerHealth, combine, complaints
 from loadtest.testserver import running
-from tests.loadtest.sending import run_one, small_plan
+from tests.support.loadtest.runs import run_one, small_plan
 
 
 def test_the_command_prints_what_workers_can_send(capsys: pytest.CaptureFixture[str]) -> None:

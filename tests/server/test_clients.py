@@ -18,7 +18,7 @@ from langchain_openai import ChatOpenAI, OpenAI
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 
-from tests.loadtest.bench import BENCH
+from tests.support.loadtest.vllm_bench import BENCH
 from tests.server.conftest import CHAT_TEMPLATE
 from tests.server.processes import GOLDEN, ROOT, RunningServer, running_server
 from tests.support.checkpoints import copy_checkpoint

@@ -2,7 +2,7 @@
 
 from loadtest.records import Failure
 from loadtest.soak.tally import FAILED, Tally
-from tests.loadtest.made import made_cell, made_record
+from tests.support.loadtest.records import made_cell, made_record
 
 
 def test_growing_memory_is_wrong() -> None:

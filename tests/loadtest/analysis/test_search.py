@@ -7,7 +7,7 @@ import pytest
 from loadtest.analysis.levels import parse_level
 from loadtest.analysis.search import SearchRange, search, sentence
 from loadtest.records import Cell
-from tests.loadtest.made import HEALTHY, made_cell, made_record
+from tests.support.loadtest.records import HEALTHY, made_cell, made_record
 
 CAPACITY = 20.0
 LEVELS = [parse_level("p95 time_to_first_token<=200ms")]

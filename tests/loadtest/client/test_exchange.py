@@ -17,8 +17,8 @@ from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, Fault, running
 from loadtest.traffic.plan import Extent, Target
 from loadtest.traffic.prompts import PromptPosition
-from tests.loadtest.made import made_run
-from tests.loadtest.sending import prompts_file, run_one, small_plan
+from tests.support.loadtest.records import made_run
+from tests.support.loadtest.runs import prompts_file, run_one, small_plan
 from tests.server.processes import free_port
 
 

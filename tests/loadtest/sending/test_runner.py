@@ -14,7 +14,7 @@ from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, running
 from loadtest.traffic.lengths import Constant
 from loadtest.traffic.plan import Extent
-from tests.loadtest.sending import Watcher, measured, prompts_file, run, run_one, small_plan
+from tests.support.loadtest.runs import Watcher, measured, prompts_file, run, run_one, small_plan
 
 FIRST, GAP = 0.1, 0.02
 # Delays are lower bounds: a busy machine can only add to them. Half of the requests of a machine

@@ -20,7 +20,7 @@ from loadtest.reporting.report import render
 from loadtest.reporting.results import Recorder, load_run, write_summary
 from loadtest.reporting.table import parts
 from loadtest.reporting.terminal import print_summary, table_rows
-from tests.loadtest.made import made_cell, made_record, made_run, mixed, sweep
+from tests.support.loadtest.records import made_cell, made_record, made_run, mixed, sweep
 
 LEVELS = ["p95 time_per_visible_token<=50ms"]
 

@@ -15,7 +15,7 @@ from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
 from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
-from tests.loadtest.bench import (
+from tests.support.loadtest.vllm_bench import (
     Traffic,
     side_by_side,
     through_ours,

@@ -13,7 +13,7 @@ from loadtest.analysis.percentiles import PERCENTILES, distribution, values_need
 from loadtest.analysis.price import front, price_of_a_thought
 from loadtest.analysis.timeline import timeline
 from loadtest.records import Failure
-from tests.loadtest.made import PASS_SECONDS, made_cell, made_record, mixed, sweep
+from tests.support.loadtest.records import PASS_SECONDS, made_cell, made_record, mixed, sweep
 
 
 def test_percentiles_are_measured_values_at_the_nearest_rank() -> None:
