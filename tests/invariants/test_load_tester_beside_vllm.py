@@ -15,6 +15,7 @@ from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
 from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
+from tests.server.processes import DEMO, RunningServer, running_stock_server
 from tests.support.loadtest.vllm_bench import (
     Traffic,
     side_by_side,
@@ -22,7 +23,6 @@ from tests.support.loadtest.vllm_bench import (
     through_vllm_bench,
     write_prompts,
 )
-from tests.server.processes import DEMO, RunningServer, running_stock_server
 
 REQUESTS, TOKENS, USERS = 48, 12, 4
 FIRST, GAP = 0.1, 0.02

@@ -11,17 +11,16 @@ import pytest
 
 from loadtest.cli import main
 from loadtest.reporting.results import load_run
-from loadtest.scenarios import load_scenario, names
+from loadtest.scenarios import names
 from loadtest.testserver import Behaviour, running
+
+QUICK = ["--requests", "20", "--warmup", "0", "--output-tokens", "8"]
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with running(Behaviour(first=0.002, gap=0.001)) as url:
         yield url
-
-
-QUICK = ["--requests", "20", "--warmup", "0", "--output-tokens", "8"]
 
 
 def test_a_run_leaves_a_folder_with_everything(
@@ -43,6 +42,7 @@ def test_a_run_leaves_a_folder_with_everything(
     assert shlex.join(run.command[4:]) in (folder / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("reused_workers")
 def test_the_report_can_be_written_again(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     assert main(["--url", url, "--budgets", "0", *QUICK, "--out", str(folder)]) == 0
@@ -52,6 +52,7 @@ def test_the_report_can_be_written_again(url: str, tmp_path: Path) -> None:
     assert (folder / "report.html").read_text() == before
 
 
+@pytest.mark.usefixtures("reused_workers")
 def test_accuracy_is_measured_under_load(url: str, tmp_path: Path) -> None:
     answers = tmp_path / "answers.jsonl"
     said = " ".join(["word"] * 4)
@@ -64,11 +65,12 @@ def test_accuracy_is_measured_under_load(url: str, tmp_path: Path) -> None:
     assert figures["accuracy"] == 0.5
 
 
-def test_a_search_finds_a_rate_and_says_so(
+@pytest.mark.usefixtures("reused_workers")
+def test_a_search_reports_the_highest_rate(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slo = ["--slo", "p95 time_to_first_token<=5s", "--start-rate", "50", "--max-rate", "100"]
-    arguments = ["search", "--url", url, "--budgets", "0", *slo, "--requests", "60"]
+    arguments = ["search", "--url", url, "--budgets", "0", *slo, "--requests", "30"]
     folder = tmp_path / "results"
     assert main([*arguments, "--warmup", "0", "--out", str(folder)]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -90,7 +92,8 @@ def files_of_at_most(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_said_and_costs_only_what_came_after(
+@pytest.mark.usefixtures("reused_workers")
+def test_a_full_disk_is_reported_and_costs_only_what_came_after(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results"
@@ -143,11 +146,11 @@ def test_mistakes_are_one_line_and_status_2(
     assert error.count("\n") == 1
 
 
-def test_help_teaches_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_examples_and_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "python -m loadtest --url" in out
-    for command in ("run", "search", "scenario", "compare", "report"):
+    for command in ("run", "search", "scenario", "soak", "compare", "report", "capacity"):
         assert f"\n  {command} " in out
         if command != "scenario":
             with pytest.raises(SystemExit):
@@ -158,20 +161,7 @@ def test_help_teaches_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in names())
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_scenario_is_a_command_that_works(name: str, url: str, tmp_path: Path) -> None:
-    # The ramp begins with one request per second.
-    seconds = "3" if name == "overload" else "0.5"
-    short = ["--duration", seconds, "--warmup", "0", "--cooldown", "0", "--repeats", "1"]
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text(json.dumps({"prompt": "x", "expected": "y", "max_tokens": 2}) + "\n")
-    if "answers" in load_scenario(name).options:
-        short += ["--answers", str(answers)]
-    out = tmp_path / "results"
-    assert main(["scenario", name, "--url", url, *short, "--out", str(out)]) == 0
-    assert load_run(out).scenario == name
-
-
+@pytest.mark.usefixtures("reused_workers")
 def test_the_key_is_in_no_file(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     arguments = ["--url", url, "--budgets", "0", "--api-key", "hush-hush", *QUICK]

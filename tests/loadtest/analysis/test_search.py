@@ -1,4 +1,4 @@
-"""The search, against a server that exists on paper and whose capacity is known."""
+"""The search, against a simulated server whose capacity is known."""
 
 import random
 
@@ -13,7 +13,7 @@ CAPACITY = 20.0
 LEVELS = [parse_level("p95 time_to_first_token<=200ms")]
 
 
-class PaperServer:
+class SimulatedServer:
     """One queue, Poisson arrivals; a request is served in 1 / CAPACITY seconds at most, on average
     in half of it, and its first token comes when it has been."""
 
@@ -43,7 +43,7 @@ class PaperServer:
 
 
 def true_share_of_misses(rate: float) -> float:
-    cell = [PaperServer(seed).measure(rate, 0) for seed in range(60)]
+    cell = [SimulatedServer(seed).measure(rate, 0) for seed in range(60)]
     records = [record for one in cell for record in one.records]
     return sum(record.time_to_first_token > 0.2 for record in records) / len(records)
 
@@ -51,7 +51,7 @@ def true_share_of_misses(rate: float) -> float:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("start", [1.0, 100.0])
 def test_the_highest_rate_is_found_from_below_and_from_above(seed: int, start: float) -> None:
-    found = search(PaperServer(seed).measure, LEVELS, SearchRange(start=start))
+    found = search(SimulatedServer(seed).measure, LEVELS, SearchRange(start=start))
     assert found.best is not None
     assert found.failing is not None
     assert found.best.rate < found.failing.rate <= found.best.rate * 1.1
@@ -64,23 +64,23 @@ def test_a_hiccup_does_not_end_the_search_early() -> None:
     # Every sixth cell is slow from beginning to end, whatever the rate.
     rates = [
         found.best.rate if (found := search(s.measure, LEVELS, SearchRange())).best else 0.0
-        for s in (PaperServer(seed, hiccups=1 / 6) for seed in range(5))
+        for s in (SimulatedServer(seed, hiccups=1 / 6) for seed in range(5))
     ]
-    clean = search(PaperServer(0).measure, LEVELS, SearchRange()).best
+    clean = search(SimulatedServer(0).measure, LEVELS, SearchRange()).best
     assert clean is not None
     assert sorted(rates)[2] > clean.rate / 4
 
 
 def test_a_close_rate_takes_more_repeats_than_a_clear_one() -> None:
-    found = search(PaperServer(0, requests=100).measure, LEVELS, SearchRange())
+    found = search(SimulatedServer(0, requests=100).measure, LEVELS, SearchRange())
     repeats = {judged.rate: judged.repeats for judged in found.judged}
     assert repeats[1.0] == 2
     assert max(repeats.values()) > 2
 
 
-def test_a_level_that_never_holds_is_said_to() -> None:
+def test_a_level_that_never_holds_is_reported() -> None:
     found = search(
-        PaperServer(0).measure,
+        SimulatedServer(0).measure,
         [parse_level("p95 time_to_first_token<=1us")],
         SearchRange(lowest=0.2),
     )
@@ -88,14 +88,14 @@ def test_a_level_that_never_holds_is_said_to() -> None:
     assert sentence("4", found) == "budget 4: not even at 0.2 requests per second"
 
 
-def test_the_client_as_the_limit_is_said() -> None:
-    found = search(PaperServer(0, client_rate=3.0).measure, LEVELS, SearchRange())
+def test_the_client_as_the_limit_is_reported() -> None:
+    found = search(SimulatedServer(0, client_rate=3.0).measure, LEVELS, SearchRange())
     assert found.client_limited
     assert "limited by the client" in sentence("0", found)
 
 
 def test_a_client_that_is_late_once_is_not_taken_for_the_limit() -> None:
-    server = PaperServer(0)
+    server = SimulatedServer(0)
 
     def measure(rate: float, repeat: int) -> Cell:
         cell = server.measure(rate, repeat)
@@ -104,7 +104,7 @@ def test_a_client_that_is_late_once_is_not_taken_for_the_limit() -> None:
         return cell
 
     found = search(measure, LEVELS, SearchRange())
-    clean = search(PaperServer(0).measure, LEVELS, SearchRange())
+    clean = search(SimulatedServer(0).measure, LEVELS, SearchRange())
     assert not found.client_limited
     assert found == clean
 
@@ -122,7 +122,7 @@ def test_a_server_that_falls_behind_fails_whatever_its_latencies() -> None:
 
 def test_a_cell_that_is_cut_short_ends_the_search() -> None:
     def measure(rate: float, repeat: int) -> Cell:
-        cell = PaperServer(0).measure(rate, repeat)
+        cell = SimulatedServer(0).measure(rate, repeat)
         cell.partial = rate > 2
         return cell
 

@@ -1,4 +1,4 @@
-"""Reading streams: server-sent events, tokens, and what can be wrong."""
+"""Streamed answers: tokens, and what can be wrong."""
 
 import json
 from typing import Any
@@ -6,28 +6,7 @@ from typing import Any
 import pytest
 
 from loadtest.client.answer import Answer, Asked, Counting, find_problem
-from loadtest.client.sse import EventParser
 from loadtest.records import Failure
-
-STREAM = (
-    b": keep-alive\r\n\r\ndata: one\r\n\r\nevent: x\r\ndata:two\r\ndata: lines\r\n\r\ndata: 3\n\n"
-)
-
-
-@pytest.mark.parametrize("size", range(1, len(STREAM) + 1))
-def test_events_are_the_same_however_the_bytes_are_cut(size: int) -> None:
-    parser = EventParser()
-    events = []
-    for start in range(0, len(STREAM), size):
-        events += parser.feed(STREAM[start : start + size])
-    assert events == [b"one", b"two\nlines", b"3"]
-
-
-def test_an_event_is_given_as_soon_as_it_is_complete() -> None:
-    parser = EventParser()
-    assert parser.feed(b"data: a\n\ndata: b") == [b"a"]
-    assert parser.feed(b"c\n") == []
-    assert parser.feed(b"\n") == [b"bc"]
 
 
 def chunk(text: str = "", **fields: Any) -> bytes:
@@ -72,7 +51,7 @@ def test_a_running_usage_counts_too() -> None:
     assert answer.token_times == [0, 0, 1]
 
 
-def test_where_nothing_counts_the_usage_is_believed_about_the_last_chunk() -> None:
+def test_without_a_count_per_chunk_the_final_usage_adds_the_missing_tokens() -> None:
     chunks = chunk("a"), chunk("b", finish_reason="stop")
     assert read(Counting.CHUNKS, *chunks, b"[DONE]").token_times == [0, 1]
     assert read(Counting.CHUNKS, *chunks, usage(4), b"[DONE]").token_times == [0, 1, 1, 1]
@@ -104,7 +83,7 @@ COMPLETE = (chunk("ab", token_ids=[1, 2], finish_reason="length"), usage(2, thou
         (Asked(1, budget=4), Failure.MISCOUNTED),
     ],
 )
-def test_thoughts_are_held_against_the_budget(asked: Asked, failure: Failure | None) -> None:
+def test_thought_tokens_are_checked_against_budget(asked: Asked, failure: Failure | None) -> None:
     problem = find_problem(read(Counting.TOKEN_IDS, *COMPLETE), asked)
     assert (problem and problem.failure) == failure
 
@@ -116,7 +95,7 @@ def test_another_budget_in_force_than_the_one_asked_for_is_a_failure() -> None:
     assert problem.message == "thought with a budget of 3, asked for 4"
 
 
-def test_no_thoughts_are_fine_where_none_are_due() -> None:
+def test_no_thought_tokens_are_right_where_none_are_due() -> None:
     answer = read(Counting.TOKEN_IDS, COMPLETE[0], usage(2, thoughts=0), b"[DONE]")
     assert find_problem(answer, Asked(2, budget=0)) is None
     assert find_problem(answer, Asked(2, budget=4, thought_limit=0)) is None

@@ -6,8 +6,7 @@ import pytest
 
 from loadtest.cli import main
 from loadtest.records import Failure, Run
-from tests.support.loadtest.records import made_cell, made_record, made_run
-from tests.support.loadtest.records import written
+from tests.support.loadtest.records import made_cell, made_record, made_run, written
 
 
 def run_with(label: str, per_token: float, repeats: int = 3, jitter: float = 0.02) -> Run:

@@ -48,6 +48,6 @@ def test_a_server_without_thought_budgets_is_refused(capsys: pytest.CaptureFixtu
     assert "has no thought budgets" in capsys.readouterr().err
 
 
-def test_the_former_scenario_says_where_it_went(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_former_scenario_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scenario", "soak", "--url", "http://127.0.0.1:9"]) == 2
     assert "`python -m loadtest soak --help`" in capsys.readouterr().err

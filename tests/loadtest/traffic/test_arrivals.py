@@ -1,4 +1,4 @@
-"""When requests are due."""
+"""Loads: when requests are due."""
 
 import itertools
 import math
@@ -152,6 +152,6 @@ def test_the_number_of_a_ramps_steps_need_not_be_given() -> None:
         *("ramp:1-20", "ramp:1-20@60", "ramp:0-20@60s", "ramp:1-20@60s,steps=0", "trace:"),
     ],
 )
-def test_what_is_no_load_is_explained(text: str) -> None:
+def test_an_invalid_load_is_explained(text: str) -> None:
     with pytest.raises(LoadTestError, match="is none of these"):
         parse_load(text)

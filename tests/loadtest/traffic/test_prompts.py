@@ -1,8 +1,6 @@
 """Prompts: synthetic ones, and those of files."""
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,9 @@ from loadtest.errors import LoadTestError
 from loadtest.traffic.lengths import Constant, parse_lengths
 from loadtest.traffic.plan import PromptPlan, Target
 from loadtest.traffic.prompts import PromptPosition, SyntheticPrompts, file_prompts, is_correct
-from loadtest.traffic.words import OPENING, Vocabulary, count_by_tokens, count_by_words
-from tests.server.processes import DEMO
+from loadtest.traffic.words import Vocabulary, count_by_words
 
+PLACE = PromptPosition(seed=1, cell=2, repeat=3, index=4)
 PLACE = PromptPosition(seed=1, cell=2, repeat=3, index=4)
 
 
@@ -29,7 +27,7 @@ def synthetic(vocabulary: Vocabulary, share: float = 0.0) -> SyntheticPrompts:
     )
 
 
-def test_a_prompt_depends_on_its_place_alone() -> None:
+def test_a_prompt_depends_on_its_position_alone() -> None:
     first, second = synthetic(count_by_words()), synthetic(count_by_words())
     assert first.at(PLACE) == second.at(PLACE)
     # Other cells of a repeat have other words of the same lengths.
@@ -39,34 +37,12 @@ def test_a_prompt_depends_on_its_place_alone() -> None:
     assert other.max_tokens == first.at(PLACE).max_tokens
 
 
-def test_lengths_are_counted_in_the_tokenizers_tokens() -> None:
-    facts = ServerFacts("http://unused", "demo", None, None)
-    with token_count(str(DEMO), Target("http://unused"), facts) as count:
-        assert count is not None
-        prompts = synthetic(count_by_tokens(count))
-        rng = random.Random(0)
-        for length in (40, 100, 333):
-            text = prompts.vocabulary.text(rng, length)
-            cheapest = min(cost for _, cost in prompts.vocabulary.costs)
-            assert length - cheapest < count(text) <= length
-        assert "tokens" in prompts.description
-
-
-def test_a_share_of_the_prompts_begins_alike() -> None:
+def test_a_share_of_the_prompts_has_the_same_prefix() -> None:
     prompts = synthetic(count_by_words(), share=0.3)
     drawn = [prompts.at(PromptPosition(1, 0, 0, index)).text.split() for index in range(1000)]
     longest = [words for words in drawn if words[:6] == max(drawn, key=len)[:6]]
     assert 250 < len(longest) < 350
     assert all(15 <= len(words) <= 25 for words in longest)
-
-
-def test_text_of_words_of_many_costs_is_a_little_short_at_most() -> None:
-    vocabulary = Vocabulary((("long", 7), ("longer", 9)), 2, "tokens")
-    for length in range(2, 60):
-        words = vocabulary.text(random.Random(length), length).split()
-        assert words[0] == OPENING
-        rest = length - 2 - sum(dict(vocabulary.costs)[word] for word in words[1:])
-        assert 0 <= rest < 7
 
 
 def write(tmp_path: Path, content: str) -> Path:
@@ -75,7 +51,7 @@ def write(tmp_path: Path, content: str) -> Path:
     return path
 
 
-def test_jsonl_prompts_come_all_once_before_one_comes_again(tmp_path: Path) -> None:
+def test_every_prompt_of_a_file_is_used_once_before_one_is_used_again(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "a"}\n\n{"prompt": "b", "max_tokens": 3}\n{"prompt": "c"}\n')
     prompts = file_prompts(PromptPlan("jsonl", path), count_words)
     drawn = [prompts.at(PromptPosition(0, 0, 0, index)) for index in range(6)]
@@ -97,7 +73,7 @@ def test_sharegpt_gives_the_first_turn_and_the_length_of_its_answer(tmp_path: Pa
     assert fixed.at(PLACE).max_tokens == 9
 
 
-def test_answers_have_what_is_expected(tmp_path: Path) -> None:
+def test_prompts_with_answers_have_the_expected_text(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "1+1=", "expected": " 2"}\n')
     prompts = file_prompts(PromptPlan("answers", path), count_words)
     assert prompts.at(PLACE).expected == " 2"
@@ -126,18 +102,6 @@ def test_a_bad_file_is_explained(tmp_path: Path, source: str, content: str, word
         file_prompts(plan, count_words)
 
 
-def test_a_missing_file_and_tokenizer_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(LoadTestError, match="No such file"):
-        file_prompts(PromptPlan("jsonl", tmp_path / "none"), count_words)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    facts = ServerFacts("http://unused", "demo", None, None)
-    with (
-        pytest.raises(LoadTestError, match="no tokenizer in"),
-        token_count(str(tmp_path), Target("http://unused"), facts),
-    ):
-        pass
-
-
 @pytest.mark.parametrize(
     ("text", "expected", "correct"),
     [
@@ -157,12 +121,13 @@ def test_what_counts_as_the_expected_answer(text: str, expected: str, correct: b
     assert is_correct(text, expected) is correct
 
 
-def counted(costs: dict[str, int]) -> Callable[[str], int]:
-    return lambda text: 1 + sum(costs.get(word, 2) for word in text.split())
-
-
-def test_costs_are_measured_among_other_words() -> None:
-    vocabulary = count_by_tokens(counted({"time": 1, OPENING: 1}))
-    assert vocabulary.opening == 2  # with a token that the tokenizer adds
-    assert dict(vocabulary.costs)["time"] == 1
-    assert dict(vocabulary.costs)["year"] == 2
+def test_a_missing_file_and_tokenizer_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(LoadTestError, match="No such file"):
+        file_prompts(PromptPlan("jsonl", tmp_path / "none"), count_words)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    facts = ServerFacts("http://unused", "demo", None, None)
+    with (
+        pytest.raises(LoadTestError, match="no tokenizer in"),
+        token_count(str(tmp_path), Target("http://unused"), facts),
+    ):
+        pass

@@ -1,6 +1,8 @@
 """Small load tests against the server whose delays are known."""
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +16,37 @@ from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
+FIRST, GAP = 0.1, 0.02
+"""Seconds to the first token and per pass of the server `delayed_url`."""
+SLACK = 0.05
+"""Delays are lower bounds: a busy machine can only add to them. Half of the requests come with less
+than this on top, in seconds."""
+
 
 class Watcher(NoWatcher):
-    """Keeps what it is told."""
+    """Keeps all snapshots."""
 
     def __init__(self) -> None:
         self.snapshots: list[Snapshot] = []
 
     def update(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
+
+
+class InterruptAfter(NoWatcher):
+    """Presses Ctrl-C when a cell has come so far."""
+
+    def __init__(self, finished: int) -> None:
+        self._finished = finished
+        self._pressed = False
+
+    def update(self, snapshot: Snapshot) -> None:
+        if snapshot.finished >= self._finished and not self._pressed:
+            self._pressed = True
+            self.press()
+
+    def press(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def small_plan(
