@@ -90,7 +90,7 @@ def run_parser(command: str = "run") -> Parser:
 
 
 def run(arguments: Sequence[str], scenario: str | None = None) -> int:
-    """Run a plan and report it."""
+    """`run`: run a plan and report it."""
     options = run_parser().parse_args(arguments)
     from loadtest.analysis.levels import parse_level
     from loadtest.sending.runner import prepare, run_cells
@@ -108,7 +108,7 @@ def run(arguments: Sequence[str], scenario: str | None = None) -> int:
 
 
 def run_scenario(arguments: Sequence[str]) -> int:
-    """Run a recipe."""
+    """`scenario`: run a recipe."""
     from loadtest.scenarios import load_scenario, names
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -162,7 +162,7 @@ def search_parser() -> Parser:
 
 
 def run_search(arguments: Sequence[str]) -> int:
-    """Search, budget by budget."""
+    """`search`: find the highest rate, budget by budget."""
     options = search_parser().parse_args(arguments)
     from loadtest.analysis.levels import parse_level
     from loadtest.analysis.search import SearchRange, search, sentence
@@ -201,7 +201,7 @@ def run_search(arguments: Sequence[str]) -> int:
 
 
 def run_compare(arguments: Sequence[str]) -> int:
-    """Compare runs; 1 for a regression."""
+    """`compare`: runs side by side; 1 for a regression."""
     parser = Parser(
         "compare",
         "Runs side by side; the first is the baseline. Repeats, in one run or in several of the\n"
@@ -248,7 +248,7 @@ def run_compare(arguments: Sequence[str]) -> int:
 
 
 def run_report(arguments: Sequence[str]) -> int:
-    """Render again."""
+    """`report`: render a results folder again."""
     parser = Parser("report", "Write report.html and summary.csv of a results folder again.")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder or run.json")
     options = parser.parse_args(arguments)
@@ -267,14 +267,14 @@ def run_report(arguments: Sequence[str]) -> int:
 
 
 def run_soak(arguments: Sequence[str]) -> int:
-    """Soak a server."""
+    """`soak`: misbehaving clients beside measured traffic."""
     from loadtest.soak.command import soak_command
 
     return soak_command(arguments)
 
 
 def run_capacity(arguments: Sequence[str]) -> int:
-    """What the client itself can do."""
+    """`capacity`: what the client itself can send."""
     from loadtest.capacity import capacity_command
 
     return capacity_command(arguments)

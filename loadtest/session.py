@@ -1,4 +1,4 @@
-"""From a prepared plan to a results folder: what `run` and `search` have in common."""
+"""From a prepared plan to a results folder: what `run`, `search` and `soak` have in common."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ from loadtest.sending.runner import Prepared
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is called and judged by."""
+    """Name, command and service levels of a run."""
 
     command: list[str]
     label: str | None = None
@@ -32,7 +32,7 @@ class RunSettings:
 
 @dataclass
 class Session:
-    """A results folder that fills, and who watches."""
+    """A run under way: its results folder and its watchers."""
 
     run: Run
     folder: Path
@@ -43,7 +43,7 @@ class Session:
 
     @property
     def disk_is_full(self) -> bool:
-        """Whether nothing more can be written; no further cell should start."""
+        """Whether writing has failed; no further cell should start."""
         return self.writer.trouble is not None
 
     def finish(self) -> int:
@@ -98,7 +98,10 @@ class Session:
 def session(
     prepared: Prepared, folder: Path | None, settings: RunSettings, console: Console
 ) -> Iterator[Session]:
-    """Make the folder and watch while the block runs; raises `LoadTestError` if it exists."""
+    """Create the folder, and show and record what happens in the `with` block.
+
+    Raises `LoadTestError` if the folder exists already.
+    """
     now = datetime.now(UTC)
     name = settings.scenario or "run"
     folder = folder or Path("runs/loadtest") / f"{now:%Y%m%d-%H%M%S}-{name}"
@@ -129,7 +132,7 @@ def session(
 
 
 def machine() -> str:
-    """The client's, in words."""
+    """The client's machine, in words."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return (
         f"{os.cpu_count()} CPU cores, {memory:.0f} GiB, "

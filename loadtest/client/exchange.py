@@ -1,6 +1,6 @@
 """One request and its answer.
 
-With aiohttp, whose client costs a ninth of httpx's CPU time per stream.
+With aiohttp, whose client takes a ninth of the CPU time of httpx per stream.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from loadtest.client.sse import EventParser
 from loadtest.records import Failure
 
 _REFUSALS = (429, 503)
-# Shorter than uvicorn's 5 s: a connection that the server is about to close is not used again.
+# Shorter than uvicorn's 5 s, so that no connection is used that the server is about to close.
 _KEEPALIVE_SECONDS = 4.0
 
 Clock = Callable[[], float]
 
 
 class Exchange(NamedTuple):
-    """What became of a request. Times are on the caller's clock."""
+    """The result of a request. Times are on the caller's clock."""
 
     sent: float
     finished: float
@@ -34,20 +34,20 @@ class Exchange(NamedTuple):
 
 
 def allow_many_connections() -> None:
-    """Let this process have as many files open as it may ask for: each connection is one, and the
-    usual limit, 1024, would make failures that are not the server's."""
+    """Raise the limit of open files to its maximum: each connection is one, and the usual limit,
+    1024, would cause failures that are not the server's."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def open_session(headers: dict[str, str]) -> aiohttp.ClientSession:
-    """As many connections as there are requests, kept for the next ones."""
+    """A session with as many connections as requests in flight, which are kept for later ones."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None),  # each exchange has its own
         headers={
             "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # decompression would cost the client, not the server
+            "Accept-Encoding": "identity",  # decompression would take CPU time of the client
             **headers,
         },
     )
@@ -61,8 +61,8 @@ async def exchange(
     seconds: float,
     clock: Clock,
 ) -> Exchange:
-    """Send a request and read its answer to the end. Does not raise for anything that a server or
-    the network can do; `seconds` is how long it may take."""
+    """Send a request and read its answer to the end, within `seconds`. Faults of the server and of
+    the network are returned as the exchange's problem, not raised."""
     answer = Answer(counting)
     sent = clock()
     status: int | None = None
@@ -101,7 +101,7 @@ def _broken(status: int | None, answer: Answer, error: aiohttp.ClientError) -> P
 
 
 def error_message(body: str) -> str:
-    """The message of an OpenAI-like error response; of any other, its beginning."""
+    """The message of an OpenAI-like error response, or the beginning of any other body."""
     try:
         content = json.loads(body)
     except ValueError:

@@ -17,10 +17,11 @@ from loadtest.traffic.plan import Extent
 from loadtest.traffic.prompts import is_correct
 from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of
 
-# So many requests in a row without a connection, over so many seconds: the server has gone.
+# The server counts as gone after so many requests in a row without a connection, over so many
+# seconds.
 _GONE_REQUESTS = 10
 _GONE_SECONDS = 1.0
-# A user of a closed loop who could not connect does not try again at once.
+# A user of a closed loop who could not connect waits so long before the next request.
 _RETRY_SECONDS = 0.1
 
 
@@ -40,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobReport:
-    """How far a runner is, and the records that are new since the last report."""
+    """How far a job has come, and the records that are new since the last report."""
 
     due: int
     sent: int
@@ -50,7 +51,7 @@ class JobReport:
 
 
 class JobRunner:
-    """Runs a job. Made before the cell starts, so that nothing has to be worked out during it."""
+    """Runs a job. Created before the cell starts: the schedule is computed by then."""
 
     def __init__(self, job: Job, session: aiohttp.ClientSession) -> None:
         self._job = job
@@ -70,7 +71,7 @@ class JobRunner:
         return [due for due in schedule.dues if due.index % job.workers == job.worker]
 
     def start_at(self, start: float) -> None:
-        """Say when the cell starts, on `time.monotonic`."""
+        """Set the start of the cell, on `time.monotonic`."""
         self._start = start
 
     def _now(self) -> float:
@@ -78,7 +79,7 @@ class JobRunner:
         return time.monotonic() - self._start
 
     async def run(self) -> None:
-        """Send everything and wait for all answers. When cancelled, what is under way is recorded
+        """Send everything and wait for all answers. When cancelled, requests in flight are recorded
         as cut short."""
         load = self._job.load
         async with asyncio.TaskGroup() as group:
@@ -91,7 +92,7 @@ class JobRunner:
                 await self._send_when_due(group)
 
     def report(self) -> JobReport:
-        """What is new; empties the list of fresh records."""
+        """What is new since the last call."""
         fresh, self._fresh = self._fresh, []
         return JobReport(self._due, self._sent, fresh, self._is_gone())
 
@@ -107,14 +108,14 @@ class JobRunner:
             group.create_task(self._send_in_turn(request, due.time))
 
     def _give_up(self, dues: list[Due]) -> None:
-        """Record those that were due by now; nothing is known about later ones."""
+        """Record as cut short those that are due by now; later ones are not recorded."""
         for due in dues:
             if due.time <= self._now():
                 self._due += 1
                 self._note_cut(self._job.maker.make(due.index, due.measured), due.time, None)
 
     async def _send_in_turn(self, request: Request, due: float) -> None:
-        """Send a request of an open loop as soon as it may be in flight."""
+        """Send a request of an open loop once fewer than the maximum are in flight."""
         was_held = self._slots.locked()
         try:
             await self._slots.acquire()
@@ -127,7 +128,7 @@ class JobRunner:
             self._slots.release()
 
     async def _user(self, indices: Iterator[tuple[int, bool]]) -> None:
-        """A user of a closed loop."""
+        """One user of a closed loop."""
         while True:
             due = self._now()
             place = next(indices, None)
@@ -139,7 +140,7 @@ class JobRunner:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def _closed_indices(self, load: ClosedLoop) -> Iterator[tuple[int, bool]]:
-        """The next request's index and whether it is measured, for whichever user asks."""
+        """Index of the next request and whether it is measured; shared by all users."""
         job, extent = self._job, self._job.extent
         for index in closed_indices(load, job.worker, job.workers, None):
             if self._now() >= extent.warmup:
@@ -205,7 +206,7 @@ class JobRunner:
         )
 
     def _record(self, request: Request, due: float) -> Callable[..., Record]:
-        """Makes the record of a request; what became of it is still to be given."""
+        """The constructor of a request's record, without the fields of its result."""
         return partial(
             Record,
             index=request.index,
@@ -221,6 +222,6 @@ class JobRunner:
         return len(failed) >= _GONE_REQUESTS and failed[-1] - failed[0] >= _GONE_SECONDS
 
     async def _sleep_until(self, due: float) -> None:
-        # uvloop's timers know milliseconds only, and may fire half a one early.
+        # uvloop's timers have a resolution of one millisecond, and may fire half of one early.
         while (pause := due - self._now()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(pause)

