@@ -110,7 +110,7 @@ def verdicts(levels: Sequence[Level], repeats: Iterable[Sequence[Record]]) -> li
 
 
 def _effective(missed: Sequence[NDArray[np.float64]], every: NDArray[np.float64]) -> float:
-    """The number of requests, divided by the variance of the batches over that of independent ones."""
+    """The number of requests over the variance of the batches relative to independent requests."""
     if not 0 < every.sum() < every.size:
         return float(every.size)
     batches = [

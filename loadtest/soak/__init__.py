@@ -1,4 +1,4 @@
-"""A soak: minutes or hours of everything that clients do, and whether the server bears it.
+"""A soak: minutes or hours of everything that clients do, and whether the server stays correct.
 
 Measured requests with thoughts of several lengths arrive in bursts and are reported like those of
 any run. Beside them, clients stream or do not, leave, send bad requests, and repeat requests whose
