@@ -58,7 +58,8 @@ def names_listing(checkout: Path) -> list[str]:
     """The public names that two files of one package define, and which files."""
     return [
         f"{name}: {', '.join(path.as_posix() for path in paths)}"
-        for sources in package_sources(checkout).values()
+        for package, sources in package_sources(checkout).items()
+        if package != TESTS
         for name, paths in repeated_names(sources).items()
     ]
 

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -25,8 +25,8 @@ class CodeMeasures:
 
     file_lines: list[int]
     functions: list[FunctionShape]
-    repeated_in_a_package: int
-    """Public names that two or more files of one package define."""
+    repeated_in_a_package: int | None
+    """Public names that two or more files of one package define; None for the tests."""
     repeated_across_packages: int | None
     """Those that two or more packages define; None for a single package."""
     fullest_folder: str
@@ -41,7 +41,6 @@ class CodeMeasures:
         """Every measure as text, by its title."""
         lengths = sorted(function.lines for function in self.functions) or [0]
         annotated = sum(function.annotated for function in self.functions)
-        across = self.repeated_across_packages
         return {
             "files": f"{len(self.file_lines)}",
             "lines": f"{sum(self.file_lines)}",
@@ -53,8 +52,8 @@ class CodeMeasures:
             "… longest": f"{lengths[-1]}",
             f"functions over {LONG_FUNCTION} lines": f"{sum(n > LONG_FUNCTION for n in lengths)}",
             "annotated functions": f"{annotated / max(1, len(self.functions)):.1%}",
-            "names twice in a package": f"{self.repeated_in_a_package}",
-            "names in two packages": "" if across is None else f"{across}",
+            "names twice in a package": _optional(self.repeated_in_a_package),
+            "names in two packages": _optional(self.repeated_across_packages),
             "fullest folder": self.fullest_folder,
             "modules in it": f"{self.modules_in_it}",
             "import circles": f"{self.circles}",
@@ -67,6 +66,9 @@ def measure_checkout(checkout: Path) -> dict[str, CodeMeasures]:
     """The measures of each top-level package, of all of them together, and of the tests."""
     packages = package_sources(checkout)
     measured = {name: _measure([sources]) for name, sources in packages.items()}
+    if TESTS in measured:
+        # Fixtures and helpers of test files may have the same names.
+        measured[TESTS] = replace(measured[TESTS], repeated_in_a_package=None)
     whole = [sources for name, sources in packages.items() if name != TESTS]
     return measured | {ALL: _measure(whole)}
 
@@ -97,6 +99,10 @@ def _fullest_folder(sources: Sequence[Source]) -> tuple[str, int]:
     modules = Counter(s.path.parent for s in sources if s.path.name != "__init__.py")
     folder, number = max(modules.items(), key=lambda item: item[1], default=(Path(), 0))
     return folder.as_posix(), number
+
+
+def _optional(number: int | None) -> str:
+    return "" if number is None else f"{number}"
 
 
 def _percentile(ordered: Sequence[int], share: float) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.engine.cli import run_benchmark
+from benchmarks.engine.cli import benchmark_command
 
 if __name__ == "__main__":
-    sys.exit(run_benchmark())
+    sys.exit(benchmark_command())

@@ -204,7 +204,7 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def run_benchmark(arguments: Sequence[str] | None = None) -> int:
+def benchmark_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0, 1 where an engine ended by itself, 2 for a model or file
     that cannot be used."""
     options = make_parser().parse_args(arguments)

@@ -69,10 +69,14 @@ class EngineHandle:
         except (EOFError, OSError):
             raise self._ended() from None
 
-    def close(self) -> None:
-        """End the engine and all its processes."""
+    def begin_to_end(self) -> None:
+        """Wake the engine and let it shut down; `close` waits for that."""
         self._signal(signal.SIGCONT)
         self._pipe.close()
+
+    def close(self) -> None:
+        """End the engine and all its processes."""
+        self.begin_to_end()
         try:
             self._process.wait(_SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:

@@ -159,6 +159,7 @@ def pair(spec: EngineSpec, stock_spec: EngineSpec, **rest: Any) -> Iterator[Pair
         for engine in (ours, stock):
             engine.run(Load(started.requests(4, 0, 4)))
         yield started
+        ours.begin_to_end()  # at the same time as the other one
 
 
 def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Measured]:

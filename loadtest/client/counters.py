@@ -4,7 +4,6 @@ requests in its batch and queue while the cell runs."""
 import re
 import threading
 import time
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import httpx
@@ -84,12 +83,7 @@ class OccupancyWatch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
 
     def _watch(self) -> None:

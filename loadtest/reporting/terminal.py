@@ -1,7 +1,6 @@
 """Output in the terminal: a live view while the test runs, tables when it has ended."""
 
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from rich import box
@@ -50,12 +49,7 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
     def started(self, cell: Upcoming) -> None:

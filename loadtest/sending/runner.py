@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
@@ -135,12 +134,7 @@ class Sender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.close()
 
     def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:

@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -86,12 +85,7 @@ class BackgroundClients:
         """Let the clients begin nothing new."""
         self._clients.stop()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def _close(self) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engine.cli import run_benchmark
+from benchmarks.engine.cli import benchmark_command
 
 
 def test_a_wrong_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_benchmark(["table", "--model", str(tmp_path / "nowhere")]) == 2
+    assert benchmark_command(["table", "--model", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -17,5 +17,5 @@ def test_a_wrong_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_a_wrong_option_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        run_benchmark(arguments)
+        benchmark_command(arguments)
     assert stopped.value.code == 2

@@ -7,19 +7,12 @@ from itertools import chain
 import pytest
 
 from loadtest.analysis.price import price_sentence
-from loadtest.analysis.summary import LoadSummary, summarise
+from loadtest.analysis.summary import summarise
 from loadtest.records import Failure, Run
 from loadtest.reporting.report import render
 from loadtest.reporting.table import parts
-from loadtest.reporting.terminal import table_rows
-from tests.support.loadtest.records import made_cell, made_record, made_run, mixed, sweep
-
-LEVELS = ["p95 time_per_visible_token<=50ms"]
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return made_run([*sweep(loads=("closed:4",), repeats=2), mixed()], levels=LEVELS)
+from tests.support.loadtest.records import made_cell, made_record, made_run
+from tests.support.loadtest.tables import tables_of
 
 
 class Page(HTMLParser):
@@ -57,10 +50,6 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def html(run: Run) -> str:
     return render(summarise(run.model_copy(update={"warnings": ["<mind> this"]})))
-
-
-def tables_of(load: LoadSummary) -> list[list[list[str]]]:
-    return [table_rows(load, shown) for shown in parts(load)]
 
 
 def test_the_report_is_one_file_and_well_formed(html: str) -> None:

@@ -11,14 +11,7 @@ from loadtest.analysis.summary import summarise
 from loadtest.errors import LoadTestError
 from loadtest.records import Run
 from loadtest.reporting.results import Recorder, load_run, write_summary
-from tests.support.loadtest.records import made_cell, made_record, made_run, mixed, sweep, written
-
-LEVELS = ["p95 time_per_visible_token<=50ms"]
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return made_run([*sweep(loads=("closed:4",), repeats=2), mixed()], levels=LEVELS)
+from tests.support.loadtest.records import made_cell, made_record, made_run, written
 
 
 def test_what_is_written_is_read_again(run: Run, tmp_path: Path) -> None:

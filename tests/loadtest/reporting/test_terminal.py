@@ -2,26 +2,13 @@
 
 import io
 
-import pytest
 from rich.console import Console
 
 from loadtest.analysis.price import price_sentence
-from loadtest.analysis.summary import LoadSummary, summarise
+from loadtest.analysis.summary import summarise
 from loadtest.records import Run
-from loadtest.reporting.table import parts
-from loadtest.reporting.terminal import print_summary, table_rows
-from tests.support.loadtest.records import made_run, mixed, sweep
-
-LEVELS = ["p95 time_per_visible_token<=50ms"]
-
-
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return made_run([*sweep(loads=("closed:4",), repeats=2), mixed()], levels=LEVELS)
-
-
-def tables_of(load: LoadSummary) -> list[list[list[str]]]:
-    return [table_rows(load, shown) for shown in parts(load)]
+from loadtest.reporting.terminal import print_summary
+from tests.support.loadtest.tables import tables_of
 
 
 def test_warnings_tables_and_prices_are_plain_text(run: Run) -> None:

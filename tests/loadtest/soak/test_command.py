@@ -1,13 +1,19 @@
 """The soak as a command, against real servers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loadtest.cli import main
+from loadtest.records import Cell
 from loadtest.reporting.results import load_run
+from loadtest.reporting.watch import Watchers
+from loadtest.sending.progress import Progress
+from loadtest.sending.runner import Prepared, run_cells
 from loadtest.testserver import Behaviour, running
 from tests.server.processes import RunningServer
+from tests.support.loadtest.runs import InterruptAfter
 
 
 def test_all_is_well_with_a_good_server(
@@ -35,6 +41,25 @@ def test_all_is_well_with_a_good_server(
     assert {record.budget for record in cell.records} <= {0, 4, 16}
     assert run.scenario == "soak"
     assert "beside the measured requests" in (folder / "report.html").read_text()
+
+
+def test_ctrl_c_stops_the_clients_and_keeps_what_was_measured(
+    server: RunningServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
+        return run_cells(prepared, Watchers([progress, InterruptAfter(3)]))
+
+    monkeypatch.setattr("loadtest.soak.command.run_cells", interrupted)
+    folder = tmp_path / "results"
+    options = ["--minutes", "60", "--clients", "2", "--load", "constant:10", "--out", str(folder)]
+    assert main(["soak", "--url", server.url, *options]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "WRONG: the soak was cut short"
+    (cell,) = load_run(folder).cells
+    assert cell.partial
+    assert sum(record.failure is None for record in cell.records) >= 3
 
 
 def test_no_server_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:

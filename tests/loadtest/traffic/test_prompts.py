@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.client.probe import ServerFacts
-from loadtest.client.tokens import token_count
 from loadtest.errors import LoadTestError
 from loadtest.traffic.lengths import Constant, parse_lengths
-from loadtest.traffic.plan import PromptPlan, Target
+from loadtest.traffic.plan import PromptPlan
 from loadtest.traffic.prompts import PromptPosition, SyntheticPrompts, file_prompts, is_correct
 from loadtest.traffic.words import Vocabulary, count_by_words
 
-PLACE = PromptPosition(seed=1, cell=2, repeat=3, index=4)
-PLACE = PromptPosition(seed=1, cell=2, repeat=3, index=4)
+POSITION = PromptPosition(seed=1, cell=2, repeat=3, index=4)
 
 
 def count_words(text: str) -> int:
@@ -29,12 +26,12 @@ def synthetic(vocabulary: Vocabulary, share: float = 0.0) -> SyntheticPrompts:
 
 def test_a_prompt_depends_on_its_position_alone() -> None:
     first, second = synthetic(count_by_words()), synthetic(count_by_words())
-    assert first.at(PLACE) == second.at(PLACE)
+    assert first.at(POSITION) == second.at(POSITION)
     # Other cells of a repeat have other words of the same lengths.
     other = second.at(PromptPosition(seed=1, cell=9, repeat=3, index=4))
-    assert other.text != first.at(PLACE).text
-    assert count_words(other.text) == count_words(first.at(PLACE).text)
-    assert other.max_tokens == first.at(PLACE).max_tokens
+    assert other.text != first.at(POSITION).text
+    assert count_words(other.text) == count_words(first.at(POSITION).text)
+    assert other.max_tokens == first.at(POSITION).max_tokens
 
 
 def test_a_share_of_the_prompts_has_the_same_prefix() -> None:
@@ -70,13 +67,13 @@ def test_sharegpt_gives_the_first_turn_and_the_length_of_its_answer(tmp_path: Pa
     recorded = file_prompts(PromptPlan("sharegpt", path), count_words)
     assert [(line.text, line.max_tokens) for line in recorded.lines] == [("hi", 3)]
     fixed = file_prompts(PromptPlan("sharegpt", path, output_lengths=Constant(9)), count_words)
-    assert fixed.at(PLACE).max_tokens == 9
+    assert fixed.at(POSITION).max_tokens == 9
 
 
 def test_prompts_with_answers_have_the_expected_text(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "1+1=", "expected": " 2"}\n')
     prompts = file_prompts(PromptPlan("answers", path), count_words)
-    assert prompts.at(PLACE).expected == " 2"
+    assert prompts.at(POSITION).expected == " 2"
 
 
 @pytest.mark.parametrize(
@@ -121,13 +118,6 @@ def test_what_counts_as_the_expected_answer(text: str, expected: str, correct: b
     assert is_correct(text, expected) is correct
 
 
-def test_a_missing_file_and_tokenizer_are_explained(tmp_path: Path) -> None:
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(LoadTestError, match="No such file"):
         file_prompts(PromptPlan("jsonl", tmp_path / "none"), count_words)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    facts = ServerFacts("http://unused", "demo", None, None)
-    with (
-        pytest.raises(LoadTestError, match="no tokenizer in"),
-        token_count(str(tmp_path), Target("http://unused"), facts),
-    ):
-        pass
