@@ -1,7 +1,6 @@
-"""How much the load tester itself can drive, measured against the server of `loadtest.testserver`.
+"""How many requests the load tester itself can send, measured with `loadtest.testserver`.
 
-Streams are as short and the server as quick as can be, so that the client's own cost is all there
-is.
+Streams are short and the server answers at once, so that what is measured is the client's own cost.
 """
 
 import argparse
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loadtest.errors import LoadTestError
-from loadtest.sending.progress import Silence
+from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import Sender, prepare
 from loadtest.testserver import Behaviour, running
 from loadtest.traffic.arrivals import ClosedLoop
@@ -26,13 +25,12 @@ _WARMUP = 0.5
 
 @dataclass(frozen=True)
 class Capacity:
-    """What so many workers did at most."""
+    """The most that a number of workers could send."""
 
     workers: int
     requests_per_second: float
     cpu_share_max: float
-    """Of the busiest worker. Well below 1, something else was the limit: the server, or the
-    machine."""
+    """Of the busiest worker. If it is well below 1, the server or the machine was the limit."""
 
     @property
     def per_cpu(self) -> float:
@@ -43,8 +41,8 @@ class Capacity:
 def measure_capacity(
     workers: Sequence[int] = (1, 2), seconds: float = 5.0, tokens: int = 8
 ) -> Iterator[Capacity]:
-    """Drive a server of our own as hard as possible with each number of workers, with streams of
-    `tokens` tokens."""
+    """Send as many requests as possible to a test server with each number of workers; each is
+    answered with a stream of `tokens` tokens."""
     with running(Behaviour(max_thought_budget=None)) as url:
         plan = Plan(
             target=Target(url),
@@ -57,7 +55,7 @@ def measure_capacity(
             yield _measure(replace(plan, workers=number))
 
 
-def main(arguments: Sequence[str]) -> int:
+def capacity_command(arguments: Sequence[str]) -> int:
     """`python -m loadtest capacity`."""
     parser = argparse.ArgumentParser(
         prog="python -m loadtest capacity",
@@ -78,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(plan: Plan) -> Capacity:
-    with Sender(prepare(plan), Silence()) as sender:
+    with Sender(prepare(plan), NoWatcher()) as sender:
         cell = sender.run(NO_BUDGET, ClosedLoop(_CONCURRENCY * plan.workers))
     start, end = cell.window
     assert cell.client is not None
@@ -87,7 +85,7 @@ def _measure(plan: Plan) -> Capacity:
 
 
 def capacity_table(measured: Sequence[Capacity], cores: int) -> str:
-    """The measurements in words, with what they do and do not say on this machine."""
+    """The measurements as a table, and what more workers brought on this machine."""
     lines = ["workers  requests/s  busiest worker's CPU  requests/s per CPU of a worker"]
     lines += [
         f"{one.workers:7}  {one.requests_per_second:10.0f}  {one.cpu_share_max:20.0%}  "
@@ -98,7 +96,7 @@ def capacity_table(measured: Sequence[Capacity], cores: int) -> str:
 
 
 def _scaling(measured: Sequence[Capacity], cores: int) -> Iterator[str]:
-    """What more workers bring. Beside them, the main process and the server want a core each."""
+    """What more workers bring. The main process and the server need a core each, too."""
     least = min(measured, key=lambda one: one.workers)
     for one in measured:
         if one is least:

@@ -1,10 +1,8 @@
 """The command line: `python -m loadtest [COMMAND]`; without a command it is `run`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
@@ -14,11 +12,13 @@ from loadtest.options import (
     add_extent_options,
     add_load_options,
     add_prompt_options,
+    add_result_options,
     add_target_options,
     count,
     plan_from,
     positive,
 )
+from loadtest.parser import Parser, command_line
 
 DESCRIPTION = """\
 What does a thought budget cost, and what does it buy? Load tests for any OpenAI-compatible server.
@@ -38,7 +38,8 @@ COMMANDS = """\
 commands:
   run       send requests and report (may be left out; `run --help` has all options)
   search    find the highest rate at which a service level holds, per budget
-  scenario  one of the recipes: smoke, budget-sweep, mixed-budgets, overload, soak
+  scenario  one of the recipes: smoke, budget-sweep, mixed-budgets, overload
+  soak      measured traffic beside clients that leave, send bad requests and compare answers
   compare   runs side by side; fails on a regression beyond a tolerance
   report    write report.html and summary.csv of a results folder again
   capacity  how many requests per second this machine can send
@@ -67,32 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage of fifty options."""
-
-    def __init__(self, command: str, description: str) -> None:
-        super().__init__(
-            prog=f"python -m loadtest {command}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise LoadTestError(f"{message} (`{self.prog} --help` explains)")
-
-
-def add_result_options(parser: argparse.ArgumentParser) -> None:
-    """Where to, and under what name."""
-    group = parser.add_argument_group("results")
-    group.add_argument(
-        "--out", type=Path, metavar="DIR", help="a folder that does not exist yet (runs/loadtest/…)"
-    )
-    group.add_argument(
-        "--label", help="of the run, in tables; runs with one label are repeats to `compare`"
-    )
-
-
 def run_parser(command: str = "run") -> Parser:
     """All options of a run."""
     parser = Parser(
@@ -115,7 +90,7 @@ def run_parser(command: str = "run") -> Parser:
 
 
 def run(arguments: Sequence[str], scenario: str | None = None) -> int:
-    """Run a plan and report it."""
+    """`run`: run a plan and report it."""
     options = run_parser().parse_args(arguments)
     from loadtest.analysis.levels import parse_level
     from loadtest.sending.runner import prepare, run_cells
@@ -132,20 +107,8 @@ def run(arguments: Sequence[str], scenario: str | None = None) -> int:
     return under_way.finish()
 
 
-def command_line(command: str, arguments: Sequence[str]) -> list[str]:
-    """What to type to repeat this; keys stay secret, and a folder is not written twice."""
-    hidden = {"--api-key", "--out"}
-    shown: list[str] = []
-    skip = False
-    for argument in arguments:
-        if not skip and argument.partition("=")[0] not in hidden:
-            shown.append(argument)
-        skip = argument in hidden
-    return ["python", "-m", "loadtest", command, *shown]
-
-
 def run_scenario(arguments: Sequence[str]) -> int:
-    """Run a recipe."""
+    """`scenario`: run a recipe."""
     from loadtest.scenarios import load_scenario, names
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -199,7 +162,7 @@ def search_parser() -> Parser:
 
 
 def run_search(arguments: Sequence[str]) -> int:
-    """Search, budget by budget."""
+    """`search`: find the highest rate, budget by budget."""
     options = search_parser().parse_args(arguments)
     from loadtest.analysis.levels import parse_level
     from loadtest.analysis.search import SearchRange, search, sentence
@@ -238,7 +201,7 @@ def run_search(arguments: Sequence[str]) -> int:
 
 
 def run_compare(arguments: Sequence[str]) -> int:
-    """Compare runs; 1 for a regression."""
+    """`compare`: runs side by side; 1 for a regression."""
     parser = Parser(
         "compare",
         "Runs side by side; the first is the baseline. Repeats, in one run or in several of the\n"
@@ -285,7 +248,7 @@ def run_compare(arguments: Sequence[str]) -> int:
 
 
 def run_report(arguments: Sequence[str]) -> int:
-    """Render again."""
+    """`report`: render a results folder again."""
     parser = Parser("report", "Write report.html and summary.csv of a results folder again.")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder or run.json")
     options = parser.parse_args(arguments)
@@ -303,17 +266,25 @@ def run_report(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run_capacity(arguments: Sequence[str]) -> int:
-    """What the client itself can do."""
-    from loadtest.capacity import main as measure
+def run_soak(arguments: Sequence[str]) -> int:
+    """`soak`: misbehaving clients beside measured traffic."""
+    from loadtest.soak.command import soak_command
 
-    return measure(arguments)
+    return soak_command(arguments)
+
+
+def run_capacity(arguments: Sequence[str]) -> int:
+    """`capacity`: what the client itself can send."""
+    from loadtest.capacity import capacity_command
+
+    return capacity_command(arguments)
 
 
 HANDLERS = {
     "run": run,
     "search": run_search,
     "scenario": run_scenario,
+    "soak": run_soak,
     "compare": run_compare,
     "report": run_report,
     "capacity": run_capacity,

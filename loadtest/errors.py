@@ -1,5 +1,5 @@
-"""What a load test tells its user instead of a traceback."""
+"""Errors that users see as one line, without a traceback."""
 
 
 class LoadTestError(Exception):
-    """Something that the user can put right; the message says what and how."""
+    """A mistake that the user can correct; the message says what is wrong and how to correct it."""

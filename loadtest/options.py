@@ -1,4 +1,4 @@
-"""The options that say what to send to whom; `Plan` is made from them."""
+"""Options that several commands have; a `Plan` is made from them."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 
 EXAMPLES = Path(__file__).parent / "examples"
 BUILT_IN = "demo"
-"""As a file of answers: the demonstration model's held-out problems."""
+"""The name of the built-in file of answers: held-out problems of the demonstration model."""
 DEFAULT_SECONDS = 30.0
 
 
@@ -69,7 +69,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """The server, and what is asked of it."""
+    """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
     group.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")
     group.add_argument("--model", help="default: the first that the server lists")
@@ -101,7 +101,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
-    """How long, how often, from how many processes."""
+    """How long, how often, and from how many processes."""
     group = parser.add_argument_group("extent")
     group.add_argument(
         "--duration",
@@ -139,7 +139,8 @@ def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
         type=count,
         default=4096,
         metavar="N",
-        help="open requests at once; more wait at the client and are charged (default 4096)",
+        help="open requests at once; more wait at the client, which counts for their latency "
+        "(default 4096)",
     )
     group.add_argument(
         "--reuse-cache",
@@ -149,7 +150,7 @@ def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """What is sent."""
+    """Prompts and lengths of answers."""
     group = parser.add_argument_group(
         "prompts",
         description="Synthetic ones by default. Lengths: 128, uniform:16-256, normal:128,sd=32 or "
@@ -197,6 +198,17 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """The folder of the results, and the name of the run."""
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="a folder that does not exist yet (runs/loadtest/…)"
+    )
+    group.add_argument(
+        "--label", help="of the run, in tables; runs with one label are repeats to `compare`"
+    )
+
+
 def add_load_options(parser: argparse.ArgumentParser) -> None:
     """Budgets and loads of a run."""
     group = parser.add_argument_group("budgets and load", description=f"Loads:\n\n{FORMS}")
@@ -215,13 +227,13 @@ def add_budgets(group: Any) -> None:
     group.add_argument(
         "--budgets",
         default="0,2,4,8,16",
-        help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: ask for none "
+        help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
         "(default 0,2,4,8,16)",
     )
 
 
 def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
-    """Raises `LoadTestError`, one line."""
+    """The plan that the options describe; raises `LoadTestError`."""
     seconds = options.duration
     if seconds is None and options.requests is None:
         seconds = DEFAULT_SECONDS
@@ -270,7 +282,7 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
 
 
 def answers_file(name: str) -> Path:
-    """The file; `demo` is the one that comes with the program."""
+    """The path of a file of answers; `demo` is the built-in one."""
     if name == BUILT_IN:
         return EXAMPLES / "demo-answers.jsonl"
     path = Path(name)

@@ -1,8 +1,8 @@
-"""What a load test records: the one contract between the part that sends and the part that reports.
+"""What a load test records: the contract between the part that sends and the part that reports.
 
-A *run* is a list of *cells*: one load on one thought budget (or mix of budgets), repeated or not. A
-cell holds a record of every request that was scheduled, whatever became of it. Everything that is
-reported is computed from these records; nothing is averaged on the way.
+A *run* is a list of *cells*: one load with one thought budget (or mix of budgets), once. A cell has
+a record of every request that was scheduled, also of those that failed. Everything that is reported
+is computed from these records; nothing is averaged before.
 
 Times are seconds since the cell's start on a monotonic clock of the sending process.
 """
@@ -12,14 +12,14 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
-"""Of the JSON that `Run` makes; raised with every change that an old reader would misread."""
+"""Of the JSON of a `Run`; raised with every change that older versions would misread."""
 
 
 class Failure(StrEnum):
-    """Why a request is no success. Failed requests never enter a latency figure."""
+    """Why a request failed. Failed requests count in no latency."""
 
     REFUSED = "refused"
-    """The server said no on purpose: 429 or 503."""
+    """The server refused on purpose: 429 or 503."""
     HTTP = "http"
     """Any other status than 200."""
     CONNECTION = "connection"
@@ -29,19 +29,19 @@ class Failure(StrEnum):
     """The stream ended without its end mark, or without a finish reason."""
     ERROR_IN_STREAM = "error_in_stream"
     EMPTY = "empty"
-    """A success by its status, without a single visible token."""
+    """Status 200, but no visible token."""
     MISCOUNTED = "miscounted"
-    """The stream's visible tokens are not what its usage says."""
+    """The number of visible tokens in the stream is not that in its usage."""
     OVER_BUDGET = "over_budget"
-    """More thought tokens than the budget allows, or none where some were due."""
+    """More thought tokens than the budget allows, or none where there should be some."""
     UNSENT = "unsent"
     """Still waiting at the client when the cell was cut short."""
     CUT = "cut"
-    """In flight when the cell was cut short: says nothing about the server."""
+    """In flight when the cell was cut short; no fault of the server."""
 
 
 class Record(BaseModel):
-    """One request. Without `failure`, all times are given."""
+    """One request. If it succeeded (`failure` is None), all times are set."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,13 +50,13 @@ class Record(BaseModel):
     warm-up requests count down from -1."""
     worker: int = 0
     budget: int | None
-    """The thought budget asked for; None where the server takes none."""
+    """The requested thought budget; None for servers without thought budgets."""
     warmup: bool = False
     """Due before or after the measured window: in no latency, count or failure. The tokens that it
     receives within the window do count for throughput, or the window's edges would distort it."""
     scheduled: float
-    """When it was due. Latencies count from here, so that a request which waits at the client
-    because the server is slow is charged to the server."""
+    """When it was due. Latencies count from here, so that the time which a request waits at the
+    client because the server is slow is part of them."""
     sent: float | None = None
     token_times: list[float] = []
     """When each visible token arrived; tokens that come in one chunk share a time."""
@@ -70,19 +70,19 @@ class Record(BaseModel):
     """From usage: `completion_tokens_details.reasoning_tokens`."""
     failure: Failure | None = None
     message: str | None = None
-    """What was wrong, for people."""
+    """The failure in words."""
     status: int | None = None
     correct: bool | None = None
     """Whether the answer is the expected one, where one is expected."""
 
     @property
     def visible_tokens(self) -> int:
-        """As counted from the stream."""
+        """Counted in the stream."""
         return len(self.token_times)
 
     @property
     def queued(self) -> float:
-        """Seconds between due and sent: the client's own queue."""
+        """Seconds in the client's own queue: between due and sent."""
         assert self.sent is not None
         return self.sent - self.scheduled
 
@@ -93,7 +93,7 @@ class Record(BaseModel):
 
     @property
     def time_per_visible_token(self) -> float | None:
-        """The mean after the first; None for a single token."""
+        """Mean seconds per token after the first; None for a single token."""
         if self.visible_tokens < 2:
             return None
         return (self.token_times[-1] - self.token_times[0]) / (self.visible_tokens - 1)
@@ -106,31 +106,32 @@ class Record(BaseModel):
 
 
 class ClientHealth(BaseModel):
-    """Whether the sending side kept up; figures of a client that did not are no figures."""
+    """Whether the client kept up. If it did not, the figures are the client's, not the server's."""
 
     workers: int
     loop_lag_p99: float
-    """How late the event loop woke, in seconds."""
+    """By how many seconds the event loop woke late."""
     loop_lag_max: float
     cpu_share_max: float
     """Of one core, the busiest worker's."""
     late_sends: int
-    """Requests sent more than `late_after` after they were due although nothing held them back."""
+    """Requests sent more than `late_after` seconds after they were due, although fewer than the
+    maximum were in flight."""
     late_after: float
 
 
 class ServerSample(BaseModel):
-    """What the server said of itself at one moment."""
+    """The server's own gauges at one moment."""
 
     time: float
     running: float
-    """Requests in the engine's batch: thinking, speaking or reading."""
+    """Requests in the engine's batch: prefilling, thinking or decoding."""
     waiting: float
     """Requests in its queue."""
 
 
 class Cell(BaseModel):
-    """One load at one budget or mix of budgets, once."""
+    """One load with one budget or mix of budgets, once."""
 
     budgets: dict[str, float]
     """The mix: budget (as text; "none" where the server takes none) to its share."""
@@ -145,13 +146,13 @@ class Cell(BaseModel):
     """The measured part; requests scheduled outside it are warm-up or cool-down."""
     records: list[Record]
     client: ClientHealth | None
-    """None where the run ended before it could be known."""
+    """None where the run ended before it was known."""
     server: dict[str, tuple[float, float]] = {}
     """The server's counters before and after, by metric and labels, where it has them."""
     occupancy: list[ServerSample] = []
     """Every two seconds, where the server shows it (`vllm:num_requests_running`)."""
     partial: bool = False
-    """Cut short: by Ctrl-C, by a full disk, by a server that went away."""
+    """Cut short: by Ctrl-C, a full disk, or a server that cannot be reached any more."""
     warnings: list[str] = []
 
 
@@ -168,13 +169,13 @@ class Run(BaseModel):
     command: list[str]
     seed: int
     machine: str
-    """Of the client: cores, memory, system; the server's is for the user to know."""
+    """The client's: cores, memory, system. Nothing is known about the server's."""
     prompts: str
-    """Where they came from, in words."""
+    """Their source, in words."""
     scenario: str | None = None
     levels: list[str] = []
     """Service levels, as on the command line: `p95 time_per_visible_token<=100ms`."""
     cells: list[Cell]
     warnings: list[str] = []
     notes: list[str] = []
-    """What a search found, in words."""
+    """Results in words, of a search or a soak."""

@@ -1,4 +1,4 @@
-"""From a prepared plan to a results folder: what `run` and `search` have in common."""
+"""From a prepared plan to a results folder: what `run`, `search` and `soak` have in common."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ from loadtest.sending.runner import Prepared
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is called and judged by."""
+    """Name, command and service levels of a run."""
 
     command: list[str]
     label: str | None = None
@@ -32,7 +32,7 @@ class RunSettings:
 
 @dataclass
 class Session:
-    """A results folder that fills, and who watches."""
+    """A run under way: its results folder and its watchers."""
 
     run: Run
     folder: Path
@@ -43,12 +43,27 @@ class Session:
 
     @property
     def disk_is_full(self) -> bool:
-        """Whether nothing more can be written; no further cell should start."""
+        """Whether writing has failed; no further cell should start."""
         return self.writer.trouble is not None
 
     def finish(self) -> int:
-        """Tables, CSV and report; the exit status: 1 for a run that was cut short, or in which
-        nothing succeeded."""
+        """Show and write the results; the exit status: 1 for a run that was cut short, that could
+        not be written, or in which no request succeeded."""
+        written = self.show_and_write()
+        succeeded = any(
+            record.failure is None and not record.warmup
+            for cell in self.run.cells
+            for record in cell.records
+        )
+        return 0 if written and succeeded and not self.is_partial else 1
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a cell was cut short."""
+        return any(cell.partial for cell in self.run.cells)
+
+    def show_and_write(self) -> bool:
+        """Print the tables, write CSV and report; whether all files could be written."""
         if self.writer.trouble:
             self.run.warnings.append(
                 f"{self.folder}: {self.writer.trouble.strerror}; what follows was measured, but "
@@ -60,9 +75,7 @@ class Session:
         self.console.print()
         if written:
             self.console.print(f"report: {self.folder / REPORT}", soft_wrap=True, highlight=False)
-        succeeded = any(repeat.succeeded for row in summary.rows for repeat in row.repeats)
-        partial = any(cell.partial for cell in self.run.cells)
-        return 0 if written and succeeded and not partial else 1
+        return written
 
     def _write(self, summary: Summary) -> bool:
         try:
@@ -85,7 +98,10 @@ class Session:
 def session(
     prepared: Prepared, folder: Path | None, settings: RunSettings, console: Console
 ) -> Iterator[Session]:
-    """Make the folder and watch while the block runs; raises `LoadTestError` if it exists."""
+    """Create the folder, and show and record what happens in the `with` block.
+
+    Raises `LoadTestError` if the folder exists already.
+    """
     now = datetime.now(UTC)
     name = settings.scenario or "run"
     folder = folder or Path("runs/loadtest") / f"{now:%Y%m%d-%H%M%S}-{name}"
@@ -116,7 +132,7 @@ def session(
 
 
 def machine() -> str:
-    """The client's, in words."""
+    """The client's machine, in words."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return (
         f"{os.cpu_count()} CPU cores, {memory:.0f} GiB, "

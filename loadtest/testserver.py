@@ -1,9 +1,9 @@
-"""A small OpenAI-like server whose every delay is known: what the load tester itself is tested on.
+"""A small OpenAI-like server whose every delay is known, for testing the load tester itself.
 
-It says "word" as often as `max_tokens` asks, on a fixed schedule, in a process of its own. It is as
-thin as it can be (no framework; a stream without pauses is one write), so that `capacity`
-measures the client and not the server. A prompt that begins with `fault:NAME` gets the fault of
-that name, see `Fault`.
+Its answers are `max_tokens` times "word", sent on a fixed schedule from a process of its own. It
+uses no framework, and writes a stream without pauses at once, so that `capacity` measures the
+client and not the server. A prompt that begins with `fault:NAME` gets the fault of that name, see
+`Fault`.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Fault(StrEnum):
     DROPPED = "dropped"
     """The connection is closed without an answer."""
     SILENT = "silent"
-    """No answer, ever."""
+    """The request is never answered."""
     TRUNCATED = "truncated"
     """The connection closes in the middle of the stream."""
     UNMARKED = "unmarked"
@@ -51,13 +51,13 @@ class Fault(StrEnum):
     """An error in mid-stream."""
     EMPTY = "empty"
     MISCOUNTED = "miscounted"
-    """The usage says one token more than came."""
+    """The usage counts one token more than were sent."""
     OVERTHOUGHT = "overthought"
     """One thought token more than allowed."""
     THOUGHTLESS = "thoughtless"
     """No thought tokens."""
     GARBLED = "garbled"
-    """An event that is no JSON."""
+    """An event that is not JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Behaviour:
     """Whether chunks carry token ids and usage, where asked."""
     tokenizes: bool = False
     stall: tuple[int, float] | None = None
-    """At which request, counted from 1, the server stops doing anything, and for how many
-    seconds."""
+    """At which request, counted from 1, the server blocks, and for how many seconds."""
     die_after: int | None = None
     """Requests after which the process ends."""
     api_key: str | None = None
@@ -118,7 +117,7 @@ class _Server:
 
     async def _connection(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Answer one request after the other until the client, or a fault, closes."""
-        # The client has gone; uvloop says so with a RuntimeError where something is still written.
+        # Raised when the client has disconnected; RuntimeError by uvloop, in the middle of a write.
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, RuntimeError):
             while await self._exchange(reader, writer):
                 await writer.drain()
@@ -196,7 +195,9 @@ class _Server:
         if self._behaviour.stall is not None:
             request, seconds = self._behaviour.stall
             if self._completions == request:
-                time.sleep(seconds)  # blocks the loop: nobody is served, or even accepted
+                time.sleep(
+                    seconds
+                )  # blocks the loop: no request is answered, no connection accepted
         if self._completions == self._behaviour.die_after:
             os._exit(1)
 
@@ -212,7 +213,7 @@ class _Server:
         start = time.monotonic()
         waiting: list[bytes] = []
         for due, event in _events(stream):
-            # Due times from the start, not pause after pause: delays do not add up. Never early,
+            # Due times count from the start, so that delays do not add up. No event is early,
             # though uvloop's timers may be.
             while (pause := start + due - time.monotonic()) > 0:
                 _write_chunk(writer, waiting)
@@ -289,7 +290,7 @@ class _Stream:
 
 @functools.cache
 def _events(stream: _Stream) -> list[tuple[float, bytes]]:
-    """The same answers are given again and again: made once, they cost the server little."""
+    """Cached: the same answers are given again and again."""
     return list(stream.events())
 
 

@@ -12,27 +12,27 @@ from loadtest.analysis.percentiles import Distribution, distribution
 from loadtest.records import Cell, Failure, Record
 
 ALL = "all"
-"""Stands for every budget of a mix."""
-SHORTEST = 1e-9
-"""Seconds of a window, lest rates divide by 0."""
+"""Stands for all budgets of a mix."""
+_SHORTEST_WINDOW = 1e-9
+"""Seconds of an empty window, so that rates are not divided by 0."""
 CUT_SHORT = (Failure.CUT, Failure.UNSENT)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of the requests of one cell, or of those with one budget in it.
+    """The figures of one cell, or of its requests with one budget.
 
-    Rates are per second of the measured window. A token counts when it arrived within the window,
-    whenever its request was due, so that a window's edges neither give nor take; tokens of failed
-    requests never count. Latencies are those of requests that were due within the window and
-    succeeded.
+    Rates are per second of the measured window. A token counts if it arrived within the window,
+    whenever its request was due, so that the edges of the window do not distort the rate; tokens of
+    failed requests do not count. Latencies are those of requests that were due within the window
+    and succeeded.
     """
 
     requests: int
     succeeded: int
     failures: dict[str, int]
     cut_short: int
-    """Due, but not known how they would have ended, because the cell was cut short."""
+    """Due, but with unknown results, because the cell was cut short."""
     seconds: float
     due_rate: float
     sent_rate: float
@@ -41,9 +41,9 @@ class Figures:
     thought_tokens_per_s: float | None
     """None where the server does not count thought tokens."""
     passes_per_s: float | None
-    """Visible tokens × (budget + 1): an estimate by tokens."""
+    """Visible tokens × (budget + 1) per second: an estimate from tokens."""
     goodput: float | None
-    """Requests per second that were due in the window and kept every service level."""
+    """Requests per second, due in the window, that kept every service level."""
     accuracy: Share | None
     latencies: dict[str, Distribution]
 
@@ -53,7 +53,7 @@ class Figures:
 
 
 def budget_name(budget: int | None) -> str:
-    """As the keys of `Cell.budgets` are written."""
+    """As in the keys of `Cell.budgets`."""
     return "none" if budget is None else str(budget)
 
 
@@ -65,15 +65,15 @@ def mix_name(cell: Cell) -> str:
 
 
 def measured(records: Iterable[Record]) -> list[Record]:
-    """Those that count: no warm-up."""
+    """Without warm-up and cool-down."""
     return [record for record in records if not record.warmup]
 
 
 def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figures:
     """The figures of a cell, or of its requests with one budget."""
     start, end = cell.window
-    # A cell that was cut short while it warmed up has no window; nothing per no time is nothing.
-    seconds = max(end - start, SHORTEST)
+    # A cell that was cut short during its warm-up has an empty window, and rates of 0.
+    seconds = max(end - start, _SHORTEST_WINDOW)
     records = [r for r in cell.records if budget in (ALL, budget_name(r.budget))]
     cut = [r for r in measured(records) if r.failure in CUT_SHORT]
     due = [r for r in measured(records) if r.failure not in CUT_SHORT]
@@ -111,7 +111,7 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
 
 
 def _thought_tokens(tokens: list[tuple[Record, int]], seconds: float) -> float | None:
-    """A request's thought tokens come evenly with its visible ones."""
+    """A request's thought tokens are taken to be spread evenly over its visible ones."""
     if any(record.thought_tokens is None for record, _ in tokens):
         return None
     thoughts = (

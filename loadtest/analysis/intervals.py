@@ -1,4 +1,4 @@
-"""Intervals: how far a figure can be trusted. All of them are 95 % intervals."""
+"""Confidence intervals of figures, all at 95 %."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Repeated:
-    """One figure of several repeats: their mean, and t interval where there is more than one."""
+    """One figure of several repeats: the mean, and its t interval if there are two or more."""
 
     values: tuple[float, ...]
 
@@ -59,7 +59,7 @@ class Repeated:
 
 
 def wilson(hits: float, count: float, z: float = Z) -> Interval:
-    """The score interval of a share (Wilson, 1927); right for few hits and small samples, too."""
+    """The score interval of a share (Wilson, 1927), valid for few hits and small samples, too."""
     share = hits / count
     scale = 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
@@ -68,12 +68,12 @@ def wilson(hits: float, count: float, z: float = Z) -> Interval:
 
 
 def student_t(freedom: float) -> float:
-    """The quantile at 0.975, of the next lower whole number of degrees: the safe side."""
+    """The quantile at 0.975, for degrees of freedom rounded down: the wider interval."""
     return STUDENT_T[min(max(int(freedom), 1), len(STUDENT_T)) - 1]
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """The mean of `second` less that of `first` (Welch's t), two values or more of each."""
+    """The mean of `second` less that of `first` (Welch's t), from two or more values of each."""
     variances = [stdev(values) ** 2 / len(values) for values in (first, second)]
     total = sum(variances)
     middle = mean(second) - mean(first)

@@ -1,4 +1,4 @@
-"""The latencies of a request, by the names that users meet: in the report, in levels, in tables."""
+"""The latencies of a request, by their names in reports, service levels and tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from loadtest.records import Record
 
 @dataclass(frozen=True)
 class Latency:
-    """One figure of a request in seconds; `of` gives its values, none where it has none."""
+    """One latency of a request in seconds; `of` gives its values, which may be none."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ _ALL = (
     Latency(
         "time_per_visible_token",
         "time per visible token",
-        "mean over a request's visible tokens after the first; what it thinks is in it",
+        "mean over a request's visible tokens after the first, thoughts included",
         _time_per_visible_token,
     ),
     Latency(

@@ -14,7 +14,7 @@ from loadtest.errors import LoadTestError
 from loadtest.records import Record
 
 BATCHES = 10
-"""Of each repeat, to see how much neighbours have in common."""
+"""Batches per repeat, for the correlation of neighbouring requests."""
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 LEVEL = re.compile(
     r"(?P<percentile>p[\d.]+)[ _](?P<latency>\w+)"
@@ -24,7 +24,7 @@ LEVEL = re.compile(
 
 @dataclass(frozen=True)
 class Level:
-    """At most a share of 1 − p of all requests takes longer than the limit, or fails."""
+    """At most a share of 1 − p of all requests may take longer than the limit, or fail."""
 
     text: str
     percentile: str
@@ -37,19 +37,19 @@ class Level:
         return 1 - PERCENTILES[self.percentile]
 
     def kept(self, record: Record) -> bool:
-        """Whether a request stayed within the limit; one of a single token has no time per token
-        to exceed."""
+        """Whether a request stayed within the limit; an answer of a single token has no time per
+        token, and does."""
         if record.failure is not None:
             return False
         return all(value <= self.limit for value in LATENCIES[self.latency].of(record))
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the measured requests say of a level.
+class LevelVerdict:
+    """Whether a level holds, from measured requests.
 
-    Neighbouring requests meet the same queue, so they say less than as many independent ones:
-    `effective` is how many of these would scatter as much (batch means).
+    Neighbouring requests are correlated, because they wait in the same queue: `effective` is the
+    number of independent requests with the same variance (batch means).
     `holds` is None where the one-sided 95 % Wilson bounds of the share of misses lie on both sides
     of what is allowed: more requests could decide it.
     """
@@ -71,12 +71,12 @@ class Verdict:
 
     @property
     def holds_as_measured(self) -> bool:
-        """Of these requests alone, whatever the next ones do."""
+        """Whether these requests kept the level, without a claim about further ones."""
         return self.misses <= self.level.allowed * self.requests
 
 
 def parse_level(text: str) -> Level:
-    """Raises `LoadTestError` that shows how a level is written."""
+    """Read a service level; raises `LoadTestError` with the form of one."""
     match = LEVEL.fullmatch(text.strip())
     if match is None:
         raise LoadTestError(
@@ -98,19 +98,19 @@ def all_kept(levels: Sequence[Level], record: Record) -> bool:
     return record.failure is None and all(level.kept(record) for level in levels)
 
 
-def verdicts(levels: Sequence[Level], repeats: Iterable[Sequence[Record]]) -> list[Verdict]:
+def verdicts(levels: Sequence[Level], repeats: Iterable[Sequence[Record]]) -> list[LevelVerdict]:
     """Judge measured records of one repeat or more, each in the order in which they were due."""
     records = list(repeats)
     found = []
     for level in levels:
         missed = [np.array([not level.kept(r) for r in repeat], float) for repeat in records]
         every = np.concatenate(missed) if missed else np.zeros(0)
-        found.append(Verdict(level, int(every.sum()), every.size, _effective(missed, every)))
+        found.append(LevelVerdict(level, int(every.sum()), every.size, _effective(missed, every)))
     return found
 
 
 def _effective(missed: Sequence[NDArray[np.float64]], every: NDArray[np.float64]) -> float:
-    """The number of requests over how much more the batches scatter than independent ones would."""
+    """The number of requests over the variance of the batches relative to independent requests."""
     if not 0 < every.sum() < every.size:
         return float(every.size)
     batches = [

@@ -1,5 +1,5 @@
-"""Every figure by one name, `p95 time_per_visible_token` or `visible_tokens_per_s`: in summary.csv,
-in run.json, in `compare` and its tolerances."""
+"""All figures by their names, such as `p95 time_per_visible_token` or `visible_tokens_per_s`: those
+in summary.csv, in run.json, in `compare` and its tolerances."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ _COUNTED = (
     ),
     Named(
         "passes_per_s",
-        "passes of the trunk: visible tokens × (budget + 1), an estimate by tokens",
+        "passes of the model: visible tokens × (budget + 1), an estimate from tokens",
         "1/s",
         None,
         lambda f: f.passes_per_s,
@@ -105,6 +105,6 @@ NAMED = {figure.name: figure for figure in (*_COUNTED, *_TIMED)}
 
 
 def named_figures(figures: Figures) -> dict[str, float]:
-    """All that were measured."""
+    """All figures that were measured."""
     values = ((name, figure.read(figures)) for name, figure in NAMED.items())
     return {name: value for name, value in values if value is not None}

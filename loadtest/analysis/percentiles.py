@@ -1,11 +1,11 @@
 """Percentiles, and which of them a sample supports.
 
 A percentile is the nearest rank (numpy's `inverted_cdf`): the smallest measured value that is not
-exceeded in p % of all cases. It was measured, not interpolated.
+exceeded in p % of all cases. It is a measured value, not an interpolated one.
 
 A sample of n values supports the percentile p if its greatest value lies beyond the true one with
 95 % confidence: 1 − p^n ≥ 0.95. That takes 5 values for the median, 59 for p95, 299 for p99 and
-2995 for p99.9. With less the sample says nothing of it, and none is printed.
+2995 for p99.9. With fewer, the percentile is not shown.
 """
 
 import math
@@ -20,13 +20,13 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 
 def values_needed(share: float) -> int:
-    """How many values support the percentile."""
+    """The number of values that supports the percentile."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(share))
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """One latency over all requests that have it, in seconds. `percentiles` has those supported."""
+    """One latency of all requests that have it, in seconds, with the supported percentiles."""
 
     count: int
     mean: float

@@ -1,9 +1,9 @@
 """What a thought token costs, and what it buys.
 
-The time per visible token grows with the budget b about as t(b) = t₀ + c·b: a thought of b tokens
-is b + 1 passes of the trunk where plain decoding makes one. The slope c is the price of a thought
-token in seconds, c / t(0) its price in visible tokens, with t(0) as measured where budget 0 was,
-else as fitted.
+The time per visible token grows with the budget b about as t(b) = t₀ + c·b: with a thought of b
+tokens a visible token takes b + 1 passes of the model instead of one. The slope c is the price of a
+thought token in seconds, c / t(0) its price in visible tokens, with t(0) as measured if there was a
+budget 0, else as fitted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,16 +24,16 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Price:
-    """A line through the mean times per visible token of two budgets or more.
+    """A line through the mean times per visible token of two or more budgets.
 
     The intervals are 95 % percentile bootstraps over repeats and, within them, requests. `fit` is
-    R², how straight the line is.
+    the R² of the line.
     """
 
     base: float
     """Seconds per visible token without a thought, on the line."""
     without_thought: float
-    """The same as measured, where budget 0 was; what a thought token is relative to."""
+    """The same as measured, if there was a budget 0; relative prices are relative to this."""
     slope: float
     slope_interval: Interval
     relative: float
@@ -57,12 +57,12 @@ class Bought:
     """Mean time per visible token."""
     accuracy: Share
     on_front: bool
-    """No other budget is both as fast and as accurate, and better in one of them."""
+    """No other budget is as fast and as accurate, and better in one of the two (Pareto)."""
 
 
 def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
-    """From cells of one load, repeats among them; None with fewer than two budgets, and
-    where the time without a thought is lost in the noise."""
+    """From cells of one load, repeats included; None with fewer than two budgets, and where the
+    time without a thought cannot be told from 0."""
     repeats = _times_by_budget(cells)
     if len(repeats) < 2:
         return None
@@ -75,7 +75,7 @@ def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
         for _ in range(RESAMPLES)
     ]
     if min(zero, *(zero for _, _, zero in drawn)) <= 0:
-        return None  # no time at all without a thought: nothing to be relative to
+        return None  # no time without a thought to be relative to
     residual = means - (base + slope * budgets)
     return Price(
         base=base,
@@ -116,7 +116,7 @@ def _times_by_budget(cells: Iterable[Cell]) -> dict[int, list[Times]]:
 
 
 def _line(budgets: Times, means: Times) -> tuple[float, float, float]:
-    """Least squares: intercept, slope; and the time without a thought, measured if it was."""
+    """Least squares: intercept and slope; and the time without a thought, as measured if it was."""
     from_middle = budgets - budgets.mean()
     slope = float(from_middle @ means / (from_middle @ from_middle))
     base = float(means.mean() - slope * budgets.mean())

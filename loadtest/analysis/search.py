@@ -1,35 +1,36 @@
 """The highest rate at which a service level holds.
 
-From a starting rate upwards (or downwards) in steps of a factor until one rate holds and one does
-not, then geometric bisection between the two. A rate is judged from repeats, two or more: a service
-level is a share of requests that may miss a limit, so what was measured is a share with a Wilson
-interval, of as many requests as the measured ones are worth (neighbours share a queue). A rate
-holds when the interval of all repeats together lies below what is allowed and every repeat by
-itself agrees; it fails when the interval lies above it and every repeat agrees; otherwise it is
-repeated. What is still open after the last repeat is decided by the majority of the repeats, so
-that one hiccup decides nothing, and called close. A rate that the server does not keep up with
-fails, however fast its answers were.
+From a starting rate upwards (or downwards) by a factor until one rate holds and one does not, then
+geometric bisection between the two. A rate is judged from two or more repeats. A service level is a
+share of requests that may miss a limit, so what was measured is a share with a Wilson interval, for
+the number of independent requests that the measured ones are worth (`LevelVerdict`). A rate holds
+if the interval of all repeats together lies below what is allowed and every repeat by itself
+agrees; it fails if the interval lies above it and every repeat agrees; otherwise it is repeated. If
+the last repeat is still inconclusive, the majority of the repeats decides, so that one hiccup does
+not, and the decision is called close. A rate that the server does not keep up with fails, however
+fast its answers were.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.figures import figures, measured
-from loadtest.analysis.levels import Level, Verdict, verdicts
+from loadtest.analysis.levels import Level, LevelVerdict, verdicts
 from loadtest.records import Cell
 
 Measure = Callable[[float, int], Cell]
-"""Rate and number of the repeat to a cell."""
+"""From a rate and the number of the repeat to a cell."""
 
 KEPT_UP = 0.9
-"""Completed of the requests due, below which a server does not keep up."""
+"""The share of requests due that a server must complete to keep up."""
 CLIENT_LATE = 0.01
-"""Of the requests sent late by the client itself, above which it is the limit."""
+"""The share of requests sent late by the client, above which the client is the limit."""
 
 
 @dataclass(frozen=True)
 class SearchRange:
-    """`precision` is the factor between the rates that hold and fail, less 1, at the end."""
+    """Bounds of the search. At the end the failing rate is at most 1 + `precision` times the one
+    that holds."""
 
     start: float = 1.0
     step: float = 2.0
@@ -42,21 +43,21 @@ class SearchRange:
 
 @dataclass(frozen=True)
 class Judged:
-    """A rate and what was found."""
+    """A rate, and whether the levels hold at it."""
 
     rate: float
     holds: bool
     close: bool
-    """Not beyond doubt: more or longer repeats could turn it."""
+    """Inconclusive: more or longer repeats could change the decision."""
     kept_up: bool
     client_limited: bool
     repeats: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[LevelVerdict, ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """`best` is the highest rate that holds, `failing` the lowest that does not."""
+    """The result: `best` is the highest rate that holds, `failing` the lowest that does not."""
 
     best: Judged | None
     failing: Judged | None
@@ -70,15 +71,15 @@ class Found:
 
 
 class Interrupted(Exception):
-    """A cell was cut short: nothing can be decided any more."""
+    """A cell was cut short, so that its rate cannot be judged."""
 
 
 def search(measure: Measure, levels: Sequence[Level], limits: SearchRange) -> Found:
-    """Search; ends early, saying so, where a cell is cut short."""
+    """Search; ends early, with `interrupted`, where a cell is cut short."""
     judged: list[Judged] = []
 
     def holds(rate: float) -> bool:
-        judged.append(judge(measure, rate, levels, limits))
+        judged.append(judge_rate(measure, rate, levels, limits))
         return judged[-1].holds
 
     interrupted = False
@@ -100,7 +101,7 @@ def search(measure: Measure, levels: Sequence[Level], limits: SearchRange) -> Fo
 def _bracket(
     holds: Callable[[float], bool], limits: SearchRange, judged: Sequence[Judged]
 ) -> tuple[float | None, float | None]:
-    """A rate that holds and one that fails; None for one that there is not."""
+    """A rate that holds and one that fails; None if there is no such rate."""
     rate = limits.start
     if holds(rate):
         while rate < limits.highest:
@@ -115,7 +116,9 @@ def _bracket(
     return None, rate
 
 
-def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: SearchRange) -> Judged:
+def judge_rate(
+    measure: Measure, rate: float, levels: Sequence[Level], limits: SearchRange
+) -> Judged:
     """Repeat a rate until it is decided; raises `Interrupted`."""
     cells: list[Cell] = []
     while True:
@@ -127,7 +130,7 @@ def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: Search
         decided = _decided(together, alone, kept_up(cells))
         if len(cells) < limits.fewest_repeats:
             continue
-        # Of most repeats: a client that was late once had a hiccup, no limit.
+        # In most repeats: a client that was late once is not the limit.
         limited = sum(map(client_limits, cells)) > len(cells) / 2
         if decided is not None or limited or len(cells) >= limits.most_repeats:
             return Judged(
@@ -141,7 +144,7 @@ def judge(measure: Measure, rate: float, levels: Sequence[Level], limits: Search
             )
 
 
-def _decided(together: Sequence[Verdict], alone: Sequence[bool], in_time: bool) -> bool | None:
+def _decided(together: Sequence[LevelVerdict], alone: Sequence[bool], in_time: bool) -> bool | None:
     if all(alone) and all(verdict.holds is True for verdict in together):
         return True
     failed = not in_time or any(verdict.holds is False for verdict in together)
@@ -155,7 +158,7 @@ def _holds(levels: Sequence[Level], cell: Cell) -> bool:
 
 
 def kept_up(cells: Sequence[Cell]) -> bool:
-    """Whether about as many answers were completed as were due; chance is allowed for."""
+    """Whether about as many answers were completed as were due, within three standard errors."""
     found = [figures(cell) for cell in cells]
     due = sum(f.requests for f in found)
     completed = sum(f.completed_rate * f.seconds for f in found)
@@ -170,7 +173,7 @@ def client_limits(cell: Cell) -> bool:
 
 
 def sentence(name: str, found: Found) -> str:
-    """The result for people."""
+    """The result in words."""
     if found.interrupted:
         ending = "; the search was cut short"
     elif found.client_limited:

@@ -13,7 +13,7 @@ from loadtest.records import Cell, Record, Run
 
 @dataclass(frozen=True)
 class Row:
-    """`mix` is the cells' budget or mix; `budget` the part of it that this row is about."""
+    """One row: `mix` is the cells' budget or mix, `budget` the part of it that the row shows."""
 
     mix: str
     load: str
@@ -28,7 +28,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What to call it: `8`, `all of 0:0.5,8:0.5`, `8 of 0:0.5,8:0.5`."""
+        """`8`, `all of 0:0.5,8:0.5` or `8 of 0:0.5,8:0.5`."""
         return self.budget if self.budget == self.mix else f"{self.budget} of {self.mix}"
 
     def figure(self, name: str) -> Repeated | None:
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """Everything of one load on one run: cells of single budgets, or one mix."""
+    """All cells of one load: those of single budgets, or those of one mix."""
 
     load: str
     mix: str | None
@@ -82,13 +82,13 @@ class LoadSummary:
 
     @property
     def by_budget(self) -> list[Row]:
-        """Without the line that sums up a mix."""
+        """Without the row of all budgets of a mix."""
         return [row for row in self.rows if row.budget != ALL]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in figures."""
+    """The figures of a run."""
 
     run: Run
     levels: tuple[Level, ...]
@@ -101,7 +101,7 @@ class Summary:
 
 
 def summarise(run: Run) -> Summary:
-    """Raises `LoadTestError` where the run's service levels cannot be read."""
+    """The figures of a run; raises `LoadTestError` for invalid service levels."""
     levels = tuple(parse_level(text) for text in run.levels)
     groups: dict[tuple[str, str | None], list[Cell]] = {}
     for cell in run.cells:
@@ -135,7 +135,7 @@ def _bought(rows: Sequence[Row]) -> list[Bought]:
 
 
 def all_warnings(run: Run) -> list[str]:
-    """The run's own, then those of its cells, each said once with where it applies."""
+    """The run's own, then those of its cells, each once with the cells that it applies to."""
     where: dict[str, list[str]] = {}
     for cell in run.cells:
         name = f"budget {mix_name(cell)}, {cell.load}, repeat {cell.repeat + 1}"
@@ -149,7 +149,7 @@ def all_warnings(run: Run) -> list[str]:
 
 
 def cell_warnings(cell: Cell) -> list[str]:
-    """What makes a cell's figures doubtful."""
+    """Reasons to doubt a cell's figures."""
     warnings = list(cell.warnings)
     if cell.partial:
         warnings.append("cut short: the figures are those of the part that was measured")

@@ -1,4 +1,4 @@
-"""A cell in the course of time: what was due, completed, failed and in flight."""
+"""A cell over time: requests due, completed, failed and in flight."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Series = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Timeline:
-    """`edges` bound the bins; rates are per second and bin, warm-up included.
+    """Rates per second in each bin, warm-up included; `edges` are the bounds of the bins.
 
     `in_flight` is the mean number of requests sent and not yet finished over each bin.
     """
@@ -49,7 +49,7 @@ def timeline(cell: Cell, bins: int) -> Timeline:
 
 
 def _in_flight(cell: Cell, edges: Series) -> Series:
-    """Exact means: the time spent in flight up to each edge, and its differences."""
+    """Exact means, from the time that requests have been in flight up to each edge."""
     spans = [
         (record.sent, record.finished)
         for record in cell.records

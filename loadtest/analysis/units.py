@@ -1,10 +1,10 @@
-"""Numbers for people."""
+"""Numbers with units, as text."""
 
 from typing import Literal
 
 
 def duration(seconds: float) -> str:
-    """Three digits and the unit that suits: `870 µs`, `1.23 ms`, `45.6 s`."""
+    """Three digits and a suitable unit: `870 µs`, `1.23 ms`, `45.6 s`."""
     for scale, unit in ((1.0, "s"), (1e-3, "ms")):
         if abs(seconds) >= 0.9995 * scale:
             return f"{three_digits(seconds / scale)} {unit}"

@@ -1,10 +1,10 @@
-"""One request and its answer, and what a server is.
+"""One request and its answer, and what is found out about a server.
 
-requests    a place in the schedule becomes the body of a request
-exchange    sends it and reads its answer
-sse         the events of a stream
-answer      what has arrived, and whether it is what was asked for
-probe       what a server is and can count, before it is loaded
-tokens      how many tokens a text has
-counters    the server's own metrics
+requests.py  the requests of a cell, each by its index in the schedule
+exchange.py  sends a request and reads its answer
+sse.py       server-sent events
+answer.py    a streamed answer: its tokens, and what is wrong with it
+probe.py     model, thought budgets and token counts of a server, before it is loaded
+tokens.py    counts the tokens of a text
+counters.py  the server's own metrics
 """

@@ -1,4 +1,4 @@
-"""A streamed answer: what has arrived of it, when, and whether it is what was asked for."""
+"""A streamed answer: its tokens, when they arrived, and what is wrong with it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,15 +12,15 @@ _DONE = b"[DONE]"
 
 
 class Counting(StrEnum):
-    """What tells how many visible tokens a chunk brings."""
+    """How the visible tokens of a chunk are counted."""
 
     TOKEN_IDS = "token ids"
-    """The chunk lists its tokens: the count does not depend on the server's own."""
+    """The chunk lists its tokens: the count does not rely on the server's own."""
     RUNNING_USAGE = "running usage"
-    """The chunk says how many there are so far."""
+    """The usage in each chunk is the number of tokens so far."""
     CHUNKS = "chunks"
-    """Nothing: a chunk with text is a token, and what the usage at the end says on top arrived
-    with the last one."""
+    """They cannot be counted: a chunk with text is taken for a token, and further tokens in the
+    final usage are taken to have arrived with the last chunk."""
 
 
 class _Delta(msgspec.Struct):
@@ -39,7 +39,7 @@ class _Details(msgspec.Struct):
 
 
 class Usage(msgspec.Struct):
-    """What the server says that it did."""
+    """The server's own count of tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -61,24 +61,26 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class Asked(NamedTuple):
-    """What an answer is held against."""
+    """What was asked for, to check the answer against."""
 
     tokens: int
     """`max_tokens`."""
     budget: int | None = None
-    """None = nothing was said about thoughts, and nothing is expected."""
+    """None = no budget was sent, and thoughts are not checked."""
     thought_limit: int | None = None
-    """`thinking_token_budget`: for the whole answer."""
+    """`thinking_token_budget`: of the whole answer."""
 
 
-class Verdict(NamedTuple):
+class Problem(NamedTuple):
+    """What is wrong with an answer."""
+
     failure: Failure
     message: str
 
 
 @dataclass
 class Answer:
-    """What has arrived. `token_times` are on the clock of those who call `add`."""
+    """What has arrived. `token_times` are on the clock of the caller of `add`."""
 
     counting: Counting
     token_times: list[float] = field(default_factory=list)
@@ -86,7 +88,7 @@ class Answer:
     finish_reason: str | None = None
     budget_in_force: int | None = None
     ended: bool = False
-    """Its end mark came."""
+    """Its end mark (`[DONE]`) has arrived."""
     error: str | None = None
     pieces: list[str] = field(default_factory=list)
 
@@ -100,7 +102,7 @@ class Answer:
         return details.reasoning_tokens if details else None
 
     def add(self, event: bytes, time: float) -> None:
-        """Take the next event, which arrived at `time`."""
+        """Add the next event, which arrived at `time`."""
         if event == _DONE:
             self.ended = True
             return
@@ -135,60 +137,60 @@ class Answer:
         return 1 if text else 0
 
     def complete(self) -> None:
-        """Where tokens cannot be counted, believe the usage about those that came without a chunk
-        of their own."""
+        """Where tokens cannot be counted, add those that only the final usage counts, at the time
+        of the last chunk."""
         counted = self.usage.completion_tokens if self.usage else None
         if self.counting is Counting.CHUNKS and counted is not None and self.token_times:
             missing = max(0, counted - len(self.token_times))
             self.token_times += [self.token_times[-1]] * missing
 
 
-def judge(answer: Answer, asked: Asked) -> Verdict | None:
-    """What is wrong with an answer whose connection has ended in order; None = nothing."""
+def find_problem(answer: Answer, asked: Asked) -> Problem | None:
+    """What is wrong with an answer whose connection was not broken; None = nothing."""
     if answer.error is not None:
-        return Verdict(Failure.ERROR_IN_STREAM, answer.error)
+        return Problem(Failure.ERROR_IN_STREAM, answer.error)
     if not answer.ended:
-        return Verdict(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
+        return Problem(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
     if answer.finish_reason is None:
-        return Verdict(Failure.TRUNCATED, "the stream ended without a finish reason")
+        return Problem(Failure.TRUNCATED, "the stream ended without a finish reason")
     if not answer.token_times:
-        return Verdict(Failure.EMPTY, "no visible token")
-    return _judge_count(answer, asked) or _judge_thoughts(answer, asked)
+        return Problem(Failure.EMPTY, "no visible token")
+    return _count_problem(answer, asked) or _thought_problem(answer, asked)
 
 
-def _judge_count(answer: Answer, asked: Asked) -> Verdict | None:
+def _count_problem(answer: Answer, asked: Asked) -> Problem | None:
     visible = len(answer.token_times)
     counted = answer.usage.completion_tokens if answer.usage else None
     if counted is not None and counted != visible:
-        return Verdict(
+        return Problem(
             Failure.MISCOUNTED, f"{visible} visible tokens arrived, usage says {counted}"
         )
     if visible > asked.tokens:
-        return Verdict(
+        return Problem(
             Failure.MISCOUNTED, f"{visible} visible tokens arrived, {asked.tokens} were allowed"
         )
     return None
 
 
-def _judge_thoughts(answer: Answer, asked: Asked) -> Verdict | None:
+def _thought_problem(answer: Answer, asked: Asked) -> Problem | None:
     if asked.budget is None:
         return None
     in_force = answer.budget_in_force
     if in_force is not None and in_force != asked.budget:
-        return Verdict(
+        return Problem(
             Failure.OVER_BUDGET, f"thought with a budget of {in_force}, asked for {asked.budget}"
         )
     allowed = most_thoughts(asked, len(answer.token_times))
     thoughts = answer.thought_tokens or 0
     if thoughts > allowed:
-        return Verdict(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
+        return Problem(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
     if thoughts == 0 < allowed:
-        return Verdict(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
+        return Problem(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
     return None
 
 
 def most_thoughts(asked: Asked, visible: int) -> int:
-    """Thought tokens that may come before `visible` tokens: the budget before each of them, and no
-    more than the limit for the whole answer."""
+    """The most thought tokens for so many visible ones: the budget before each of them, up to the
+    limit of the whole answer."""
     total = (asked.budget or 0) * visible
     return total if asked.thought_limit is None else min(total, asked.thought_limit)

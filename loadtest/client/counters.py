@@ -1,10 +1,9 @@
-"""The server's own metrics, where it has some: counters before and after a cell, and its queue and
-batch while the cell runs."""
+"""The server's own metrics, where it has any: counters before and after a cell, and the number of
+requests in its batch and queue while the cell runs."""
 
 import re
 import threading
 import time
-from types import TracebackType
 from typing import NamedTuple, Self
 
 import httpx
@@ -15,16 +14,17 @@ from loadtest.client.requests import headers
 from loadtest.traffic.plan import Target
 
 _FAMILIES = ("vllm:", "quietstar:")
-# Of a histogram its sum and its count are enough: distributions are measured at the client.
+# Sum and count of a histogram are enough: distributions are measured at the client.
 _NOT_KEPT = ("_bucket", "_created")
 _SECONDS = 10.0
 _PERIOD = 2.0
-"""A page of metrics costs a server some ten milliseconds; more often would show in the figures."""
+"""Seconds between samples. `/metrics` takes a server some ten milliseconds: more often would affect
+the figures."""
 
 
 def read_counters(target: Target, facts: ServerFacts) -> dict[str, float]:
-    """Counters and the sums and counts of histograms, by name and labels; empty where the server
-    shows none."""
+    """Counters, and sums and counts of histograms, by name and labels; empty for a server without
+    metrics."""
     try:
         response = httpx.get(f"{facts.url}/metrics", headers=headers(target), timeout=_SECONDS)
         families = list(text_string_to_metric_families(response.raise_for_status().text))
@@ -41,7 +41,7 @@ def read_counters(target: Target, facts: ServerFacts) -> dict[str, float]:
 
 
 def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """Before and after, side by side; what is new began at 0."""
+    """Values before and after; counters that are new began at 0."""
     return {name: (before.get(name, 0.0), value) for name, value in after.items()}
 
 
@@ -51,7 +51,7 @@ def _key(name: str, labels: dict[str, str]) -> str:
 
 
 class Occupancy(NamedTuple):
-    """At one moment, on `time.monotonic`: requests in the engine's batch, and in its queue."""
+    """Requests in the engine's batch and queue at one moment, on `time.monotonic`."""
 
     time: float
     running: float
@@ -59,7 +59,7 @@ class Occupancy(NamedTuple):
 
 
 def read_occupancy(text: str) -> tuple[float, float] | None:
-    """Running and waiting requests of all engines, from a page of metrics."""
+    """Running and waiting requests of all engines, from the text of `/metrics`."""
     found = [
         [float(value) for value in re.findall(rf"^vllm:{gauge}(?:{{.*}})? (\S+)$", text, re.M)]
         for gauge in ("num_requests_running", "num_requests_waiting")
@@ -69,8 +69,8 @@ def read_occupancy(text: str) -> tuple[float, float] | None:
 
 
 class OccupancyWatch:
-    """Asks the server, every two seconds for the length of a `with` block. From a thread of its
-    own, so that a server that is slow to answer holds nothing up."""
+    """Samples the server every two seconds for the length of a `with` block. In a thread of its
+    own, so that a server that is slow to answer delays nothing else."""
 
     def __init__(self, target: Target, facts: ServerFacts) -> None:
         self.seen: list[Occupancy] = []
@@ -83,21 +83,16 @@ class OccupancyWatch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
 
     def _watch(self) -> None:
         with self._client:
-            while self._look() and not self._ended.wait(_PERIOD):
+            while self._sample() and not self._ended.wait(_PERIOD):
                 pass
 
-    def _look(self) -> bool:
-        """Whether to look again: not at a server that shows nothing."""
+    def _sample(self) -> bool:
+        """Take a sample; False for a server without these metrics, which is not asked again."""
         now = time.monotonic()
         try:
             response = self._client.get(self._url)

@@ -1,6 +1,6 @@
 """One request and its answer.
 
-With aiohttp, whose client costs a ninth of httpx's CPU time per stream.
+With aiohttp, whose client takes a ninth of the CPU time of httpx per stream.
 """
 
 import asyncio
@@ -11,43 +11,43 @@ from typing import NamedTuple
 
 import aiohttp
 
-from loadtest.client.answer import Answer, Counting, Verdict, judge
+from loadtest.client.answer import Answer, Counting, Problem, find_problem
 from loadtest.client.requests import Request
 from loadtest.client.sse import EventParser
 from loadtest.records import Failure
 
 _REFUSALS = (429, 503)
-# Shorter than uvicorn's 5 s: a connection that the server is about to close is not used again.
+# Shorter than uvicorn's 5 s, so that no connection is used that the server is about to close.
 _KEEPALIVE_SECONDS = 4.0
 
 Clock = Callable[[], float]
 
 
 class Exchange(NamedTuple):
-    """What became of a request. Times are on the caller's clock."""
+    """The result of a request. Times are on the caller's clock."""
 
     sent: float
     finished: float
     answer: Answer
-    verdict: Verdict | None
+    problem: Problem | None
     status: int | None
 
 
 def allow_many_connections() -> None:
-    """Let this process have as many files open as it may ask for: each connection is one, and the
-    usual limit, 1024, would make failures that are not the server's."""
+    """Raise the limit of open files to its maximum: each connection is one, and the usual limit,
+    1024, would cause failures that are not the server's."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def open_session(headers: dict[str, str]) -> aiohttp.ClientSession:
-    """As many connections as there are requests, kept for the next ones."""
+    """A session with as many connections as requests in flight, which are kept for later ones."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None),  # each exchange has its own
         headers={
             "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # decompression would cost the client, not the server
+            "Accept-Encoding": "identity",  # decompression would take CPU time of the client
             **headers,
         },
     )
@@ -61,14 +61,14 @@ async def exchange(
     seconds: float,
     clock: Clock,
 ) -> Exchange:
-    """Send a request and read its answer to the end. Does not raise for anything that a server or
-    the network can do; `seconds` is how long it may take."""
+    """Send a request and read its answer to the end, within `seconds`. Faults of the server and of
+    the network are returned as the exchange's problem, not raised."""
     answer = Answer(counting)
     sent = clock()
     status: int | None = None
 
-    def outcome(verdict: Verdict | None) -> Exchange:
-        return Exchange(sent, clock(), answer, verdict, status)
+    def outcome(problem: Problem | None) -> Exchange:
+        return Exchange(sent, clock(), answer, problem, status)
 
     try:
         async with asyncio.timeout(seconds), session.post(url, data=request.body) as response:
@@ -81,27 +81,27 @@ async def exchange(
                 for event in parser.feed(received):
                     answer.add(event, now)
     except TimeoutError:
-        return outcome(Verdict(Failure.TIMEOUT, f"not finished {seconds:g} s after it was sent"))
+        return outcome(Problem(Failure.TIMEOUT, f"not finished {seconds:g} s after it was sent"))
     except aiohttp.ClientError as error:
         return outcome(_broken(status, answer, error))
     answer.complete()
-    return outcome(judge(answer, request.asked))
+    return outcome(find_problem(answer, request.asked))
 
 
-def _bad_status(status: int, body: str) -> Verdict:
+def _bad_status(status: int, body: str) -> Problem:
     failure = Failure.REFUSED if status in _REFUSALS else Failure.HTTP
-    return Verdict(failure, f"{status}: {error_message(body)}")
+    return Problem(failure, f"{status}: {error_message(body)}")
 
 
-def _broken(status: int | None, answer: Answer, error: aiohttp.ClientError) -> Verdict:
+def _broken(status: int | None, answer: Answer, error: aiohttp.ClientError) -> Problem:
     if answer.error is not None:
-        return Verdict(Failure.ERROR_IN_STREAM, answer.error)
+        return Problem(Failure.ERROR_IN_STREAM, answer.error)
     failure = Failure.CONNECTION if status is None else Failure.TRUNCATED
-    return Verdict(failure, str(error) or repr(error))
+    return Problem(failure, str(error) or repr(error))
 
 
 def error_message(body: str) -> str:
-    """The message of an OpenAI-like error response; of any other, its beginning."""
+    """The message of an OpenAI-like error response, or the beginning of any other body."""
     try:
         content = json.loads(body)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a server is, found out before it is loaded.
+"""Finds out a server's model, thought budgets and way of counting tokens, before it is loaded.
 
-With httpx, which is simple; the load itself is sent with aiohttp, see `loadtest.client.exchange`.
+With httpx, which is simpler; the load itself is sent with aiohttp, see `loadtest.client.exchange`.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from loadtest.errors import LoadTestError
 from loadtest.traffic.plan import Target
 
 _SECONDS = 30.0
-"""For questions that cost a server nothing."""
+"""Timeout of requests that no model has to answer."""
 
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What was found out."""
+    """What was found out about a server."""
 
     url: str
     """Without `/v1`."""
@@ -33,16 +33,16 @@ class ServerFacts:
     counting: Counting = Counting.CHUNKS
     reports_usage: bool = False
     salts_cache: bool = False
-    """It knows `cache_salt`, so that a prefix cache can be made to forget."""
+    """It has `cache_salt`, with which a cell finds nothing in the prefix cache."""
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether it can be told how many tokens a chunk brings."""
+        """Whether the tokens of a chunk can be counted."""
         return self.counting is not Counting.CHUNKS
 
 
 def base_url(url: str) -> str:
-    """A server's address without `/v1` at its end; raises `LoadTestError` for what is none."""
+    """A server's URL without `/v1` at its end; raises `LoadTestError` for an invalid one."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -57,7 +57,7 @@ def completions_url(url: str, chat: bool) -> str:
 
 
 def probe(target: Target) -> ServerFacts:
-    """Ask the server what it is and send it one short request; raises `LoadTestError`."""
+    """Read the server's list of models and send one short request; raises `LoadTestError`."""
     url = base_url(target.url)
     with httpx.Client(headers=headers(target), timeout=_SECONDS) as client:
         model = _choose_model(_models(client, url), target.model, url)
@@ -124,7 +124,7 @@ def _try_out(client: httpx.Client, url: str, model: str, target: Target) -> tupl
         if response.status_code == 200:
             return _best_counting(response.content)
         if response.status_code != 400:
-            break  # not a matter of fields
+            break  # another set of fields would not help
     raise LoadTestError(
         f"{url} refuses a first, short request (status {response.status_code}): "
         f"{error_message(response.text)}"
@@ -134,7 +134,7 @@ def _try_out(client: httpx.Client, url: str, model: str, target: Target) -> tupl
 def _short_stream(
     client: httpx.Client, url: str, model: str, target: Target, fields: Mapping[str, Any]
 ) -> httpx.Response:
-    # More than one token, so that running usage can be told from usage at the end.
+    # More than one token, to distinguish running usage from usage at the end.
     body = {"model": model, "max_tokens": 4, **fields, **request_fields(target, "the")}
     try:
         return client.post(completions_url(url, target.chat), json=body, timeout=target.timeout)
@@ -147,7 +147,7 @@ def _best_counting(stream: bytes) -> tuple[Counting, bool]:
     for counting in (Counting.TOKEN_IDS, Counting.RUNNING_USAGE):
         answer = _read(stream, counting)
         counted = answer.usage.completion_tokens if answer.usage else None
-        # Some servers say at the last chunk only how many tokens there were: late for the others.
+        # Some servers report usage in the last chunk only: too late for the tokens before.
         in_time = answer.token_times[:1] == chunks.token_times[:1]
         if answer.token_times and in_time and len(answer.token_times) == counted:
             return counting, True
@@ -155,7 +155,7 @@ def _best_counting(stream: bytes) -> tuple[Counting, bool]:
 
 
 def _read(stream: bytes, counting: Counting) -> Answer:
-    """An answer whose times are the numbers of its events."""
+    """The answer in a stream; its times are the numbers of the events."""
     answer = Answer(counting)
     for number, event in enumerate(EventParser().feed(stream)):
         answer.add(event, number)

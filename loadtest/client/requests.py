@@ -1,4 +1,4 @@
-"""What is sent: the request of each place in the schedule."""
+"""The requests of a cell, each by its index in the schedule."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from loadtest.client.answer import Asked, Counting
 from loadtest.errors import LoadTestError
 from loadtest.traffic.budgets import BudgetMix
 from loadtest.traffic.plan import Target
-from loadtest.traffic.prompts import Place, Prompts
+from loadtest.traffic.prompts import PromptPosition, Prompts
 from loadtest.traffic.seeds import rng_for
 
 COUNTING_FIELDS: Mapping[Counting, dict[str, Any]] = {
@@ -19,9 +19,9 @@ COUNTING_FIELDS: Mapping[Counting, dict[str, Any]] = {
     },
     Counting.CHUNKS: {"stream_options": {"include_usage": True}},
 }
-"""The fields that make the tokens of a chunk countable; see `Counting`."""
+"""Fields with which a server reports what each way of counting needs."""
 
-_OURS = {
+_RESERVED = {
     "echo": "the prompt would be counted as an answer",
     "messages": "prompts come from --prompts",
     "model": "there is --model",
@@ -31,7 +31,7 @@ _OURS = {
     "stream_options": "tokens are counted with it",
     "thought_budget": "there is --budgets",
 }
-"""Fields that a user may not set, and why."""
+"""Fields that the load tester sets itself, and why a user may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class RequestMaker:
-    """Makes the requests of one cell: the same one for an index, whoever asks."""
+    """Makes the requests of one cell: the same request for the same index in every process."""
 
     target: Target
     model: str
@@ -62,12 +62,12 @@ class RequestMaker:
     def make(self, index: int, measured: bool) -> Request:
         rng = rng_for(self.seed, "budget", self.repeat, index)
         budget = self.budgets.draw(rng)
-        prompt = self.prompts.at(Place(self.seed, self.cell, self.repeat, index))
+        prompt = self.prompts.at(PromptPosition(self.seed, self.cell, self.repeat, index))
         body = {
             "model": self.model,
             "max_tokens": prompt.max_tokens,
             **COUNTING_FIELDS[self.counting],
-            # Thoughts are sampled: only a seed makes them the same next time.
+            # Thoughts are sampled: with a seed they are the same in every run.
             **({} if budget is None else {"thought_budget": budget, "seed": rng.getrandbits(31)}),
             **({} if self.salt is None else {"cache_salt": self.salt}),
             **request_fields(self.target, prompt.text),
@@ -84,8 +84,8 @@ def _asked(body: Mapping[str, Any], budget: int | None) -> Asked:
 
 
 def request_fields(target: Target, text: str) -> dict[str, Any]:
-    """The fields of a request that depend on the target alone, and its prompt. What the user adds
-    comes last and overrules the rest."""
+    """The prompt, and the fields that all requests to a target have in common. Fields that the user
+    adds override the others."""
     prompt = {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
     return {
         **prompt,
@@ -97,12 +97,12 @@ def request_fields(target: Target, text: str) -> dict[str, Any]:
 
 
 def headers(target: Target) -> dict[str, str]:
-    """Of every request."""
+    """HTTP headers of every request."""
     return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
 
 
 def check_extra_body(extra_body: Mapping[str, Any]) -> None:
-    """Refuse fields that are not the user's; raises `LoadTestError`."""
+    """Raise `LoadTestError` for fields that the load tester sets itself."""
     for name in extra_body:
-        if name in _OURS:
-            raise LoadTestError(f"{name} cannot be set in the extra body: {_OURS[name]}")
+        if name in _RESERVED:
+            raise LoadTestError(f"{name} cannot be set in the extra body: {_RESERVED[name]}")

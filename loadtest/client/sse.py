@@ -2,11 +2,11 @@
 
 
 class EventParser:
-    """Cuts the bytes of a stream into the data of its events, however they are split into chunks.
+    """Splits the bytes of a stream into the data of its events, in whatever pieces they arrive.
 
-    After the `text/event-stream` rules: lines end with CR, LF or both; a blank line ends an event;
-    its `data` lines are joined by newlines; comments and other fields (keep-alives, names) are
-    nobody's business here.
+    By the rules of `text/event-stream`: lines end with CR, LF or both; a blank line ends an event;
+    its `data` lines are joined by newlines. Comments and other fields (keep-alives, names) are
+    ignored.
     """
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class EventParser:
     def feed(self, received: bytes) -> list[bytes]:
         """The data of the events that `received` completes."""
         received = self._rest + received
-        # The LF of a CR LF may be still to come.
+        # The LF of a CR LF may not have arrived yet.
         end = len(received) - received.endswith(b"\r")
         lines = received[:end].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._rest = lines.pop() + received[end:]

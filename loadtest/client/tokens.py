@@ -1,4 +1,4 @@
-"""How many tokens a text has: asked of the server, or of a tokenizer at hand."""
+"""Counts the tokens of a text, with the server's `/tokenize` or a local tokenizer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +20,10 @@ Count = Callable[[str], int]
 def token_count(
     tokenizer: str | None, target: Target, facts: ServerFacts
 ) -> Iterator[Count | None]:
-    """What counts tokens; None where nothing does. Raises `LoadTestError` where the tokenizer
-    that the user names cannot be loaded."""
+    """A function that counts tokens, or None where there is neither a tokenizer nor `/tokenize`.
+
+    Raises `LoadTestError` where the tokenizer that the user names cannot be loaded.
+    """
     if tokenizer is not None:
         yield _local(tokenizer)
         return
@@ -43,7 +45,7 @@ def _works(count: Count) -> bool:
 
 
 def _local(name: str) -> Count:
-    from tokenizers import Tokenizer  # only for those who name one
+    from tokenizers import Tokenizer  # not needed unless a tokenizer is named
 
     file = Path(name) / "tokenizer.json"
     try:
@@ -51,7 +53,7 @@ def _local(name: str) -> Count:
             tokenizer = Tokenizer.from_file(str(file))
         else:
             tokenizer = Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises nothing more specific
         raise LoadTestError(
             f"no tokenizer in {name}: must be a folder with a tokenizer.json, or a model of the "
             f"hub ({error})"

@@ -1,9 +1,10 @@
 """What is written and shown.
 
-results     the results folder: JSON, JSONL, CSV
-watch       who is told while a test runs; the one who writes it down
-terminal    the live view, and the tables at the end
-table       the summary as rows of text
-report      the HTML report, with `plots` in it
-compare     runs side by side
+results.py   the results folder: JSON, JSONL, CSV
+watch.py     watchers of a running test; one of them writes the results
+terminal.py  the live view, and the tables at the end
+table.py     the summary as rows of text
+report.py    the HTML report
+plots.py     the plots in it
+compare.py   runs side by side
 """

@@ -10,7 +10,7 @@ from loadtest.analysis.summary import Summary
 from loadtest.errors import LoadTestError
 from loadtest.reporting.table import with_spread
 
-SHOWN = (
+_COMPARED = (
     "mean time_to_first_token",
     "p95 time_to_first_token",
     "mean time_per_visible_token",
@@ -22,8 +22,8 @@ SHOWN = (
     "accuracy",
 )
 TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")
-Place = tuple[str, str, str]
-"""Mix, load, budget."""
+RowKey = tuple[str, str, str]
+"""Mix, load and budget of a row."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one place in the baseline and in another run.
+    """One figure of one row in the baseline and in another run.
 
-    `worse` is the relative change for the worse (of shares, as failures and accuracy, in absolute
-    terms: they may be 0). `noise` says that both have repeats, and that their difference may be
-    chance (Welch's 95 % interval includes 0).
+    `worse` is the relative change for the worse (of shares, such as failures and accuracy, the
+    absolute one: they may be 0). `noise`: both have repeats, and their difference may be chance
+    (Welch's 95 % interval includes 0).
     """
 
-    place: Place
+    row: RowKey
     figure: str
     label: str
     base: Repeated
@@ -70,29 +70,29 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`labels` in order, the baseline first; figures by place, name and label."""
+    """`labels` in order, the baseline first; figures by row, name and label."""
 
     labels: tuple[str, ...]
-    figures: dict[tuple[Place, str], dict[str, Repeated]]
+    figures: dict[tuple[RowKey, str], dict[str, Repeated]]
 
     @property
     def changes(self) -> list[Change]:
-        """Of every figure that the baseline and another one have."""
+        """All figures that the baseline and another run have."""
         baseline, *others = self.labels
         return [
-            Change(place, figure, label, found[baseline], found[label])
-            for (place, figure), found in self.figures.items()
+            Change(row, figure, label, found[baseline], found[label])
+            for (row, figure), found in self.figures.items()
             for label in others
             if baseline in found and label in found
         ]
 
-    def lost(self, figure: str) -> list[tuple[Place, str]]:
-        """Where another run lacks a figure that the baseline has, and which run: a budget that it
-        did not reach, or under which too little succeeded to measure it."""
+    def lost(self, figure: str) -> list[tuple[RowKey, str]]:
+        """The rows of which another run lacks a figure that the baseline has, and which run: it did
+        not reach the budget, or too few requests with it succeeded."""
         baseline, *others = self.labels
         return [
-            (place, label)
-            for (place, name), found in self.figures.items()
+            (row, label)
+            for (row, name), found in self.figures.items()
             for label in others
             if name == figure and baseline in found and label not in found
         ]
@@ -120,10 +120,10 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
             f"all runs are labelled {labels[0]!r}, which makes them repeats of one: give the "
             "others another one with --labels"
         )
-    values: dict[tuple[Place, str], dict[str, tuple[float, ...]]] = {}
+    values: dict[tuple[RowKey, str], dict[str, tuple[float, ...]]] = {}
     for summary in summaries:
         for row in summary.rows:
-            for figure in dict.fromkeys((*SHOWN, *more)):
+            for figure in dict.fromkeys((*_COMPARED, *more)):
                 found = row.figure(figure)
                 if found:
                     by_label = values.setdefault(((row.mix, row.load, row.budget), figure), {})
@@ -149,14 +149,14 @@ def lines(comparison: Comparison) -> list[list[str]]:
     for label in others:
         heads += [label, "change"]
     table = [heads]
-    changes = {(c.place, c.figure, c.label): c for c in comparison.changes}
-    for (place, figure), found in comparison.figures.items():
-        mix, load, budget = place
+    changes = {(c.row, c.figure, c.label): c for c in comparison.changes}
+    for (row, figure), found in comparison.figures.items():
+        mix, load, budget = row
         line = [budget if budget == mix else f"{budget} of {mix}", load, figure]
         line.append(with_spread(found[baseline], figure) if baseline in found else "–")
         for label in others:
             line.append(with_spread(found[label], figure) if label in found else "–")
-            line.append(_change(changes.get((place, figure, label))))
+            line.append(_change(changes.get((row, figure, label))))
         table.append(line)
     return table
 
@@ -176,12 +176,12 @@ def _change(change: Change | None) -> str:
 def regressions(comparison: Comparison, tolerances: Sequence[Tolerance]) -> list[str]:
     """What is worse than allowed, or not there to be judged, in words."""
     lost = [
-        f"budget {place[2]}, {place[1]}: {tolerance.figure} was not measured in {label}"
+        f"budget {row[2]}, {row[1]}: {tolerance.figure} was not measured in {label}"
         for tolerance in tolerances
-        for place, label in comparison.lost(tolerance.figure)
+        for row, label in comparison.lost(tolerance.figure)
     ]
     return lost + [
-        f"budget {change.place[2]}, {change.place[1]}: {change.figure} is "
+        f"budget {change.row[2]}, {change.row[1]}: {change.figure} is "
         f"{100 * change.worse:.1f} {'points' if NAMED[change.figure].unit == 'share' else '%'} "
         f"worse in {change.label}, allowed are {100 * tolerance.share:g}"
         for change in comparison.changes

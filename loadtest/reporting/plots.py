@@ -21,8 +21,8 @@ from loadtest.analysis.timeline import timeline
 from loadtest.analysis.units import duration
 from loadtest.records import Cell
 
-# Colours that stand for the page's own, which know light from dark: style sheet variables take
-# their places in the SVG.
+# Placeholders: in the SVG they are replaced by variables of the page's style sheet, which has a
+# light and a dark scheme.
 INK, MUTED, GRID, ACCENT, BAD = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06", "#0a0b07", "#0a0b08")
 VARIABLES = {
@@ -59,14 +59,14 @@ STYLE: Any = {
     "ytick.color": MUTED,
     "ytick.labelcolor": INK,
 }
-SHORTEST = 1e-6
-"""Seconds; below any clock's resolution."""
+_SHORTEST = 1e-6
+"""Seconds; below the resolution of any clock."""
 SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, what it shows, and the same in words for those who do not see it."""
+    """A plot with title and caption; `words` is its text alternative."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ class Plot:
 
 
 def draw(name: str, width: float, height: float, panels: int, fill: Callable[..., None]) -> str:
-    """Let `fill` draw on so many axes beside each other; the SVG, fit to stand inside a page."""
+    """Let `fill` draw on a row of axes; the SVG, to be put into a page."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout="constrained")
         fill(*np.atleast_1d(figure.subplots(1, panels)))
@@ -86,7 +86,7 @@ def draw(name: str, width: float, height: float, panels: int, fill: Callable[...
 
 
 def _for_a_page(name: str, svg: str) -> str:
-    """Without the XML head, with ids that are the plot's own and the page's colours and font."""
+    """Without XML head, with ids that are unique in the page, and the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
@@ -120,8 +120,8 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
             for row in load.by_budget:
                 of = LATENCIES[latency].of
                 found = [value for record in row.successes for value in of(record)]
-                # A logarithmic axis has no place for 0: answers that came as a whole.
-                values = np.maximum(np.sort(found), SHORTEST)
+                # A logarithmic axis has no 0, the latency of tokens that arrive at once.
+                values = np.maximum(np.sort(found), _SHORTEST)
                 if values.size:
                     shares = 100 * np.arange(1, values.size + 1) / values.size
                     panel.step(
@@ -170,7 +170,7 @@ def _medians(row: Row, latencies: Sequence[str]) -> list[str]:
 
 
 def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | None:
-    """Time per visible token over the budget, with the line that prices a thought."""
+    """Time per visible token over the budget, and a line whose slope is the price of a thought."""
     price = load.price
     if price is None:
         return None
@@ -257,7 +257,7 @@ def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | 
             panel.annotate(
                 budget_label(point.budget),
                 (point.seconds, 100 * share),
-                xytext=(8, -12 if number % 2 else 6),  # neighbours do not cover each other
+                xytext=(8, -12 if number % 2 else 6),  # labels do not overlap
                 textcoords="offset points",
                 fontsize=9,
             )
@@ -325,8 +325,8 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, s
 
 
 def timeline_plot(name: str, cell: Cell) -> Plot:
-    """Rates, requests in flight and failures in the course of a cell."""
-    # Few requests in narrow bins would be a comb.
+    """Rates, requests in flight and failures of a cell over time."""
+    # Few requests in narrow bins would be single spikes.
     course = timeline(cell, bins=min(80, max(16, len(cell.records) // 5)))
     middles = (course.edges[:-1] + course.edges[1:]) / 2
     failed = sum(record.failure is not None for record in cell.records)
@@ -355,7 +355,7 @@ def timeline_plot(name: str, cell: Cell) -> Plot:
         name,
         f"{budgets_of(cell)} · {cell.load} · repeat {cell.repeat + 1}",
         "Grey: warm-up before and last answers after the measured window."
-        + (" In the batch: the server's own word, every two seconds." if cell.occupancy else ""),
+        + (" In the batch: the server's own gauge, every two seconds." if cell.occupancy else ""),
         f"{len(cell.records)} requests in {course.edges[-1] - course.edges[0]:.0f} s, on average "
         f"{course.in_flight.mean():.1f} in flight, {failed} failed.",
         draw(name, 10, 2.8, 3, fill),
@@ -363,7 +363,7 @@ def timeline_plot(name: str, cell: Cell) -> Plot:
 
 
 def _fill_occupancy(panel: Axes, cell: Cell) -> None:
-    """What the server says of its batch and, if there ever was one, of its queue."""
+    """The requests in the server's batch and, if there ever were any, in its queue."""
     seen = [sample for sample in cell.occupancy if sample.time >= 0]
     times = [sample.time for sample in seen]
     style: Any = {"color": MUTED, "linewidth": 1.2, "drawstyle": "steps-mid"}

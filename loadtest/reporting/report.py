@@ -31,11 +31,11 @@ from loadtest.reporting.terminal import table_rows
 TEMPLATE = "report.html.jinja"
 MOST_TILES = 5
 LOADS = {
-    "closed": "So many users; each sends its next request when its last one is answered.",
-    "constant": "So many requests per second, evenly spaced, whatever becomes of the earlier ones.",
-    "poisson": "So many requests per second at random times, whatever becomes of the earlier ones.",
-    "gamma": "So many requests per second in bursts: cv is the standard deviation of the gaps over "
-    "their mean, 1 at random.",
+    "closed": "A number of users; each sends its next request when its last one is answered.",
+    "constant": "Requests per second, evenly spaced, whether or not earlier ones are answered.",
+    "poisson": "Requests per second at random times, whether or not earlier ones are answered.",
+    "gamma": "Requests per second in bursts: cv is the standard deviation of the gaps divided by "
+    "their mean (1 = at random).",
     "ramp": "Requests at random times, at rates that go from the first to the second in steps.",
     "trace": "Requests at the times of a file.",
 }
@@ -43,7 +43,7 @@ LOADS = {
 
 @dataclass(frozen=True)
 class Head:
-    """What stands above one column, or above several that are named apart in a second line."""
+    """The heading of a column, or of a group of columns with headings of their own below."""
 
     text: str
     parts: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the budget first; a colour for each row that is one budget."""
+    """Rows of text, the budget first, with a colour for each row of a single budget."""
 
     heads: list[Head]
     rows: list[tuple[str | None, list[str]]]
@@ -64,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """All of one load; `about` says what the load is."""
+    """One load; `about` explains it."""
 
     load: LoadSummary
     about: str
@@ -76,7 +76,7 @@ class Section:
 
 
 def write_report(summary: Summary, path: Path) -> None:
-    """Write the report; raises `OSError` where the disk takes no more."""
+    """Write the report; raises `OSError` where it cannot be written."""
     replace_file(path, render(summary))
 
 
@@ -111,7 +111,7 @@ def render(summary: Summary) -> str:
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
-    """The answers that a reader came for: a figure and what it says."""
+    """The main results: figures and what they mean."""
     tiles: list[tuple[str, str]] = []
     for load in summary.loads:
         if load.price:
@@ -125,8 +125,8 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
     whole = [row for row in summary.rows if not row.is_part]
     requests = sum(repeat.requests for row in whole for repeat in row.repeats)
     failed = sum(sum(row.failures.values()) for row in whole)
-    said = f"requests measured, {failed} of them failed" if failed else "requests, none failed"
-    return [*tiles[:MOST_TILES], (f"{requests:,}", said)]
+    text = f"requests measured, {failed} of them failed" if failed else "requests, none failed"
+    return [*tiles[:MOST_TILES], (f"{requests:,}", text)]
 
 
 def throughput(summary: Summary) -> Plot | None:
@@ -136,7 +136,7 @@ def throughput(summary: Summary) -> Plot | None:
 
 
 def section(number: int, load: LoadSummary, summary: Summary) -> Section:
-    """Table and plots of one load."""
+    """Tables and plots of one load."""
     colour = colours(summary.rows)
     plots = (
         price_plot(f"price-{number}", load, colour),
@@ -153,7 +153,7 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
 
 
 def heads_of(shown: Sequence[Column]) -> list[Head]:
-    """Neighbours of one group under one head."""
+    """Headings; adjacent columns of one group share one."""
     heads = [Head("budget"), Head("cost")]
     for group, members in groupby(shown, lambda column: column.group):
         texts = tuple(column.head for column in members)
@@ -172,7 +172,7 @@ def rows_of(
 
 
 def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]]:
-    """Kinds of failures with an example each, warm-up left out."""
+    """Kinds of failures with an example each, without warm-up."""
     found: dict[str, tuple[int, str]] = {}
     for cell in cells:
         for record in cell.records:
@@ -183,8 +183,8 @@ def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]
 
 
 def counters(cell: Cell) -> list[tuple[str, str]]:
-    """The server's counters that moved, by how much; where it counts its passes, how full they
-    were comes first."""
+    """The increase of each server counter that changed; first the mean batch size, if the server
+    counts its passes."""
     moved = {name: after - before for name, (before, after) in sorted(cell.server.items())}
     passes, rows = (
         sum(change for name, change in moved.items() if name.startswith(f"quietstar:engine_{what}"))

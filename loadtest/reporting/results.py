@@ -38,10 +38,10 @@ ABOUT = {
 
 
 class Recorder:
-    """Writes a run down while it goes. Raises `OSError` where the disk takes no more."""
+    """Writes the results while the run goes on. Raises `OSError` where they cannot be written."""
 
     def __init__(self, folder: Path, run: Run) -> None:
-        """Make the folder; raises `LoadTestError` if there is one already."""
+        """Create the folder; raises `LoadTestError` if it exists already."""
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -50,23 +50,23 @@ class Recorder:
         self.run = run
         self._levels = [parse_level(text) for text in run.levels]
         self._cells: list[dict[str, Any]] = []
-        # Line by line: a crash loses none.
+        # Line-buffered, so that a crash loses no line.
         self._requests: IO[str] = (folder / REQUESTS).open("x", encoding="utf-8", buffering=1)
         self.save()
 
     def begin(self, cell: Cell) -> None:
-        """A cell as it is planned, still without records: `partial` until it has ended."""
+        """Add a planned cell, still without records, `partial` until it has ended."""
         self.run.cells.append(cell)
         self._cells.append(_cell_json(cell))
         self.save()
 
     def record(self, record: Record) -> None:
-        """One more request of the cell that began last has ended."""
+        """Add a request of the current cell that has ended."""
         line = {"cell": len(self.run.cells) - 1, **record.model_dump(exclude_defaults=True)}
         self._requests.write(json.dumps(line) + "\n")
 
     def end(self, cell: Cell) -> None:
-        """The cell that began last, with all its records."""
+        """Replace the current cell by the one with all records and figures."""
         self.run.cells[-1] = cell
         slices = [ALL] if len(cell.budgets) == 1 else [ALL, *cell.budgets]
         of_slices = {
@@ -76,18 +76,18 @@ class Recorder:
         self.save()
 
     def save(self) -> None:
-        """Bring run.json up to date."""
+        """Write run.json."""
         settings = self.run.model_dump(mode="json", exclude={"cells"})
         content = {"about": ABOUT, **settings, "cells": self._cells}
         replace_file(self.folder / RUN, json.dumps(content, indent=1))
 
     def close(self) -> None:
-        """No more records."""
+        """Close the file of requests."""
         self._requests.close()
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that there is always one that can be read; raises `OSError`."""
+    """Replace a file atomically, so that it can always be read; raises `OSError`."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -102,9 +102,9 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
 
 
 def load_run(path: Path) -> Run:
-    """Read a results folder, or its run.json, with all records.
+    """Read a results folder, given by its path or that of its run.json, with all records.
 
-    Raises `LoadTestError` for what is none, or was written by a newer version.
+    Raises `LoadTestError` for anything else, and for results of a newer version.
     """
     file = path / RUN if path.is_dir() else path
     try:
@@ -134,7 +134,7 @@ def load_run(path: Path) -> Run:
 
 
 def _read_records(path: Path, cells: Sequence[Cell]) -> bool:
-    """Put the records into their cells; False where the last line is torn."""
+    """Add the records to their cells; False if the last line is incomplete."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _read_records(path: Path, cells: Sequence[Cell]) -> bool:
 
 
 def _unfinished(cell: Cell) -> Cell:
-    """A cell that began and never ended: measured until the last answer."""
+    """A cell that was started and did not end: its window ends with the last answer."""
     start = min((r.scheduled for r in cell.records if not r.warmup), default=0.0)
     end = max((r.finished for r in cell.records if r.finished is not None), default=start)
     return cell.model_copy(update={"window": (start, max(start, end)), "partial": True})

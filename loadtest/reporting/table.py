@@ -1,4 +1,4 @@
-"""The summary: one table for terminal and report."""
+"""The summary as a table, for terminal and report."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from loadtest.analysis.units import show
 
 @dataclass(frozen=True)
 class Column:
-    """A figure by its name, and what stands above it; neighbours of one group share its name."""
+    """A named figure and its heading; adjacent columns of one group share the group's name."""
 
     group: str
     head: str
@@ -19,12 +19,12 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Group and head."""
+        """Group and heading."""
         return f"{self.group} {self.head}".strip()
 
     @property
     def timed(self) -> bool:
-        """Whether this is a latency, and no count or rate."""
+        """Whether this is a latency, not a count or rate."""
         return NAMED[self.figure].unit == "s"
 
 
@@ -50,8 +50,8 @@ COLUMNS = (
 
 
 def parts(load: LoadSummary) -> list[list[Column]]:
-    """The columns of a load's two tables, latencies and rates: those that any row has something
-    for."""
+    """The columns of a load's two tables, latencies and rates, without those that would be
+    empty."""
     shown = [c for c in COLUMNS if any(row.figure(c.figure) for row in load.rows)]
     tables = ([column for column in shown if column.timed is timed] for timed in (True, False))
     return [columns for columns in tables if columns]
@@ -85,5 +85,5 @@ def relative_cost(load: LoadSummary, row: Row) -> str:
     if base is None or row.budget == ALL:
         return "–"
     own, zero = (r.figure("mean time_per_visible_token") for r in (row, base))
-    # Answers that came as a whole have no time per token at all.
+    # If all tokens arrive at once, the time per token is 0.
     return f"{own.mean / zero.mean:.1f} ×" if own and zero and zero.mean else "–"

@@ -1,7 +1,6 @@
-"""What stands in the terminal: a live view while the test runs, tables when it has ended."""
+"""Output in the terminal: a live view while the test runs, tables when it has ended."""
 
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from rich import box
@@ -23,13 +22,13 @@ from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
 RECENT_REQUESTS = 5000
-"""Of which latencies are shown while the test runs: sorting all of them, several times a second,
-would hold up those who send."""
-SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
+"""Number of requests whose latencies are shown while the test runs: sorting all of them several
+times a second would take CPU time that the workers need."""
+_SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
 
 
 class LiveView:
-    """A watcher that shows the cell under way; where no person watches, a line per cell."""
+    """A watcher that shows the running cell; without a terminal, one line per cell."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,12 +49,7 @@ class LiveView:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
     def started(self, cell: Upcoming) -> None:
@@ -106,7 +100,7 @@ class LiveView:
         table.add_column("")
         for name in ("mean", "p50", "p90", "p95", "p99"):
             table.add_column(name, justify="right")
-        for name in SHOWN:
+        for name in _SHOWN:
             latency = LATENCIES[name]
             found = distribution(value for r in self._records for value in latency.of(r))
             if found:
@@ -125,7 +119,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Warnings first, then the tables of each load."""
 
     def say(text: str, style: str = "") -> None:
-        # A file has no edge to wrap at, and a line of it is a sentence.
+        # Lines are wrapped in a terminal only, not in a file.
         console.print(Text(text, style), soft_wrap=not console.is_terminal)
 
     for warning in summary.warnings:
@@ -149,7 +143,7 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
-    """All cells of a load's table as text."""
+    """The rows of a load's table as text."""
     return [
         [row.budget, relative_cost(load, row), *(entry(row, column) for column in shown)]
         for row in load.rows
@@ -157,7 +151,7 @@ def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
 
 
 def heads(shown: list[Column]) -> list[str]:
-    """What stands above them."""
+    """The headings of the columns."""
     return ["budget", "cost", *(column.title for column in shown)]
 
 
@@ -173,7 +167,7 @@ def _table(load: LoadSummary, shown: list[Column]) -> Table:
 
 
 def print_table(lines: list[list[str]], console: Console) -> None:
-    """Aligned text without frames or colours, one line per row, however wide."""
+    """Print aligned columns without frames or colours, one line per row, however wide."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for cells in lines:
         text = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))

@@ -1,4 +1,4 @@
-"""Watchers of a running load test: several at once, and the one that writes it down."""
+"""Watchers of a running load test: several in one, and the one that writes the results."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from loadtest.traffic.budgets import parse_budgets
 
 
 class Watchers:
-    """Tells each of several watchers."""
+    """Passes everything on to several watchers."""
 
     def __init__(self, watchers: Sequence[Progress]) -> None:
         self._watchers = watchers
@@ -28,10 +28,10 @@ class Watchers:
 
 
 class Writer:
-    """Hands everything to the recorder.
+    """Passes everything on to the recorder.
 
-    Where the disk takes no more it stops writing and says so in `trouble`; the cell under way is
-    measured to its end, for the tables.
+    Where the results cannot be written any more, it stops writing and keeps the error in `trouble`;
+    the running cell is measured to its end, for the tables.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -74,7 +74,7 @@ class Writer:
             self.trouble = self.trouble or error
 
     def close(self) -> None:
-        """Nothing more comes. What was still on its way to the disk may not fit either."""
+        """Close the recorder. Buffered lines may not fit on a full disk either."""
         try:
             self._recorder.close()
         except OSError as error:

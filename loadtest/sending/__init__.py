@@ -1,11 +1,11 @@
-"""A whole plan, sent: the main process runs cell by cell, worker processes send.
+"""Sends a whole plan: the main process runs cell by cell, worker processes send the requests.
 
-runner      from a plan to its cells
-pool        the worker processes, seen from the main one
-worker      a worker process: an event loop at the end of a pipe
-shift       one worker's share of one cell
-cells       a cell, made of what the workers have told
-health      whether the client keeps up
-interrupts  Ctrl-C, noted instead of raised
-progress    what a watcher is told
+runner.py      from a plan to its cells
+pool.py        the worker processes, as the main process controls them
+worker.py      a worker process: an event loop controlled through a pipe
+job.py         one worker's share of one cell
+cells.py       makes a cell from the reports of the workers
+health.py      whether the client keeps up
+interrupts.py  Ctrl-C, noted instead of raised
+progress.py    what watchers of a running load test are told
 """

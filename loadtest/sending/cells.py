@@ -1,4 +1,4 @@
-"""A cell, made from what the workers have told."""
+"""Makes a cell from the reports of the workers."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from loadtest.traffic.schedule import Timing
 
 
 def snapshot(collected: Collected, timing: Timing) -> Snapshot:
-    """What a watcher may know."""
+    """The state of a running cell, for watchers."""
     return Snapshot(
         elapsed=collected.elapsed,
         phase=_phase(collected, timing),
@@ -76,7 +76,7 @@ def _window(
     measured = [record for record in records if not record.warmup]
     end = timing.window_ends
     if is_closed and len(measured) == extent.requests:
-        # So many requests take as long as they take.
+        # Without a fixed duration the cell ends with the last answer.
         end = max(record.finished or 0.0 for record in measured)
     if cut_at is not None:
         end = cut_at if end is None else min(end, cut_at)

@@ -1,4 +1,4 @@
-"""Whether the sending side keeps up with what it is to send and to measure."""
+"""Whether the client keeps up with what it has to send and to measure."""
 
 import asyncio
 import time
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from loadtest.records import ClientHealth
 
 LATE_AFTER = 0.01
-"""Seconds after which a send is late, if nothing but the client held it back."""
+"""Seconds after which a send counts as late, if only the client itself delayed it."""
 _TICK = 0.01
 
-# Beyond these, figures may show the client instead of the server.
+# Beyond these, figures may be the client's instead of the server's.
 _LAG_LIMIT = 0.02
 _CPU_LIMIT = 0.8
 _LATE_LIMIT = 0.01
@@ -20,10 +20,10 @@ _LATE_LIMIT = 0.01
 
 @dataclass(frozen=True)
 class WorkerHealth:
-    """Of one worker in one cell."""
+    """The health of one worker in one cell."""
 
     lags: "array[float]"
-    """Seconds by which the event loop woke late, sampled all the time."""
+    """Seconds by which the event loop woke late, sampled every 10 ms."""
     cpu_share: float
     late_sends: int
 
@@ -43,7 +43,7 @@ class HealthWatch:
             self._lags.append(max(0.0, time.monotonic() - due))
 
     def result(self, late_sends: int) -> WorkerHealth:
-        """Stop watching."""
+        """Stop watching; what was seen."""
         self._task.cancel()
         wall = time.monotonic() - self._wall
         cpu_share = (time.process_time() - self._cpu) / wall if wall > 0 else 0.0
@@ -64,7 +64,7 @@ def combine(workers: Sequence[WorkerHealth]) -> ClientHealth:
 
 
 def complaints(health: ClientHealth, sent: int) -> list[str]:
-    """What a reader of the figures must know about the client, in words."""
+    """Warnings about the client, in words."""
     found = []
     if health.cpu_share_max > _CPU_LIMIT:
         found.append(f"a worker used {health.cpu_share_max:.0%} of a CPU core")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 @dataclass
 class Interrupts:
     seen: bool = False
+    """Whether Ctrl-C was pressed."""
 
 
 @contextmanager
 def noted_interrupts() -> Iterator[Interrupts]:
     """For the length of a `with` block the first Ctrl-C is only noted; a second one raises
-    `KeyboardInterrupt`. In other threads than the main one, which get no signals, nothing
-    changes."""
+    `KeyboardInterrupt`. Does nothing in other threads than the main one, which get no signals."""
     interrupts = Interrupts()
 
     def note(number: int, frame: object) -> None:

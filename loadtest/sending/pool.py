@@ -1,4 +1,4 @@
-"""The worker processes, seen from the main one."""
+"""The worker processes, as the main process controls them."""
 
 import multiprocessing
 import time
@@ -12,18 +12,18 @@ from loadtest.errors import LoadTestError
 from loadtest.records import Failure, Record
 from loadtest.sending.health import WorkerHealth
 from loadtest.sending.interrupts import Interrupts, ignored_interrupts
-from loadtest.sending.shift import Job, Report
+from loadtest.sending.job import Job, JobReport
 from loadtest.sending.worker import REPORT_SECONDS, Cut, Done, Order, Ready, Start, work
 
-# Between the order to start and the start: it has reached all workers by then.
+# From the order to start to the start, so that the order reaches all workers in time.
 _LEAD_SECONDS = 0.1
-# A worker that is told to end ends at once.
+# A worker that is told to end does so at once; it is killed after that.
 _STOP_SECONDS = 10.0
 
 
 @dataclass
 class Collected:
-    """What the workers have told about a cell so far."""
+    """What the workers have reported of a cell so far."""
 
     start: float = 0.0
     """On `time.monotonic`."""
@@ -33,7 +33,7 @@ class Collected:
     failures: Counter[Failure] = field(default_factory=Counter)
     records: list[Record] = field(default_factory=list)
     fresh: list[Record] = field(default_factory=list)
-    """Those of `records` that are new since the last time."""
+    """Those of `records` that are new since the last report."""
     health: list[WorkerHealth] = field(default_factory=list)
     cut: str | None = None
     """Why it was cut short, in words."""
@@ -41,7 +41,7 @@ class Collected:
 
 
 class Pool:
-    """Processes that send, all of one cell at a time."""
+    """Worker processes; all of them work on the same cell."""
 
     def __init__(self, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -66,17 +66,17 @@ class Pool:
                 process.kill()
 
     def run(self, jobs: Sequence[Job], interrupts: Interrupts) -> Iterator[Collected]:
-        """Do a job in each process, and give what they have told whenever there is something new;
-        what is given last is complete.
+        """Run a job in each process, and yield what they have reported whenever there is something
+        new; what is yielded last is complete.
 
-        A noted Ctrl-C, a server that is gone and a worker that dies cut the cell short.
+        Ctrl-C, a server that cannot be reached any more and a worker that dies cut the cell short.
         """
         collected = Collected()
         self._tell(jobs)
         self._wait_until_ready()
         collected.start = time.monotonic() + _LEAD_SECONDS
         self._tell([Start(collected.start)] * len(jobs))
-        reports: dict[Connection, Report] = {}
+        reports: dict[Connection, JobReport] = {}
         running = set(self._pipes)
         while running:
             self._collect(running, reports, collected)
@@ -115,10 +115,10 @@ class Pool:
     def _collect(
         self,
         running: set[Connection],
-        reports: dict[Connection, Report],
+        reports: dict[Connection, JobReport],
         collected: Collected,
     ) -> None:
-        """Wait for what the workers tell, and take it."""
+        """Wait for reports of the workers and collect them."""
         for pipe in wait(list(running), timeout=REPORT_SECONDS):
             assert isinstance(pipe, Connection)
             try:

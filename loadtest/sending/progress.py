@@ -1,4 +1,4 @@
-"""What a running load test tells whoever watches it."""
+"""What watchers of a running load test are told."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from loadtest.records import Cell, Failure, Record
 
 
 class Phase(StrEnum):
-    """What a cell is doing."""
+    """The part of a cell that is running."""
 
     WARMUP = "warm-up"
     MEASURING = "measuring"
@@ -36,7 +36,7 @@ class Upcoming:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a cell is. Counts are of the cell up to now, warm-up included."""
+    """How far a cell has come. Counts are those of the cell up to now, warm-up included."""
 
     elapsed: float
     phase: Phase
@@ -60,21 +60,21 @@ class Snapshot:
 
 
 class Progress(Protocol):
-    """A watcher. Called from the main process only, a few times per second; what it spends is
-    not spent by those who send."""
+    """A watcher. Called in the main process only, a few times per second, so that its CPU time is
+    not taken from the workers."""
 
     def started(self, cell: Upcoming) -> None:
-        """A cell starts to send."""
+        """A cell starts."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """The cell goes on."""
+        """The cell has made progress."""
 
     def finished(self, cell: Cell) -> None:
         """The cell is complete, or as complete as it will be (`cell.partial`)."""
 
 
-class Silence:
-    """The watcher that does not watch."""
+class NoWatcher:
+    """A watcher that does nothing."""
 
     def started(self, cell: Upcoming) -> None:
         pass

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
@@ -14,9 +13,9 @@ from loadtest.errors import LoadTestError
 from loadtest.records import Cell, ServerSample
 from loadtest.sending.cells import make_cell, snapshot
 from loadtest.sending.interrupts import noted_interrupts
+from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
-from loadtest.sending.shift import Job
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
@@ -27,23 +26,23 @@ from loadtest.traffic.words import count_by_tokens, count_by_words
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that has met its server."""
+    """A plan and what was found out about its server."""
 
     plan: Plan
-    """With the budgets that will in fact be asked for."""
+    """With the budgets that will in fact be requested."""
     server: ServerFacts
     prompts: str
-    """Where they come from, in words."""
+    """Their source, in words."""
     source: Prompts
     warnings: list[str]
 
 
 def prepare(plan: Plan) -> Prepared:
-    """Look at the server and read the prompts, before anything is measured.
+    """Probe the server and read the prompts, before anything is measured.
 
-    Raises `LoadTestError` where the server cannot be reached, does not know the model or allows
-    less thinking than planned, and where a file of prompts cannot be read. A server without thought
-    budgets gets none, with a warning.
+    Raises `LoadTestError` where the server cannot be reached, does not serve the model or allows
+    smaller budgets only, and where a file of prompts cannot be read. A server without thought
+    budgets is sent none, with a warning.
     """
     check_extra_body(plan.target.extra_body)
     server = probe(plan.target)
@@ -66,7 +65,7 @@ def prepare(plan: Plan) -> Prepared:
 def _fitting_budgets(
     budgets: tuple[BudgetMix, ...], server: ServerFacts
 ) -> tuple[tuple[BudgetMix, ...], list[str]]:
-    """The budgets to ask this server for, and what is to be said about them."""
+    """The budgets to send to this server, and warnings about them."""
     asked = [budget for mix in budgets for budget, _ in mix.shares if budget is not None]
     if not asked:
         return budgets, []
@@ -97,8 +96,8 @@ def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
 
 
 def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
-    """Run the whole plan and yield each cell as it ends: repeat by repeat, so that a slow change of
-    the machine meets all loads and budgets alike.
+    """Run the whole plan and yield each cell when it ends: repeat by repeat, so that slow changes
+    of the machine affect all loads and budgets alike.
 
     Ctrl-C, a server that goes away and a worker that dies end the run early: the last cell is then
     partial, and says why in its warnings. A second Ctrl-C, or one between two cells, raises
@@ -120,27 +119,22 @@ def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
 
 
 class Sender:
-    """The worker processes, alive for the length of a `with` block; for those who decide from one
-    cell to the next what to run."""
+    """Runs single cells, with worker processes that live for the length of a `with` block: for
+    callers that choose the next cell by the results of the last one."""
 
     def __init__(self, prepared: Prepared, progress: Progress, total: int | None = None) -> None:
         self._prepared = prepared
         self._progress = progress
         self._total = total
         self._number = 0
-        # Another one for each run, or a second run would find its prompts cached by the first.
+        # A new one for each run, or a second run would find its prompts cached by the first.
         self._salt = secrets.token_hex(8)
         self._pool = Pool(prepared.plan.workers)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.close()
 
     def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:

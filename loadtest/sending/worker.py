@@ -1,7 +1,7 @@
-"""A worker process: its share of a cell's requests, sent from one event loop.
+"""A worker process: sends its share of each cell's requests from one event loop.
 
-What it is told and what it tells goes through a pipe. It is told the jobs that it is given, `Start`
-and `Cut`; it tells `Ready`, any number of `Report`s and, at the end of each job, `Done`.
+Messages pass through a pipe. It receives `Job`s, `Start` and `Cut`; it sends `Ready`, any number of
+`JobReport`s and, at the end of each job, `Done`.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import uvloop
 from loadtest.client.exchange import allow_many_connections, open_session
 from loadtest.client.requests import headers
 from loadtest.sending.health import HealthWatch, WorkerHealth
-from loadtest.sending.shift import Job, Shift
+from loadtest.sending.job import Job, JobRunner
 
 REPORT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The schedule is made; the job can start."""
+    """The schedule is computed; the job can start."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ Order: TypeAlias = Job | Start | Cut
 
 
 def work(orders: Connection) -> None:
-    """The process: do jobs until the pipe closes."""
-    # What is loaded by now stays: collecting garbage need not look at it again.
+    """Main function of the process: run jobs until the pipe closes."""
+    # Modules stay loaded: the garbage collector need not look at them again.
     gc.collect()
     gc.freeze()
     allow_many_connections()
-    # Nobody is left to tell if the main process has ended.
+    # Raised when the main process has ended.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         uvloop.run(_Worker(orders).run())
 
@@ -67,7 +67,7 @@ class _Worker:
 
     async def run(self) -> None:
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._receive)
-        # libuv makes what it watches non-blocking, but long messages come, and go, in parts.
+        # libuv makes the pipe non-blocking, but long messages are received and sent in parts.
         os.set_blocking(self._pipe.fileno(), True)
         while (order := await self._orders.get()) is not None:
             # A cut may come when the job has just ended.
@@ -83,14 +83,14 @@ class _Worker:
 
     async def _do(self, job: Job) -> None:
         async with open_session(headers(job.maker.target)) as session:
-            shift = Shift(job, session)
+            runner = JobRunner(job, session)
             self._pipe.send(Ready())
             start = await self._orders.get()
             if not isinstance(start, Start):
                 return  # cut before it began
-            shift.start_at(start.at)
+            runner.start_at(start.at)
             watch = HealthWatch()
-            work = asyncio.create_task(shift.run())
+            work = asyncio.create_task(runner.run())
             cut = asyncio.create_task(self._orders.get())
             while not work.done():
                 await asyncio.wait(
@@ -99,10 +99,10 @@ class _Worker:
                 if cut.done() and not work.done():
                     work.cancel()
                     await asyncio.wait({work})
-                self._pipe.send(shift.report())
+                self._pipe.send(runner.report())
             cut.cancel()
-            health = watch.result(shift.late_sends)
-        self._pipe.send(shift.report())
+            health = watch.result(runner.late_sends)
+        self._pipe.send(runner.report())
         self._pipe.send(Done(health))
         if not work.cancelled():
-            work.result()  # a fault of ours is not kept silent
+            work.result()  # raises if there is a bug in the load tester

@@ -1,11 +1,11 @@
-"""What is to be sent, and when. Nothing here knows a network.
+"""What is to be sent, and when. Nothing here uses the network.
 
-plan        all that a load test needs to know before it runs
-arrivals    closed loops, open loops, ramps, traces: when requests are due
-schedule    the requests of one cell: warm-up, measured part, cool-down
-budgets     thought budgets, and mixes of them
-prompts     synthetic prompts, and those of files
-words       synthetic text of a given number of tokens
-lengths     distributions of lengths
-seeds       randomness that depends on the seed and a purpose alone
+plan.py      settings of a whole load test
+arrivals.py  closed loops, open loops, ramps, traces: when requests are due
+schedule.py  the requests of one cell: warm-up, measured part, cool-down
+budgets.py   thought budgets, and mixes of them
+prompts.py   synthetic prompts, and those of files
+words.py     synthetic text of a given number of tokens
+lengths.py   distributions of lengths
+seeds.py     random generators that depend on the seed and a purpose alone
 """

@@ -18,7 +18,7 @@ from loadtest.errors import LoadTestError
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _STEPS = 5
-"""Of a ramp that does not say how many."""
+"""Of a ramp without `steps`."""
 
 FORMS = """\
 closed:8                  8 users, each sends its next request when the last one is answered
@@ -45,17 +45,17 @@ class OpenLoop(Protocol):
         ...
 
     def arrivals(self, rng: random.Random) -> Iterator[float]:
-        """Due times in ascending order; without end, but for traces and ramps."""
+        """Due times in ascending order, without end; those of traces and ramps end."""
         ...
 
     def lead_in(self) -> "OpenLoop":
-        """The endless load to warm up with: at the rate at which this one begins."""
+        """The load of the warm-up: without end, at the rate at which this one begins."""
         ...
 
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """So many users; each sends its next request when its last one is answered."""
+    """A number of users; each sends its next request when its last one is answered."""
 
     concurrency: int
 
@@ -69,7 +69,7 @@ class ConstantRate:
     length = None
 
     def arrivals(self, rng: random.Random) -> Iterator[float]:
-        # Multiples, not a sum: no rounding error builds up.
+        # Multiples instead of a sum, so that rounding errors do not accumulate.
         return (number / self.rate for number in itertools.count())
 
     def lead_in(self) -> OpenLoop:
@@ -116,7 +116,7 @@ class GammaRate:
 
 @dataclass(frozen=True)
 class Ramp:
-    """Poisson arrivals, at `steps` rates from `first` to `last`, each for an equal time."""
+    """Poisson arrivals at `steps` rates from `first` to `last`, each for an equal time."""
 
     first: float
     last: float
@@ -143,7 +143,7 @@ class Ramp:
         for step, rate in enumerate(self.rates):
             for time in PoissonRate(rate).arrivals(rng):
                 if time >= length:
-                    break  # a Poisson process has no memory: the next step starts afresh
+                    break  # a Poisson process has no memory: the next step starts anew
                 yield step * length + time
 
     def lead_in(self) -> OpenLoop:
@@ -167,7 +167,7 @@ class Trace:
 
     @property
     def length(self) -> float:
-        # One mean gap after the last request, which would be due there if the trace went on.
+        # One mean gap after the last request: there the next one would be due.
         return len(self.times) / self.rate
 
     def arrivals(self, rng: random.Random) -> Iterator[float]:
@@ -223,7 +223,7 @@ def _parse_ramp(rest: str) -> Ramp | None:
 
 
 def _positive(text: str) -> float:
-    """The number, or 0 where it is none."""
+    """The number, or 0 for anything else."""
     return float(text) if re.fullmatch(_NUMBER, text) else 0.0
 
 
@@ -240,7 +240,7 @@ def _read_trace(rest: str) -> Trace | None:
 
 def _timestamps(path: Path) -> Sequence[float]:
     try:
-        # newline: as the csv module wants it.
+        # newline="": required by the csv module.
         with path.open(newline="", encoding="utf-8") as lines:
             rows = csv.DictReader(lines) if path.suffix == ".csv" else _json_lines(lines)
             return [float(row["timestamp"]) for row in rows]

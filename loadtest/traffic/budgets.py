@@ -1,4 +1,4 @@
-"""Thought budgets: fixed, or a mix from which each request draws its own."""
+"""Thought budgets: fixed, or a mix from which the budget of each request is drawn."""
 
 import random
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from loadtest.errors import LoadTestError
 
 @dataclass(frozen=True)
 class BudgetMix:
-    """Budgets and their shares, which add up to 1. The budget None asks for nothing: it is that of
-    servers without thought budgets."""
+    """Budgets and their shares, which add up to 1. None sends no budget, for servers without."""
 
     shares: tuple[tuple[int | None, float], ...]
 
@@ -38,7 +37,7 @@ NO_BUDGET = BudgetMix(((None, 1.0),))
 
 def parse_budgets(text: str) -> tuple[BudgetMix, ...]:
     """`0,2,4`: one mix (of one budget) each. `0:0.5,4:0.3,16:0.2`: one mix of three; the shares are
-    relative, so `0:5,4:3,16:2` is the same. `none`: ask for no budget.
+    relative, so `0:5,4:3,16:2` is the same. `none`: send no budget.
 
     Raises `LoadTestError`.
     """

@@ -43,7 +43,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Normal:
-    """Rounded; what falls below 1 is 1."""
+    """Rounded, 1 at least."""
 
     mean: float
     spread: float
@@ -57,7 +57,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class LogNormal:
-    """median · exp(N(0, sigma²)), rounded; what falls below 1 is 1."""
+    """median · exp(N(0, sigma²)), rounded, 1 at least."""
 
     median: float
     sigma: float

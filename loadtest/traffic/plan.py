@@ -1,4 +1,4 @@
-"""Everything that a load test needs to know before it runs; made from the command line."""
+"""Settings of a whole load test; made from the command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _LENGTH = Constant(64)
 
 @dataclass(frozen=True)
 class Target:
-    """The server, and what every request to it has in common."""
+    """The server, and fields that all requests to it have in common."""
 
     url: str
     """With or without `/v1`."""
@@ -28,14 +28,14 @@ class Target:
     """Answers get their full length (vLLM's and our servers)."""
     temperature: float = 0.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Fields added to every request, over our own."""
+    """Fields added to every request, which override others."""
     timeout: float = 600.0
     """Seconds that a request may take from the moment it is sent."""
 
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """Where prompts come from and how long answers are."""
+    """The source of prompts and the lengths of answers."""
 
     source: Literal["synthetic", "jsonl", "sharegpt", "answers"] = "synthetic"
     path: Path | None = None
@@ -43,8 +43,8 @@ class PromptPlan:
     input_lengths: Lengths = _LENGTH
     """Of synthetic prompts: in tokens where they can be counted, else in words."""
     output_lengths: Lengths | None = None
-    """`max_tokens`. None = as long as recorded answers (ShareGPT), else 64. A `max_tokens` in a
-    line of a file goes before it."""
+    """`max_tokens`. None = the lengths of recorded answers (ShareGPT), else 64. A `max_tokens` in a
+    line of a file takes precedence."""
     prefix_length: int = 0
     """Tokens (or words) of a text that `prefix_share` of the synthetic prompts begin with, on top
     of their length."""
@@ -92,8 +92,8 @@ class Plan:
     workers: int = 1
     """Processes that send."""
     max_in_flight: int = 4096
-    """Requests that an open loop may have open at once, over all workers; further ones wait at the
-    client and are charged for it."""
+    """Requests of an open loop that may be in flight at once, over all workers; further ones wait
+    at the client, which counts for their latency."""
     reuse_cache: bool = False
-    """Let a cell profit from prompts that an earlier cell left in the server's prefix cache. If
-    not, servers that know `cache_salt` get another one for each cell."""
+    """Let a cell find prompts of earlier cells in the server's prefix cache. If not, each cell has
+    a `cache_salt` of its own, where the server has this field."""

@@ -17,14 +17,16 @@ DEFAULT_OUTPUT = Constant(64)
 
 
 class Prompt(NamedTuple):
+    """A prompt, the limit of its answer, and the expected answer, if there is one."""
+
     text: str
     max_tokens: int
     expected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a run a prompt stands: what it may depend on."""
+class PromptPosition:
+    """The position of a prompt in a run: all that it may depend on."""
 
     seed: int
     cell: int
@@ -33,20 +35,20 @@ class Place:
 
 
 class Prompts(Protocol):
-    """A source of prompts: the same one at the same place, whoever asks."""
+    """A source of prompts: the same prompt at the same position in every process."""
 
     @property
     def description(self) -> str:
-        """Where they come from, in words."""
+        """The source in words."""
         ...
 
-    def at(self, place: Place) -> Prompt: ...
+    def at(self, place: PromptPosition) -> Prompt: ...
 
 
 @dataclass(frozen=True)
 class SyntheticPrompts:
-    """Random words. Lengths are the same in all cells of a repeat; the words differ from cell to
-    cell, so that no cell finds its prompts in the server's prefix cache."""
+    """Random words. Lengths are the same in all cells of a repeat; words differ from cell to cell,
+    so that no cell finds its prompts in the server's prefix cache."""
 
     vocabulary: Vocabulary
     input_lengths: Lengths
@@ -61,7 +63,7 @@ class SyntheticPrompts:
             text += f"; {self.prefix_share:.0%} begin with the same {self.prefix_length} more"
         return text
 
-    def at(self, place: Place) -> Prompt:
+    def at(self, place: PromptPosition) -> Prompt:
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
         length, max_tokens = self.input_lengths.draw(lengths), self.output_lengths.draw(lengths)
         shared = lengths.random() < self.prefix_share
@@ -81,14 +83,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class FilePrompts:
-    """The prompts of a file, all of them once in a random order, then again, and so on: the same
-    order in all cells of a repeat."""
+    """The prompts of a file in a random order, again and again: the same order in all cells of a
+    repeat."""
 
     description: str
     lines: Sequence[Line]
     output_lengths: Lengths
 
-    def at(self, place: Place) -> Prompt:
+    def at(self, place: PromptPosition) -> Prompt:
         order = _order(len(self.lines), place.seed, place.repeat)
         line = self.lines[order[place.index % len(order)]]
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
@@ -104,8 +106,8 @@ def _order(number: int, seed: int, repeat: int) -> list[int]:
 
 
 def file_prompts(plan: PromptPlan, count: Callable[[str], int]) -> FilePrompts:
-    """Read the file of a plan; raises `LoadTestError`. `count` gives the length of a text, for
-    recorded answers (ShareGPT), which say how long ours may be."""
+    """Read the file of a plan; raises `LoadTestError`. `count` gives the tokens of a text, for
+    recorded answers (ShareGPT), whose lengths become the limits of the new answers."""
     assert plan.path is not None
     readers: dict[str, Callable[[str], list[Line]]] = {
         "jsonl": _read_jsonl,
@@ -152,7 +154,7 @@ def _line(content: dict[str, Any], with_expected: bool) -> Line:
 
 
 def _read_sharegpt(text: str, count: Callable[[str], int] | None) -> list[Line]:
-    """The first turn of each conversation, and how long it was answered."""
+    """The first turn of each conversation, and the length of its answer."""
     lines = []
     try:
         for conversation in json.loads(text):
@@ -168,9 +170,9 @@ def _read_sharegpt(text: str, count: Callable[[str], int] | None) -> list[Line]:
 
 
 def is_correct(text: str, expected: str) -> bool:
-    """Whether an answer is the expected one, or begins with it; blanks around either do not count.
+    """Whether an answer is the expected one or begins with it, without blanks around either.
 
-    An answer that goes on must go on with a new word or number: `10` is the beginning of
-    `10 apples.`, not of `100` or `10.5`.
+    A longer answer must go on with a new word or number: `10` is the beginning of `10 apples.`, not
+    of `100` or `10.5`.
     """
     return re.match(rf"{re.escape(expected.strip())}(?!\w|[.,]\d)", text.strip()) is not None

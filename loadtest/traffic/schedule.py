@@ -1,4 +1,4 @@
-"""Which requests of a cell are due when, and who sends them."""
+"""Which requests of a cell are due when, and which worker sends them."""
 
 import itertools
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Schedule(NamedTuple):
 
 
 def open_schedule(load: OpenLoop, extent: Extent, seed: int, repeat: int) -> Schedule:
-    """Warm-up, measured part and cool-down; what is measured does not depend on the other two."""
+    """Warm-up, measured part and cool-down; the measured part does not depend on the others."""
     lead_in = load.lead_in().arrivals(rng_for(seed, "warm-up", repeat))
     early = itertools.takewhile(lambda time: time < extent.warmup, lead_in)
     warmup = [Due(-1 - number, time, False) for number, time in enumerate(early)]
@@ -47,7 +47,7 @@ def open_schedule(load: OpenLoop, extent: Extent, seed: int, repeat: int) -> Sch
 
 class Timing(NamedTuple):
     """When the parts of a cell end, in seconds from its start; None where that depends on the
-    server: in a closed loop of so many requests."""
+    server: in a closed loop with a number of requests."""
 
     warmup_ends: float
     window_ends: float | None
@@ -64,8 +64,8 @@ def timing_of(load: Load, extent: Extent, seed: int, repeat: int) -> Timing:
 
 
 def worker_of(index: int, load: Load, workers: int) -> int:
-    """Who sends a request. In a closed loop each worker has its share of the users, and the
-    requests in the same proportion."""
+    """The worker that sends a request. In a closed loop each worker has a share of the users, and
+    the same share of the requests."""
     user = index % load.concurrency if isinstance(load, ClosedLoop) else index
     return user % workers
 

@@ -1,9 +1,9 @@
-"""Randomness that depends on the seed and on a purpose, never on who draws or in which order."""
+"""Random generators that depend on the seed and a purpose, not on process or order of calls."""
 
 import random
 
 
 def rng_for(seed: int, *purpose: str | int) -> random.Random:
-    """A generator of its own for each purpose, the same in every process and Python version."""
-    # Text is hashed with SHA-512 by `random`, so that neighbouring purposes have nothing in common.
+    """A generator for each purpose, the same in every process and Python version."""
+    # `random` hashes text with SHA-512, so that similar purposes give unrelated generators.
     return random.Random("/".join(map(str, (seed, *purpose))))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 OPENING = "the"
-"""The first word of every text: at the beginning, tokenizers count differently."""
+"""The first word of every text: tokenizers split a first word differently from later ones."""
 
 _TEXT = """
 time year people way day man thing woman life child world school state family student group
@@ -21,25 +21,25 @@ _WORDS = tuple(_TEXT.split())
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and what each of them costs behind another one, in tokens (or in words, where nobody
-    counts tokens)."""
+    """Words and how many tokens each has after another word (one each, where tokens cannot be
+    counted)."""
 
     costs: tuple[tuple[str, int], ...]
     opening: int
-    """What a text of `OPENING` alone costs, the tokenizer's own additions included."""
+    """The tokens of `OPENING` alone, those included that the tokenizer adds to a text."""
     unit: str
 
     def text(self, rng: random.Random, length: int, prefix: Sequence[str] = ()) -> str:
-        """A random text of `length`, which comes on top of that of the prefix; a little shorter
-        where no word fits the rest."""
+        """A random text of `length` tokens on top of the prefix; a little shorter where no word
+        fits the rest."""
         return " ".join([OPENING, *prefix, *self.draw(rng, length - self.opening)])
 
     def draw(self, rng: random.Random, length: int) -> list[str]:
-        """Random words of `length` together."""
+        """Random words with `length` tokens in all."""
         drawn: list[str] = []
         words = list(self.costs)
         while words := [word for word in words if word[1] <= length]:
-            # As many at once as surely fit.
+            # As many at once as fit whatever they are.
             several = rng.choices(words, k=max(1, length // max(cost for _, cost in words)))
             drawn += [word for word, _ in several]
             length -= sum(cost for _, cost in several)
@@ -47,12 +47,12 @@ class Vocabulary:
 
 
 def count_by_words() -> Vocabulary:
-    """Where tokens cannot be counted: a word is one."""
+    """For servers where tokens cannot be counted: a word counts as one."""
     return Vocabulary(tuple((word, 1) for word in _WORDS), 1, "words")
 
 
 def count_by_tokens(count: Callable[[str], int]) -> Vocabulary:
-    """Measure what each word costs. `count` gives the number of tokens of a text."""
+    """Count the tokens of each word. `count` gives the number of tokens of a text."""
     opening = count(OPENING)
     costs = [(word, count(f"{OPENING} {word}") - opening) for word in _WORDS]
     return Vocabulary(tuple((word, max(1, cost)) for word, cost in costs), opening, "tokens")

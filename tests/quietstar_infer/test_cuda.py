@@ -9,9 +9,9 @@ import torch
 from vllm.config import CUDAGraphMode
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from quietstar_infer.benchmark.load import Load, asks
-from quietstar_infer.benchmark.side import side
-from quietstar_infer.benchmark.spec import EngineSpec
+from benchmarks.engine.engine_handle import launched_engine
+from benchmarks.engine.load import Load, random_requests
+from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.choice import sampled
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
@@ -59,12 +59,14 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
         {"VLLM_GPU_SYNC_CHECK": "error"},
     )
     thinking = [
-        ask
+        request
         for budget in (0, 1, 8)
-        for ask in asks(4, length=20, vocab_size=VOCAB_SIZE, budget=budget, tokens=12)
+        for request in random_requests(
+            4, length=20, vocab_size=VOCAB_SIZE, budget=budget, tokens=12
+        )
     ]
-    with side(spec) as engine:
-        engine.start()
+    with launched_engine(spec) as engine:
+        engine.wait_until_ready()
         assert len(engine.run(Load(tuple(thinking)))) == len(thinking)
 
 

@@ -42,7 +42,7 @@ def test_a_gpu_is_found(sandbox: Sandbox, tmp_path: Path, nvidia_smi: str, devic
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(
-    ("script", "module"), [("serve", "server"), ("benchmark", "quietstar_infer.benchmark")]
+    ("script", "module"), [("serve", "server"), ("benchmark", "benchmarks.engine")]
 )
 def test_intel_openmp_is_preloaded_on_the_cpu_only(
     sandbox: Sandbox, device: str, script: str, module: str

@@ -1,0 +1,106 @@
+"""Against a stock vLLM server, and beside vLLM's own load tester.
+
+`python -m pytest tests/invariants/test_load_tester_beside_vllm.py -s` prints the figures of both.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engine.shapes import write_base_model
+from loadtest.cli import main
+from loadtest.reporting.results import load_run
+from loadtest.testserver import MODEL, Behaviour, running
+from tests.server.processes import DEMO, RunningServer, running_stock_server
+from tests.support.loadtest.runs import FIRST, GAP, SLACK
+from tests.support.loadtest.vllm_bench import (
+    Seen,
+    Traffic,
+    side_by_side,
+    through_ours,
+    through_vllm_bench,
+    write_prompts,
+)
+
+REQUESTS, TOKENS, USERS = 48, 12, 4
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Stock vLLM with the demonstration model's base model."""
+    base_model = write_base_model(tmp_path_factory.mktemp("stock") / "base", DEMO)
+    with running_stock_server(base_model, "--served-model-name", "base") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def delayed_url() -> Iterator[str]:
+    with running(Behaviour(first=FIRST, gap=GAP, max_thought_budget=None)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def traffic(
+    stock: RunningServer, delayed_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Traffic]:
+    """The same requests for a real server and for one whose delays are known."""
+    prompts = write_prompts(tmp_path_factory.mktemp("prompts"), REQUESTS)
+    return {
+        "stock vLLM": Traffic(stock.url, "base", prompts, REQUESTS, USERS, TOKENS),
+        "known delays": Traffic(delayed_url, MODEL, prompts, REQUESTS, USERS, TOKENS),
+    }
+
+
+@pytest.fixture(scope="module")
+def theirs(
+    traffic: dict[str, Traffic], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Seen]:
+    """The figures of `vllm bench serve`, from one process: importing vLLM takes longest."""
+    return through_vllm_bench(traffic, DEMO, tmp_path_factory.mktemp("bench"))
+
+
+def test_stock_vllm_is_measured_without_budgets_and_a_warning_says_so(
+    stock: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results"
+    arguments = ["--url", stock.url, "--budgets", "0,4", "--ignore-eos", "--warmup", "0"]
+    extent = ["--requests", str(REQUESTS), "--output-tokens", str(TOKENS), "--out", str(folder)]
+    assert main([*arguments, *extent]) == 0
+    out = capsys.readouterr().out
+    assert "has no thought budgets" in out
+    assert "measured once without, instead of with 0, 4" in out
+    (cell,) = load_run(folder).cells
+    assert cell.budgets == {"none": 1.0}
+    assert {(r.failure, r.visible_tokens, r.thought_tokens) for r in cell.records} == {
+        (None, TOKENS, None)
+    }
+    (counter,) = (name for name in cell.server if name.startswith("vllm:generation_tokens_total"))
+    before, after = cell.server[counter]
+    assert after - before == REQUESTS * TOKENS
+    assert cell.occupancy
+
+
+def test_vllm_bench_serve_counts_the_same_on_a_real_server(
+    traffic: dict[str, Traffic], theirs: dict[str, Seen]
+) -> None:
+    vllm, ours = theirs["stock vLLM"], through_ours(traffic["stock vLLM"])
+    print("\n" + side_by_side("stock vLLM", vllm, ours))
+    # Times are this machine's, at this moment; what can be counted must be equal.
+    assert ours.completed == vllm.completed == REQUESTS
+    assert ours.visible_tokens == vllm.visible_tokens == REQUESTS * TOKENS
+
+
+def test_vllm_bench_serve_measures_the_same_where_delays_are_known(
+    traffic: dict[str, Traffic], theirs: dict[str, Seen]
+) -> None:
+    vllm, ours = theirs["known delays"], through_ours(traffic["known delays"])
+    print("\n" + side_by_side("known delays", vllm, ours))
+    assert ours.completed == vllm.completed == REQUESTS
+    assert ours.visible_tokens == vllm.visible_tokens == REQUESTS * TOKENS
+    assert ours.median_ttft == pytest.approx(vllm.median_ttft, abs=1000 * SLACK)
+    assert ours.median_tpot == pytest.approx(vllm.median_tpot, abs=1000 * SLACK / 4)
+    # Each request takes 0.1 + 11 × 0.02 s, or more on a busy machine.
+    for seen in (vllm, ours):
+        assert seen.median_ttft >= 1000 * FIRST
+        assert seen.requests_per_s <= USERS / (FIRST + (TOKENS - 1) * GAP)

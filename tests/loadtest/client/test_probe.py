@@ -1,0 +1,53 @@
+"""What is found out about a server before it is loaded."""
+
+import pytest
+
+from loadtest.client.answer import Counting
+from loadtest.errors import LoadTestError
+from loadtest.sending.progress import NoWatcher
+from loadtest.sending.runner import prepare, run_cells
+from loadtest.testserver import Behaviour, running
+from loadtest.traffic.plan import Target
+from tests.server.processes import free_port
+from tests.support.loadtest.runs import run_one, small_plan
+
+pytestmark = pytest.mark.usefixtures("reused_workers")
+
+
+def test_no_server_is_explained() -> None:
+    with pytest.raises(LoadTestError, match="no server answers at"):
+        prepare(small_plan(f"http://127.0.0.1:{free_port()}"))
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://", ""])
+def test_an_invalid_url_is_explained(url: str) -> None:
+    with pytest.raises(LoadTestError, match="no URL"):
+        prepare(small_plan(url))
+
+
+def test_the_address_of_another_kind_of_server_is_explained(url: str) -> None:
+    with pytest.raises(LoadTestError, match="OpenAI-compatible"):
+        prepare(small_plan(f"{url}/elsewhere"))
+    assert prepare(small_plan(f"{url}/v1/")).server.url == url
+
+
+def test_an_unknown_model_is_explained(url: str) -> None:
+    with pytest.raises(LoadTestError, match="does not serve the model gpt, but test"):
+        prepare(small_plan(url, target=Target(url, model="gpt")))
+
+
+def test_a_server_without_token_counts_is_measured_by_chunks_with_a_warning() -> None:
+    with running(Behaviour(counts=False, tokens_per_chunk=2)) as url:
+        prepared = prepare(small_plan(url, requests=4))
+        assert prepared.server.counting is Counting.CHUNKS
+        (cell,) = run_cells(prepared, NoWatcher())
+    assert "gaps between chunks" in prepared.warnings[0]
+    assert {(record.visible_tokens, record.failure) for record in cell.records} == {(5, None)}
+
+
+def test_a_missing_api_key_is_explained_and_a_given_one_is_sent() -> None:
+    with running(Behaviour(api_key="secret")) as url:
+        with pytest.raises(LoadTestError, match="API key"):
+            prepare(small_plan(url))
+        cell = run_one(small_plan(url, target=Target(url, api_key="secret"), requests=2))
+    assert not any(record.failure for record in cell.records)

@@ -1,0 +1,115 @@
+"""The HTML report."""
+
+import re
+from html.parser import HTMLParser
+from itertools import chain
+
+import pytest
+
+from loadtest.analysis.price import price_sentence
+from loadtest.analysis.summary import summarise
+from loadtest.records import Failure, Run
+from loadtest.reporting.report import render
+from loadtest.reporting.table import parts
+from tests.support.loadtest.records import made_cell, made_record, made_run
+from tests.support.loadtest.tables import tables_of
+
+
+class Page(HTMLParser):
+    """Texts, ids and links of a report."""
+
+    VOID = ("meta", "link", "br", "img", "input", "hr")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("id"):
+            self.ids.append(given["id"] or "")
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def html(run: Run) -> str:
+    return render(summarise(run.model_copy(update={"warnings": ["<mind> this"]})))
+
+
+def test_the_report_is_one_file_and_well_formed(html: str) -> None:
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    # The server's own address is text, not a link; nothing else has a host.
+    assert html.count("http") == html.count("http://127.0.0.1:8000")
+    assert "<script" not in html
+
+
+def test_the_report_has_all_figures_that_the_terminal_has(run: Run, html: str) -> None:
+    texts = Page(html).texts
+    summary = summarise(run)
+    for load in summary.loads:
+        for column in chain.from_iterable(parts(load)):
+            assert {column.group, column.head} <= {"", *texts}
+        for row in chain.from_iterable(tables_of(load)):
+            # The spread is a text of its own.
+            for cell in row:
+                assert set(re.split(" (?=±)", cell)) <= set(texts)
+        assert load.price is not None
+        assert price_sentence(load.price) in texts
+    assert texts.index("Read these first") < texts.index("closed:4")
+    assert "<mind> this" in texts
+    assert "python -m loadtest --url http://127.0.0.1:8000" in texts
+
+
+def test_every_plot_has_a_text_alternative(html: str) -> None:
+    assert html.count("<svg") == html.count('class="unseen"') == html.count("<figure")
+    assert "b = 16: 9" in html  # accuracy at the largest budget, in words
+
+
+def test_failures_are_listed_by_kind_with_an_example() -> None:
+    records = [made_record(n, n / 10) for n in range(50)]
+    records += [made_record(n, 1.0, failure=Failure.TIMEOUT) for n in range(50, 53)]
+    page = Page(render(summarise(made_run([made_cell(records, (0.0, 5.0))]))))
+    where = page.texts.index("timeout")
+    assert [text for text in page.texts[where:] if text][:3] == [
+        *("timeout", "3", "the server said no")
+    ]
+
+
+def test_answers_that_arrive_at_once_make_a_report() -> None:
+    cells = [
+        made_cell(
+            [made_record(n, n / 10, budget, per_token=0.0) for n in range(10)],
+            (0.0, 1.0),
+            {str(budget): 1.0},
+        )
+        for budget in (0, 4)
+    ]
+    summary = summarise(made_run(cells))
+    (load,) = summary.loads
+    assert load.price is None
+    assert [row[1] for row in tables_of(load)[0]] == ["–", "–"]
+    assert "constant:10" in Page(render(summary)).texts
+
+
+def test_a_run_without_requests_makes_a_report() -> None:
+    page = Page(render(summarise(made_run([made_cell([], (0.0, 1.0))]))))
+    assert any("nothing was measured" in text for text in page.texts)
