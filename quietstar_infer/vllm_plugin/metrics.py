@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from quietstar_infer.vllm_plugin.step import ThoughtPlan
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan
 
 # Upper bounds. The weight is the output of a linear layer: it may be negative (away from the
 # thought's prediction) and above 1 (beyond it).

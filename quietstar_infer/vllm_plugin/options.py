@@ -17,12 +17,12 @@ from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
 from quietstar_infer.plugin import register
-from quietstar_infer.vllm_plugin.families import thinking_architecture
+from quietstar_infer.vllm_plugin.architectures import thinking_architecture
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
-INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.executor.InterruptingExecutor"
-CPU_WORKER = "quietstar_infer.vllm_plugin.cpu_worker.ThinkingCPUWorker"
-CUDA_WORKER = "quietstar_infer.vllm_plugin.cuda_worker.ThinkingCUDAWorker"
+INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.workers.executor.InterruptingExecutor"
+CPU_WORKER = "quietstar_infer.vllm_plugin.workers.cpu.ThinkingCPUWorker"
+CUDA_WORKER = "quietstar_infer.vllm_plugin.workers.cuda.ThinkingCUDAWorker"
 
 V2_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 _CONFIG_KEY = "quietstar"

@@ -32,16 +32,16 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.sampling import seed_from_text
-from quietstar_infer.vllm_plugin.choice import Choice, Fed, bits_of, unpack, upload
-from quietstar_infer.vllm_plugin.forcing import ForcedTokens
-from quietstar_infer.vllm_plugin.memory import ThoughtMemory
+from quietstar_infer.vllm_plugin.thought_sampler import Choice, Fed, bits_of, unpack, upload
+from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
+from quietstar_infer.vllm_plugin.slots import ThoughtMemory
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.plain import PlainPassesMixin
-from quietstar_infer.vllm_plugin.records import Owner, Recording, ThoughtRecords
-from quietstar_infer.vllm_plugin.rows import ThinkingRows, collect_rows, shifts, text_positions
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, attached_thoughts, later_pass, note_passes
+from quietstar_infer.vllm_plugin.multi_step import PlainPassesMixin
+from quietstar_infer.vllm_plugin.thought_log import Owner, Recording, ThoughtRecords
+from quietstar_infer.vllm_plugin.thought_rows import ThinkingRows, collect_rows, shifts, text_positions
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, attached_thoughts, later_pass, note_passes
 
 if TYPE_CHECKING:
     _Runner = GPUModelRunner

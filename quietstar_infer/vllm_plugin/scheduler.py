@@ -22,9 +22,9 @@ from vllm.v1.request import Request, RequestStatus
 
 from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.lockstep import Lockstep
+from quietstar_infer.vllm_plugin.alignment import Lockstep
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
-from quietstar_infer.vllm_plugin.step import (
+from quietstar_infer.vllm_plugin.schedule_plan import (
     ThoughtPlan,
     ThoughtStep,
     attach_thoughts,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from quietstar_infer.vllm_plugin.step import ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 
 
 class Owner(NamedTuple):

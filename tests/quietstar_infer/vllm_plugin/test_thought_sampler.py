@@ -4,7 +4,7 @@ import torch
 from torch._dynamo import config as dynamo_config
 
 from quietstar_infer.sampling import draw_thought_tokens
-from quietstar_infer.vllm_plugin.choice import Choice, Fed, bits_of, sampled, upload
+from quietstar_infer.vllm_plugin.thought_sampler import Choice, Fed, bits_of, sampled, upload
 
 VOCAB_SIZE = 50
 CPU = torch.device("cpu")

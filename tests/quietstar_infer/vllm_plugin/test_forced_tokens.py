@@ -13,7 +13,7 @@ from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from tests.support.checkpoints import write_wide_heads
 from tests.support.engine import Ask, Engine, thinking_engine
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = 1e-3
 
 

@@ -12,7 +12,7 @@ from quietstar_infer.vllm_plugin.metrics import (
     ThoughtMetrics,
 )
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.counting import expected_counts
 from tests.support.engine import Ask, Engine, thinking_engine

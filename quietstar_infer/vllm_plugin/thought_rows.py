@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quietstar_infer.vllm_plugin.step import ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 
 Int64Array = npt.NDArray[np.int64]
 

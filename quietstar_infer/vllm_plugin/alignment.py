@@ -9,7 +9,7 @@ delayed, and only one later one, by less than a thought.
 
 from collections.abc import Mapping
 
-from quietstar_infer.vllm_plugin.step import ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 
 
 class Lockstep:

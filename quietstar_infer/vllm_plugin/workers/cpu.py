@@ -7,10 +7,10 @@ from typing import Any
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-from quietstar_infer.vllm_plugin.executor import INTERRUPT
+from quietstar_infer.vllm_plugin.workers.executor import INTERRUPT
 from quietstar_infer.vllm_plugin.options import INTERRUPTING_EXECUTOR
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
-from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
+from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
 
 
 class ThinkingCPURunner(ThinkingRunnerMixin, CPUModelRunner):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.lockstep import Lockstep
+from quietstar_infer.vllm_plugin.alignment import Lockstep
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from quietstar_infer.vllm_plugin.scheduler import ThinkingScheduler
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, ThoughtStep, attached_thoughts
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep, attached_thoughts
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 

@@ -9,7 +9,7 @@ import pytest
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from quietstar_infer.vllm_plugin.plain import PlainPassesMixin
+from quietstar_infer.vllm_plugin.multi_step import PlainPassesMixin
 from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_checkpoint
 from tests.support.counting import expected_counts
 from tests.support.engine import Ask, Engine, Spoken, thinking_engine

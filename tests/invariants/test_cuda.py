@@ -13,7 +13,7 @@ from quietstar_infer.benchmark.load import Load, asks
 from quietstar_infer.benchmark.side import side
 from quietstar_infer.benchmark.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.choice import sampled
+from quietstar_infer.vllm_plugin.thought_sampler import sampled
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 
@@ -98,7 +98,7 @@ def test_thoughts_are_chosen_on_the_device(tmp_path: Path, monkeypatch: pytest.M
         devices.update(tensor.device.type for tensor in (*tensors, chosen))
         return chosen
 
-    monkeypatch.setattr("quietstar_infer.vllm_plugin.choice.sampled", noted)
+    monkeypatch.setattr("quietstar_infer.vllm_plugin.thought_sampler.sampled", noted)
     checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
     with thinking_engine(checkpoint) as engine:
         engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])

@@ -4,7 +4,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.gpu_worker import Worker
 
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
-from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
+from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
 
 
 class ThinkingCUDARunner(ThinkingRunnerMixin, GPUModelRunner):
