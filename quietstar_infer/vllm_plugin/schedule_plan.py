@@ -1,4 +1,6 @@
-"""What the scheduler tells the runner about one row's thought."""
+"""What the scheduler tells the workers about thoughts, attached to vLLM's `SchedulerOutput`, and
+what comes back.
+"""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,7 +15,7 @@ class ThoughtStep:
 
         phase 0        x_p, START  [p, p+1]        keep the base hidden state; sample t_1
         phase 1 … b-1  t_k         [p+1+k]         sample t_{k+1}
-        phase b        t_b, END    [p+1+b, p+2+b]  mix; then vLLM's own sampler says x_{p+1}
+        phase b        t_b, END    [p+1+b, p+2+b]  mix; then vLLM's own sampler draws x_{p+1}
 
     In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind
     the text and disappears by being overwritten.
@@ -38,9 +40,9 @@ class ThoughtStep:
     def is_last(self) -> bool:
         return self.phase == self.budget
 
-    def is_plain_after(self, num_passes: int) -> bool:
-        """Whether, so many passes later, one thought token goes in and the next is chosen, without
-        a meta-token along.
+    def is_decode_only_after(self, num_passes: int) -> bool:
+        """Whether the pass that comes `num_passes` later feeds one thought token and samples the
+        next, without a meta-token in the same pass.
         """
         return 0 < self.phase + num_passes < self.budget
 
@@ -50,61 +52,77 @@ class ThoughtStep:
         return self.budget - self.phase + 1
 
     @property
-    def riding_tokens(self) -> int:
-        """1 where a meta-token shares the pass of another token: START with x_p, END with the last
-        thought token.
+    def num_meta_tokens(self) -> int:
+        """1 where a meta-token is fed in the same pass as another token: START with x_p, END with
+        the last thought token.
         """
         return int(self.is_first or self.is_last)
 
     @property
-    def shift(self) -> int:
-        """How far behind the text token x_p this pass starts; vLLM's own count stays at p during a
-        thought.
+    def offset(self) -> int:
+        """How many positions behind the text token x_p this pass starts; vLLM's count of computed
+        tokens stays at p during a thought.
         """
         return 0 if self.is_first else self.phase + 1
 
 
-class ThoughtPlan(NamedTuple):
-    """What the scheduler tells the workers about thoughts, along with an engine step.
+class ThinkingRequest(NamedTuple):
+    """What the workers need to know of a request that thinks, for as long as it lives.
 
-    `steps`: this pass, by request id. `aborted`: why thoughts were given up in the middle since the
-    last step, one word for each. `num_passes`: 1, or more where the engine step is a burst: then
-    every row of the batch is thinking, and no thought ends before the last of these passes.
+    `seed` and `temperature` are those of its thoughts. `record_key`: the key under which its
+    thoughts are logged, None where nobody asked to see them. `forced_tokens`: its visible tokens,
+    where a given text is scored.
+    """
+
+    seed: int
+    temperature: float
+    record_key: str | None
+    forced_tokens: tuple[int, ...]
+
+
+class ThoughtPlan(NamedTuple):
+    """The thoughts of one engine step.
+
+    `steps`: its first pass, by request id. `new_requests`: thinking requests that are scheduled for
+    the first time; preempted ones are not sent again. `aborted`: the reason of each thought given
+    up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
+    every request of the batch is thinking and no thought ends before the last pass.
     """
 
     steps: dict[str, ThoughtStep]
+    new_requests: dict[str, ThinkingRequest]
     aborted: list[str]
     num_passes: int = 1
 
 
-def attach_thoughts(output: SchedulerOutput, plan: ThoughtPlan) -> None:
-    """Send the plan to the workers along with the step it belongs to."""
+def attach_plan(output: SchedulerOutput, plan: ThoughtPlan) -> None:
+    """Send the plan to the workers with the engine step that it belongs to."""
     output.thoughts = plan  # type: ignore[attr-defined]
 
 
-def attached_thoughts(output: SchedulerOutput) -> ThoughtPlan:
-    """The inverse of `attach_thoughts`."""
+def attached_plan(output: SchedulerOutput) -> ThoughtPlan:
+    """The inverse of `attach_plan`."""
     return output.thoughts  # type: ignore[attr-defined,no-any-return]
 
 
-def note_passes(output: ModelRunnerOutput, number: int) -> ModelRunnerOutput:
-    """Say along with the outcome of a burst how many of its passes have been run."""
+def attach_passes_run(output: ModelRunnerOutput, number: int) -> ModelRunnerOutput:
+    """Report, with the output of a multi-step, how many of its passes have been run."""
     output.passes_run = number  # type: ignore[attr-defined]
     return output
 
 
-def passes_run(output: ModelRunnerOutput) -> int | None:
-    """The inverse of `note_passes`; None where nothing was noted, and all were run."""
+def attached_passes_run(output: ModelRunnerOutput) -> int | None:
+    """The inverse of `attach_passes_run`; None where nothing was reported: all were run."""
     return getattr(output, "passes_run", None)
 
 
 def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:
-    """The pass of a burst that comes `number` passes after its first, in the form of an engine step
-    of its own that brings no news of requests.
+    """The pass of a multi-step that comes `number` passes after its first, as an engine step of its
+    own, without changes to the batch.
     """
-    plan = attached_thoughts(output)
+    plan = attached_plan(output)
     steps = {request_id: step.next(number) for request_id, step in plan.steps.items()}
-    num_tokens = {request_id: 1 + step.riding_tokens for request_id, step in steps.items()}
+    num_tokens = {request_id: 1 + step.num_meta_tokens for request_id, step in steps.items()}
     later = replace(
         output,
         scheduled_new_reqs=[],
@@ -116,5 +134,5 @@ def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:
         new_block_ids_to_zero=None,
         kv_cache_block_copies=None,
     )
-    attach_thoughts(later, ThoughtPlan(steps, []))
+    attach_plan(later, ThoughtPlan(steps, new_requests={}, aborted=[]))
     return later

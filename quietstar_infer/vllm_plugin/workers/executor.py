@@ -1,9 +1,9 @@
-"""The executor of one CPU worker, which tells it when somebody waits for the engine.
+"""The executor of one CPU worker, whose multi-step it interrupts when a request waits.
 
-A worker in a burst is deaf: the engine waits for it, and hands out the next step when it is done.
-So whatever is put into the engine's input queue (a new request, an aborted one, a question) is
-announced by a signal, on which the worker ends its burst after the pass it is in. Not where there
-are several workers: they would not get it between the same two passes.
+While a worker runs a multi-step, the engine waits for it and schedules nothing. So every message
+that is put into the engine's input queue (a new request, an aborted one, a call) is announced to
+the worker by a signal, on which it ends the multi-step after the pass it is in. Not where there are
+several workers: the signal would not reach all of them between the same two passes.
 """
 
 import os
@@ -33,16 +33,21 @@ class AnnouncingQueue(Queue[Any]):
 
 
 class InterruptingExecutor(MultiprocExecutor):
-    """vLLM's executor with one worker process, whose bursts it ends when somebody waits."""
+    """vLLM's executor with one worker process, whose multi-steps it interrupts."""
 
     def register_failure_callback(self, callback: Callable[[], None]) -> None:
-        """vLLM's own; gives the engine, which has just got its worker, another input queue."""
+        """vLLM's own; gives the engine, which has just got its workers, another input queue.
+
+        There is no other way to the queue: vLLM 0.32 names the class of its engine process in the
+        code that starts it, that class makes the queue in its constructor, and all that the
+        executor gets of it is this callback, whose closure holds the engine. Can go when an
+        executor is told of requests that arrive while it runs a step.
+        """
         super().register_failure_callback(callback)
-        # The callback puts a message into the engine's queue; the queue itself is handed to nobody.
         engine = getclosurevars(callback).nonlocals["self"]
-        assert engine.input_queue.empty(), "nobody is connected yet"
+        assert engine.input_queue.empty(), "nothing is connected to the engine yet"
         engine.input_queue = AnnouncingQueue(self._interrupt)
 
     def _interrupt(self) -> None:
-        with suppress(ProcessLookupError):  # it has died, and the engine will hear of it
+        with suppress(ProcessLookupError):  # it has died, which the engine is told otherwise
             os.kill(self.workers[0].proc.pid, INTERRUPT)

@@ -72,7 +72,7 @@ def test_another_trunk_is_refused(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path, "mistral")
     config = checkpoint / "config.json"
     config.write_text(config.read_text().replace('"model_type": "mistral"', '"model_type": "gpt2"'))
-    with pytest.raises(CheckpointError, match="the trunks that can think are llama, mistral"):
+    with pytest.raises(CheckpointError, match="the base models that can think are llama, mistral"):
         prepare_engine_args(EngineArgs(model=str(checkpoint)), ThinkingOptions())
 
 
