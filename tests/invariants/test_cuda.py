@@ -13,7 +13,7 @@ from quietstar_infer.benchmark.load import Load, asks
 from quietstar_infer.benchmark.side import side
 from quietstar_infer.benchmark.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.thought_sampler import sampled
+from quietstar_infer.vllm_plugin.thought_sampler import sample_seeded
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 
@@ -71,7 +71,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
 def test_passes_of_single_tokens_run_as_full_cuda_graphs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one of the rows carries START or END the batch is mixed, and runs piecewise."""
+    """Where START or END is fed in a row the batch is mixed, and runs piecewise."""
     modes: list[tuple[int, CUDAGraphMode]] = []
     decide = GPUModelRunner._determine_batch_execution_and_padding
 
@@ -90,15 +90,17 @@ def test_passes_of_single_tokens_run_as_full_cuda_graphs(
     assert {mode for longest, mode in decoding if longest == 2} == {CUDAGraphMode.PIECEWISE}
 
 
-def test_thoughts_are_chosen_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thoughts_are_sampled_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     devices: set[str] = set()
 
     def noted(*tensors: torch.Tensor) -> torch.Tensor:
-        chosen = sampled(*tensors)
-        devices.update(tensor.device.type for tensor in (*tensors, chosen))
-        return chosen
+        sampled = sample_seeded(*tensors)
+        devices.update(tensor.device.type for tensor in (*tensors, sampled))
+        return sampled
 
-    monkeypatch.setattr("quietstar_infer.vllm_plugin.thought_sampler.sampled", noted)
+    monkeypatch.setattr("quietstar_infer.vllm_plugin.thought_sampler.sample_seeded", noted)
     checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
     with thinking_engine(checkpoint) as engine:
         engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])

@@ -1,18 +1,18 @@
-"""Thoughts of the same length begin together, which costs a request one wait and never its first
+"""Thoughts of equal budget begin together, for which a request waits once, and never with its first
 token.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.alignment import Lockstep
+from quietstar_infer.vllm_plugin.alignment import ThoughtAlignment
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep, attached_plan
 from quietstar_infer.vllm_plugin.scheduler import ThinkingScheduler
-from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep, attached_thoughts
-from tests.support.checkpoints import write_random_checkpoint
-from tests.support.engine import Ask, thinking_engine
+from tests.support.engine import SCHEDULES, Ask, Engine, EnginePool
 
 TOKENS = 6
 Plans = list[ThoughtPlan]
@@ -22,48 +22,53 @@ def first(index: int, budget: int = 8) -> ThoughtStep:
     return ThoughtStep.first(budget, index)
 
 
-def test_a_request_waits_for_the_thoughts_under_way_and_then_never_again() -> None:
-    lockstep = Lockstep()
-    going = {"b": ThoughtStep(3, 8, 0), "c": ThoughtStep(5, 8, 2)}
-    assert not lockstep.is_held("a", first(0), going)  # its first token is not delayed
-    assert lockstep.is_held("a", first(1), going)
-    assert lockstep.is_held("a", first(1), {"b": ThoughtStep(7, 8, 0)})
-    # "b" is done with what was awaited: it thinks about its next token.
-    assert not lockstep.is_held("a", first(1), {"b": ThoughtStep(0, 8, 1)})
-    assert not lockstep.is_held("a", first(2), {"b": ThoughtStep(3, 8, 1)})
+def test_a_request_waits_for_the_active_thoughts_and_then_never_again() -> None:
+    alignment = ThoughtAlignment()
+    active = {"b": ThoughtStep(3, 8, 0), "c": ThoughtStep(5, 8, 2)}
+    assert not alignment.should_wait("a", first(0), active)  # its first token is not delayed
+    assert alignment.should_wait("a", first(1), active)
+    assert alignment.should_wait("a", first(1), {"b": ThoughtStep(7, 8, 0)})
+    # "b" has ended the awaited thought and thinks about its next token.
+    assert not alignment.should_wait("a", first(1), {"b": ThoughtStep(0, 8, 1)})
+    assert not alignment.should_wait("a", first(2), {"b": ThoughtStep(3, 8, 1)})
 
 
-def test_nobody_waits_for_thoughts_of_another_length() -> None:
-    assert not Lockstep().is_held("a", first(1), {"b": ThoughtStep(3, 16, 0)})
+def test_no_request_waits_for_thoughts_of_another_budget() -> None:
+    assert not ThoughtAlignment().should_wait("a", first(1), {"b": ThoughtStep(3, 16, 0)})
 
 
-def test_who_ended_is_forgotten() -> None:
-    lockstep = Lockstep()
-    going = {"b": ThoughtStep(3, 8, 0)}
-    assert lockstep.is_held("a", first(1), going)
-    lockstep.forget("a")
-    assert not lockstep.is_held("a", first(1), {})
-    lockstep.forget("a")
-    assert lockstep.is_held("a", first(1), going)
+def test_a_request_that_has_ended_is_forgotten() -> None:
+    alignment = ThoughtAlignment()
+    active = {"b": ThoughtStep(3, 8, 0)}
+    assert alignment.should_wait("a", first(1), active)
+    alignment.remove_request("a")
+    assert not alignment.should_wait("a", first(1), {})
+    alignment.remove_request("a")
+    assert alignment.should_wait("a", first(1), active)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_checkpoint(tmp_path_factory.mktemp("lockstep"), "llama")
+@pytest.fixture
+def multi_step(engines: EnginePool, random_checkpoint: Callable[[str], Path]) -> Engine:
+    return engines.get(random_checkpoint("llama"), ThinkingOptions(max_thought_burst=16))
+
+
+@pytest.fixture
+def one_pass(engines: EnginePool, random_checkpoint: Callable[[str], Path]) -> Engine:
+    return engines.get(random_checkpoint("llama"), **SCHEDULES["synchronous"])
 
 
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> Plans:
     """What the scheduler has told the workers, step by step."""
-    seen: Plans = []
+    sent: Plans = []
     schedule = ThinkingScheduler._update_after_schedule
 
     def noted(self: ThinkingScheduler, output: object) -> None:
         schedule(self, output)  # type: ignore[arg-type]
-        seen.append(attached_thoughts(output))  # type: ignore[arg-type]
+        sent.append(attached_plan(output))  # type: ignore[arg-type]
 
     monkeypatch.setattr(ThinkingScheduler, "_update_after_schedule", noted)
-    return seen
+    return sent
 
 
 def ask(budget: int, arrival: int = 0) -> Ask:
@@ -75,39 +80,37 @@ def one_after_the_other(budget: int) -> list[Ask]:
     return [ask(budget, arrival) for arrival in (0, 1, 3)]
 
 
-def test_requests_that_arrive_one_after_the_other_think_in_step(
-    checkpoint: Path, plans: Plans
+def test_thoughts_of_requests_that_arrive_one_after_the_other_are_aligned(
+    multi_step: Engine, plans: Plans
 ) -> None:
-    with thinking_engine(checkpoint, ThinkingOptions(max_thought_burst=16)) as engine:
-        engine.run(one_after_the_other(8))
-    # By step of the engine, who begins the thought before which of its tokens.
+    multi_step.run(one_after_the_other(8))
+    # By engine step: the indices of the thoughts that begin in it.
     begun = [{step.index for step in plan.steps.values() if step.is_first} for plan in plans]
     assert sum(0 in indices for indices in begun) == 3, (
         "a first thought begins as its request comes"
     )
-    in_step = max(number for number, indices in enumerate(begun) if 0 in indices) + 1
-    while not any(step.index == 1 for step in plans[in_step].steps.values() if step.is_first):
-        in_step += 1
-    for plan in plans[in_step:]:
+    aligned = max(number for number, indices in enumerate(begun) if 0 in indices) + 1
+    while not any(step.index == 1 for step in plans[aligned].steps.values() if step.is_first):
+        aligned += 1
+    for plan in plans[aligned:]:
         assert len({step.phase for step in plan.steps.values()}) <= 1
-    assert {plan.num_passes for plan in plans[in_step:] if plan.steps} == {9}
+    assert {plan.num_passes for plan in plans[aligned:] if plan.steps} == {9}
 
 
 @pytest.mark.parametrize(
-    ("burst", "others"),
+    ("engine", "asks"),
     [
-        pytest.param(1, [], id="without bursts"),
-        pytest.param(16, [ask(0)], id="while somebody speaks"),
-        pytest.param(16, [ask(4)], id="for thoughts of another length"),
+        pytest.param("one_pass", one_after_the_other(8)[:2], id="without multi-step"),
+        pytest.param("multi_step", [ask(8), ask(0)], id="while another request does not think"),
+        pytest.param("multi_step", [ask(8), ask(4)], id="for thoughts of another budget"),
     ],
 )
-def test_nobody_waits_where_there_is_nothing_to_gain(
-    checkpoint: Path, plans: Plans, burst: int, others: list[Ask]
+def test_no_request_waits_where_nothing_is_gained(
+    engine: str, asks: list[Ask], plans: Plans, request: pytest.FixtureRequest
 ) -> None:
-    """A request that thinks or speaks is in every step from its first to its last."""
-    asks = one_after_the_other(8)[:2] if not others else [ask(8), *others]
-    with thinking_engine(checkpoint, ThinkingOptions(max_thought_burst=burst)) as engine:
-        engine.run(asks)
+    """A request is in every engine step from its first to its last."""
+    running: Engine = request.getfixturevalue(engine)
+    running.run(asks)
     thinking = {request_id for plan in plans for request_id in plan.steps}
     for request_id in thinking:
         steps = [number for number, plan in enumerate(plans) if request_id in plan.steps]

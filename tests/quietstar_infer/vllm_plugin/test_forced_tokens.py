@@ -1,4 +1,4 @@
-"""Given text, scored by the engine, against recorded runs of the official code."""
+"""A given text, scored by the engine, against recorded runs of the official code."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,17 @@ from safetensors.torch import load_file
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from tests.support.checkpoints import write_wide_heads
-from tests.support.engine import Ask, Engine, thinking_engine
+from tests.support.checkpoints import GOLDEN, write_wide_heads
+from tests.support.engine import Ask, Engine, EnginePool
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = 1e-3
 
 
-class Recorded(NamedTuple):
-    """A recording of greedy thoughts, and by how much its heads are too small for vLLM's attention
-    on the CPU. The one with sampled thoughts drew them from a generator that is not ours:
-    test_reference.py repeats it."""
+class Recording(NamedTuple):
+    """A recording of greedy thoughts, and the factor by which its heads are too small for vLLM's
+    attention on the CPU. The one with sampled thoughts drew them from a generator that is not ours:
+    test_reference.py repeats it.
+    """
 
     case: str
     widen: int = 1
@@ -29,28 +29,28 @@ class Recorded(NamedTuple):
 
 
 RECORDINGS = [
-    Recorded("engine_greedy_n4"),
-    Recorded("engine_greedy_n4", asynchronous=True),
-    Recorded("engine_greedy_n8"),
-    Recorded("engine_greedy_n8", asynchronous=True),
-    Recorded("greedy_n4", widen=2),
-    Recorded("greedy_n8", widen=2),
-    Recorded("script_greedy_n8", widen=2, options=ThinkingOptions(embedding_mode="reset")),
+    Recording("engine_greedy_n4"),
+    Recording("engine_greedy_n4", asynchronous=True),
+    Recording("engine_greedy_n8"),
+    Recording("engine_greedy_n8", asynchronous=True),
+    Recording("greedy_n4", widen=2),
+    Recording("greedy_n8", widen=2),
+    Recording("script_greedy_n8", widen=2, options=ThinkingOptions(embedding_mode="reset")),
 ]
 
 
-def forced(text: list[int], read: int, budget: int) -> Ask:
-    """A request that reads the text's first tokens and is given the rest."""
-    given = text[read:]
+def forced(text: list[int], prompt_length: int, budget: int) -> Ask:
+    """A request with the text's first tokens as its prompt and the rest as its forced tokens."""
+    given = text[prompt_length:]
     return Ask(
-        text[:read],
+        text[:prompt_length],
         ThoughtParams(budget, 0.0, forced_tokens=tuple(given)),
         {"max_tokens": len(given), "logprobs": -1, "ignore_eos": True},
     )
 
 
 def logprobs(engine: Engine, key: str) -> list[dict[int, float]]:
-    """By given token, of the whole vocabulary."""
+    """For each forced token, those of the whole vocabulary."""
     while engine.llm.llm_engine.has_unfinished_requests():
         for output in engine.step():
             if output.finished and output.request_id == key:
@@ -60,29 +60,31 @@ def logprobs(engine: Engine, key: str) -> list[dict[int, float]]:
     raise AssertionError("the request has ended without an output")
 
 
-@pytest.mark.parametrize("recorded", RECORDINGS, ids=lambda recorded: recorded.case)
-def test_official_log_probabilities_at_every_position(recorded: Recorded, tmp_path: Path) -> None:
-    case, widen, options, asynchronous = recorded
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.case)
+def test_official_log_probabilities_at_every_position(
+    recording: Recording, engines: EnginePool, tmp_path: Path
+) -> None:
+    case, widen, options, asynchronous = recording
     checkpoint = GOLDEN / case / "checkpoint"
     if widen > 1:
         checkpoint = write_wide_heads(tmp_path, checkpoint, widen)
     facts = json.loads((GOLDEN / case / "case.json").read_text())
     expected = load_file(GOLDEN / case / "expected.safetensors")
     budget = facts["n_ahead"] - 3
-    with thinking_engine(checkpoint, options, asynchronous=asynchronous, max_logprobs=-1) as engine:
-        for prompt in range(len(facts["prompts"])):
-            text = expected[f"p{prompt}.input_ids"][0].tolist()
-            for read in {1, (len(text) + 1) // 2} - {len(text)}:
-                key = engine.add(forced(text, read, budget))
-                scored = logprobs(engine, key)
-                thoughts = engine.take_thoughts(key)
-                (kept,) = thoughts.values()
-                assert [t["token_ids"] for t in kept[: len(scored)]] == [
-                    expected[f"p{prompt}.thought_ids"][0, position].tolist()[1:-1]
-                    for position in range(read - 1, len(text) - 1)
-                ]
-                for position, entries in enumerate(scored, start=read - 1):
-                    assert_equal(entries, expected[f"p{prompt}.logits"][0, position])
+    engine = engines.get(checkpoint, options, asynchronous)
+    for prompt in range(len(facts["prompts"])):
+        text = expected[f"p{prompt}.input_ids"][0].tolist()
+        for prompt_length in {1, (len(text) + 1) // 2} - {len(text)}:
+            key = engine.add(forced(text, prompt_length, budget))
+            scored = logprobs(engine, key)
+            thoughts = engine.take_thoughts(key)
+            (kept,) = thoughts.values()
+            assert [t["token_ids"] for t in kept[: len(scored)]] == [
+                expected[f"p{prompt}.thought_ids"][0, position].tolist()[1:-1]
+                for position in range(prompt_length - 1, len(text) - 1)
+            ]
+            for position, entries in enumerate(scored, start=prompt_length - 1):
+                assert_equal(entries, expected[f"p{prompt}.logits"][0, position])
 
 
 def assert_equal(entries: dict[int, float], logits_V: torch.Tensor) -> None:
@@ -97,13 +99,13 @@ def assert_equal(entries: dict[int, float], logits_V: torch.Tensor) -> None:
     )
 
 
-def test_neighbours_of_scored_rows_choose_freely() -> None:
-    """A row that is given its tokens shares its batch with rows that are not."""
-    with thinking_engine(GOLDEN / "engine_greedy_n4" / "checkpoint", max_logprobs=-1) as engine:
-        free = Ask([5, 6, 7], ThoughtParams(2, 0.0), {"max_tokens": 6, "ignore_eos": True})
-        text = [9, 8, 7, 6, 5, 4, 3, 10, 11]
-        (alone,) = engine.run([free])
-        given, beside = engine.run([forced(text, 2, 2), free])
-        assert given[0].token_ids == text[2:]
-        assert beside[0].token_ids == alone[0].token_ids
-        assert beside[0].thoughts == alone[0].thoughts
+def test_other_rows_of_the_batch_sample_freely(engines: EnginePool) -> None:
+    """A row whose tokens are forced shares its batch with one whose are not."""
+    engine = engines.get(GOLDEN / "engine_greedy_n4" / "checkpoint")
+    free = Ask([5, 6, 7], ThoughtParams(2, 0.0), {"max_tokens": 6, "ignore_eos": True})
+    text = [9, 8, 7, 6, 5, 4, 3, 10, 11]
+    (alone,) = engine.run([free])
+    given, beside = engine.run([forced(text, 2, 2), free])
+    assert given[0].token_ids == text[2:]
+    assert beside[0].token_ids == alone[0].token_ids
+    assert beside[0].thoughts == alone[0].thoughts

@@ -68,7 +68,7 @@ def test_too_few_batched_tokens_are_refused(checkpoint: Path) -> None:
         check_vllm_config(args.create_engine_config())
 
 
-def test_another_trunk_is_refused(tmp_path: Path) -> None:
+def test_another_base_model_is_refused(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path, "mistral")
     config = checkpoint / "config.json"
     config.write_text(config.read_text().replace('"model_type": "mistral"', '"model_type": "gpt2"'))
