@@ -37,7 +37,7 @@ class OfficialLoop:
     """A checkpoint that thinks at all positions at once."""
 
     def __init__(self, decoder: ReferenceDecoder, device: torch.device, dtype: torch.dtype) -> None:
-        self.trunk = decoder.trunk.to(device, dtype)
+        self.trunk = decoder.model.to(device, dtype)
         self._head = decoder.head.to(device, dtype)
         self._start_H = decoder.start_H.to(device, dtype)
         self._end_H = decoder.end_H.to(device, dtype)

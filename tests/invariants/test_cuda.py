@@ -90,7 +90,7 @@ def test_passes_of_single_tokens_run_as_full_cuda_graphs(
     assert {mode for longest, mode in decoding if longest == 2} == {CUDAGraphMode.PIECEWISE}
 
 
-def test_thoughts_are_sampled_on_the_device(
+def test_thought_tokens_are_sampled_on_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     devices: set[str] = set()

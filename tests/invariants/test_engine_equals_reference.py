@@ -22,7 +22,7 @@ MAX_TOKENS = 12
 
 
 def vllm_sampler(seed: int) -> ChooseVisible:
-    """What vLLM's CPU sampler draws at temperature 1 for a seeded request (its own noise kernel)."""
+    """What vLLM's CPU sampler draws at temperature 1 for a seeded request (by its own kernel)."""
     generator = torch.Generator().manual_seed(seed)
 
     def sample(logits_V: torch.Tensor) -> int:
