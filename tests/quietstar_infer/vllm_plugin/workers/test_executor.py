@@ -18,7 +18,7 @@ from tests.support.engine import ENGINE_ARGS
 pytestmark = pytest.mark.skipif(
     not current_platform.is_cpu(), reason="on CUDA a multi-step is not interrupted"
 )
-LONG = 400
+LONG = 900
 
 
 def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
@@ -37,7 +37,7 @@ async def test_a_new_request_does_not_wait_for_a_multi_step(
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     engine_args = AsyncEngineArgs(
         model=str(write_random_checkpoint(tmp_path / "thinker", "mistral")),
-        **{**ENGINE_ARGS, "disable_log_stats": True},
+        **{**ENGINE_ARGS, "disable_log_stats": True, "max_model_len": 1024},
     )
     prepare_engine_args(
         engine_args, ThinkingOptions(max_thought_budget=LONG, max_thought_burst=LONG)
