@@ -98,6 +98,8 @@ class ThoughtSampler:
         sample = sample_greedy if is_greedy else self._sample_seeded
         return sample(logits_NV, packed_U7, token_SC)
 
+    # As the engine runs it: outside, it would be compiled for another mode, and once more later.
+    @torch.inference_mode()
     def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
         """Compile, once and for any number of rows, before a request waits for it."""
         logits_NV = torch.zeros(2, vocab_size, dtype=dtype, device=token_SC.device)

@@ -33,11 +33,11 @@ def slot_tokens() -> torch.Tensor:
     return torch.zeros(16, 10, dtype=torch.int32)
 
 
-@torch.inference_mode()
 def test_one_compilation_serves_any_number_of_rows() -> None:
     compiled, eager = ThoughtSampler(is_compiled=True), ThoughtSampler(is_compiled=False)
-    with dynamo_config.patch(error_on_recompile=True):
-        compiled.warm_up(VOCAB_SIZE, torch.float32, slot_tokens())
+    compiled.warm_up(VOCAB_SIZE, torch.float32, slot_tokens())
+    # The engine runs in inference mode.
+    with torch.inference_mode(), dynamo_config.patch(error_on_recompile=True):
         for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
             kept, expected_kept = slot_tokens(), slot_tokens()
             packed = upload(thought_inputs(rows, batch), CPU)
