@@ -98,7 +98,7 @@ class ThoughtSampler:
         sample = sample_greedy if is_greedy else self._sample_seeded
         return sample(logits_NV, packed_U7, token_SC)
 
-    # As the engine runs it: outside, it would be compiled for another mode, and once more later.
+    # As the engine runs it; otherwise it would be compiled once more for the first request.
     @torch.inference_mode()
     def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
         """Compile, once and for any number of rows, before a request waits for it."""
@@ -107,4 +107,7 @@ class ThoughtSampler:
         # By default one row would be compiled by itself, and as many rows as the batch has, too.
         mark_unbacked(logits_NV, 0)
         mark_unbacked(packed_U7, 0)
-        self(logits_NV, packed_U7, token_SC.clone(), is_greedy=False)
+        # A copy made in inference mode would be another kind of tensor than the slots.
+        with torch.inference_mode(False):
+            scratch_SC = token_SC.clone()
+        self(logits_NV, packed_U7, scratch_SC, is_greedy=False)

@@ -29,6 +29,8 @@ def logits(batch: int) -> torch.Tensor:
     return torch.randn(batch, VOCAB_SIZE, generator=torch.Generator().manual_seed(batch))
 
 
+# As in the engine, where slots are made before inference begins.
+@torch.inference_mode(False)
 def slot_tokens() -> torch.Tensor:
     return torch.zeros(16, 10, dtype=torch.int32)
 
