@@ -1,5 +1,15 @@
-"""Quiet-STaR on vLLM: models that think before every token they say.
+"""Quiet-STaR on vLLM: models that think before every visible token.
 
-The modules beside this file are plain torch and import neither vLLM nor FastAPI; `vllm_plugin/`
-puts the same mathematics into vLLM's own scheduler and model runner.
+Plain torch, without vLLM or FastAPI:
+checkpoint.py  the official checkpoint layout: tensor names, checks, loading
+config.py      what a checkpoint's files tell about thinking: meta-token ids, embedding mode
+mixing.py      the mixing head
+sampling.py    sampling thought tokens with noise that is a function of seed, position and step
+reference.py   the whole algorithm, slow and readable; the engine is measured against it
+params.py      a request's thought parameters, and what a server allows
+errors.py      errors that a user can mend
+
+With vLLM:
+plugin.py      vLLM's entry point
+vllm_plugin/   the same algorithm inside vLLM's scheduler and model runner
 """

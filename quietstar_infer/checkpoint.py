@@ -1,6 +1,6 @@
 """The official checkpoint layout: tensor names, what must be there, and loading it in plain torch.
 
-A checkpoint is a Hugging Face folder of the trunk plus
+A checkpoint is a Hugging Face folder of the base model plus
 
     start_embedding, end_embedding   (2, H); row 0 times `embedding_scale` is the vector that is
                                      fed; row 1, a log-std, is not used
@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 
 
 def thought_tensor_shapes(hidden_size: int) -> dict[str, Shape]:
-    """Name and shape of every tensor that a Quiet-STaR checkpoint has beyond its trunk."""
+    """Name and shape of every tensor that a Quiet-STaR checkpoint has beyond its base model's."""
     h = hidden_size
     return {
         START_EMBEDDING: (2, h),
@@ -65,7 +65,7 @@ def check_checkpoint(folder: Path) -> None:
     config = read_json(folder / "config.json")
     hidden_size = config.get("hidden_size")
     if not isinstance(hidden_size, int):
-        raise CheckpointError(f"{folder}/config.json does not say hidden_size")
+        raise CheckpointError(f"{folder}/config.json has no hidden_size")
     shapes = dict(_tensor_shapes(folder))
     check_tensors(shapes, hidden_size, str(folder))
     _check_vocabulary(folder, shapes)

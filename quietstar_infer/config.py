@@ -1,4 +1,4 @@
-"""What a Quiet-STaR checkpoint says about itself, read once and passed around."""
+"""What a Quiet-STaR checkpoint's files tell about thinking, read once and passed around."""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ DASH = "---"
 # The meta-embeddings are stored divided by this: a learning-rate multiplier under Adam (official
 # `embedding_scale`).
 EMBEDDING_SCALE = 100.0
-# Published checkpoints do not say how long they think; 8 passes ahead, their name, means 5 sampled
-# tokens.
+# Published checkpoints do not record their thought budget; "8 ahead", in their names, counts passes
+# and means 5 sampled tokens.
 FALLBACK_THOUGHT_BUDGET = 5
 
 EmbeddingMode = Literal["learned", "reset"]
@@ -29,9 +29,9 @@ EMBEDDING_MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)
 class QuietStarConfig:
     """The facts of one checkpoint that thinking needs.
 
-    `embedding_mode` says what START and END look like to the trunk: `learned` feeds the trained
-    vectors, `reset` feeds the embedding of `---` for both, which is what the published evaluation
-    script does. `dash_token_id` is None where the tokenizer cannot write a dash.
+    `embedding_mode`: what is fed for START and END; `learned`: the trained vectors; `reset`: the
+    embedding of `---` for both, as in the published evaluation script. `dash_token_id` is None
+    where the tokenizer has no dash.
     """
 
     start_token_id: int

@@ -1,4 +1,4 @@
-"""The mixing head: how much the prediction made after a thought replaces the plain one."""
+"""The mixing head: how much the prediction made after a thought replaces the base prediction."""
 
 import torch
 from torch import nn
@@ -23,16 +23,16 @@ class MixingHead(nn.Sequential):
         )
 
     def weight(self, base_NH: torch.Tensor, thought_NH: torch.Tensor) -> torch.Tensor:
-        """The mixing weight of the *thought*, (N, 1); both inputs are the trunk's output after its
-        final norm.
+        """The mixing weight of the *thought*, (N, 1); both inputs are hidden states after the base
+        model's final norm.
         """
         weight_N1: torch.Tensor = self(torch.cat([base_NH, thought_NH], dim=-1))
         return weight_N1
 
     @torch.no_grad()
     def start_closed(self) -> None:
-        """Zero the last layer, so that w = 0 and the model starts as its own trunk (official first
-        forward).
+        """Zero the last layer, so that w = 0 and the model starts out equal to its base model (as
+        in the official first forward).
         """
         last = self[4]
         assert isinstance(last, nn.Linear)

@@ -1,4 +1,4 @@
-"""What a request says about its thoughts, and what a server allows."""
+"""A request's thought parameters, and what a server allows."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +10,11 @@ from quietstar_infer.errors import ThoughtParamsError
 
 @dataclass(frozen=True)
 class ThoughtLimits:
-    """What a server allows, and what holds for requests that do not say. `max_budget` 0 means that
-    thinking is off."""
+    """What a server allows, and the defaults of requests. `max_budget` 0 means that thinking is
+    off; temperatures are 0 (greedy) or above.
+
+    Raises `ValueError` where they contradict each other.
+    """
 
     max_budget: int
     default_budget: int
@@ -37,10 +40,10 @@ class ThoughtParams:
     """How one request thinks.
 
     `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of
-    the thoughts, 0 = greedy. `token_budget`: thought tokens for the whole request; spent, it goes
-    on without thinking. `record_key`: if set, the worker keeps what the request thinks under this
-    key until it is fetched. `forced_tokens`: the visible tokens, where they are given and only
-    their log-probabilities wanted.
+    the thoughts, 0 = greedy. `token_budget`: thought tokens for the whole request; once they are
+    spent, it goes on without thinking. `record_key`: if set, the worker logs the request's thoughts
+    under this key until they are fetched. `forced_tokens`: the visible tokens, where they are given
+    and only their log-probabilities are wanted.
     """
 
     budget: int

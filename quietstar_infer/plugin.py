@@ -18,7 +18,7 @@ def register() -> None:
     check_vllm_version(installed_vllm_version())
     from vllm import ModelRegistry
 
-    from quietstar_infer.vllm_plugin.families import ARCHITECTURES, MODEL_MODULE
+    from quietstar_infer.vllm_plugin.architectures import ARCHITECTURES, MODEL_MODULE
 
     for architecture in ARCHITECTURES.values():
         ModelRegistry.register_model(architecture, f"{MODEL_MODULE}:{architecture}")

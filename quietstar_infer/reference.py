@@ -1,15 +1,15 @@
 """The algorithm in plain torch: slow, readable, and what the engine is measured against.
 
-A thought is an ordinary continuation of the text. To predict what follows x_0 … x_p, the trunk
-reads
+A thought is an ordinary continuation of the text. To predict what follows x_0 … x_p, the base model
+runs on
 
-    x_0 … x_p                              its last hidden state is the base
-    x_0 … x_p  START                       its logits say t_1
-    x_0 … x_p  START  t_1 … t_k            its logits say t_{k+1}
-    x_0 … x_p  START  t_1 … t_b  END       its last hidden state is the thought
+    x_0 … x_p                              the last hidden state is the base
+    x_0 … x_p  START                       t_1 is sampled from the last logits
+    x_0 … x_p  START  t_1 … t_k            t_{k+1} is sampled from the last logits
+    x_0 … x_p  START  t_1 … t_b  END       the last hidden state is the thought
 
-and the mixing head says how much of the thought goes into the prediction (paper, section 4).
-Everything is read anew at every step; nothing is cached.
+and the mixing head weighs base and thought in the prediction (paper, section 4). Every row of this
+table is a forward pass over all of its tokens; nothing is cached.
 
 Shapes: T text tokens, H hidden, V vocabulary.
 """
@@ -34,15 +34,15 @@ from quietstar_infer.errors import CheckpointError
 from quietstar_infer.mixing import MixingHead, mix
 from quietstar_infer.sampling import draw_thought_tokens, mask_meta_tokens
 
-# From a thought token's logits (V,), the text position p and the step k (0 for t_1) to the token.
+# Chooses a thought token from its logits (V,), the text position p and the step k (0 for t_1).
 ChooseThought = Callable[[torch.Tensor, int, int], int]
-# From the visible token's logits (V,) to the token.
+# Chooses a visible token from its logits (V,).
 ChooseVisible = Callable[[torch.Tensor], int]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one thought led to. Logits are (V,), START and END at -inf."""
+    """A thought and the prediction after it. Logits are (V,), START and END at -inf."""
 
     thought_ids: list[int]
     mixing_weight: float
@@ -62,7 +62,7 @@ def greedy_thought(logits_V: torch.Tensor, position: int, step: int) -> int:
 
 
 def seeded_thought(seed: int, temperature: float) -> ChooseThought:
-    """The thought token that a request with this seed and temperature draws, in the engine too."""
+    """Draws thought tokens as the engine does for a request with this seed and temperature."""
 
     def choose(logits_V: torch.Tensor, position: int, step: int) -> int:
         where = (torch.tensor([number]) for number in (seed, position, step))
@@ -72,17 +72,17 @@ def seeded_thought(seed: int, temperature: float) -> ChooseThought:
 
 
 class ReferenceDecoder:
-    """A Quiet-STaR checkpoint that thinks one position at a time."""
+    """A Quiet-STaR checkpoint, thinking about one position at a time."""
 
     def __init__(
         self,
-        trunk: PreTrainedModel,
+        model: PreTrainedModel,
         head: MixingHead,
         config: QuietStarConfig,
         start_H: torch.Tensor,
         end_H: torch.Tensor,
     ) -> None:
-        self.trunk = trunk.eval()
+        self.model = model.eval()
         self.head = head.eval()
         self.config = config
         self.start_H = start_H
@@ -97,8 +97,8 @@ class ReferenceDecoder:
         config = QuietStarConfig.from_checkpoint(folder, embedding_mode)
         tensors = {name: tensor.float() for name, tensor in load_tensors(folder).items()}
         start_2H, end_2H = tensors.pop(START_EMBEDDING), tensors.pop(END_EMBEDDING)
-        trunk = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)))
-        head = MixingHead(trunk.config.hidden_size)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder)))
+        head = MixingHead(model.config.hidden_size)
         head.load_state_dict(
             {
                 name.removeprefix(MIXING_HEAD_PREFIX): tensors.pop(name)
@@ -106,11 +106,11 @@ class ReferenceDecoder:
                 if name.startswith(MIXING_HEAD_PREFIX)
             }
         )
-        _load_trunk(trunk, tensors, folder)
+        _load_base_model(model, tensors, folder)
         start_H, end_H = meta_embeddings(
-            config, trunk.get_input_embeddings().weight.detach(), start_2H, end_2H
+            config, model.get_input_embeddings().weight.detach(), start_2H, end_2H
         )
-        return cls(trunk, head, config, start_H, end_H)
+        return cls(model, head, config, start_H, end_H)
 
     @torch.inference_mode()
     def predict(
@@ -150,40 +150,44 @@ class ReferenceDecoder:
         max_tokens: int,
         budget: int,
         choose: ChooseThought = greedy_thought,
-        say: ChooseVisible = greedy,
+        choose_visible: ChooseVisible = greedy,
     ) -> tuple[list[int], list[Prediction]]:
-        """`max_tokens` visible tokens, and the prediction behind each (none at budget 0)."""
+        """`max_tokens` visible tokens, and the prediction that each was chosen from (none at budget
+        0).
+        """
         text = list(prompt_ids)
         predictions: list[Prediction] = []
         for _ in range(max_tokens):
             if budget == 0:
-                text.append(say(self.predict_plainly(text)))
+                text.append(choose_visible(self.predict_plainly(text)))
                 continue
             predictions.append(self.predict(text, budget, choose))
-            text.append(say(predictions[-1].logits_V))
+            text.append(choose_visible(predictions[-1].logits_V))
         return text[len(prompt_ids) :], predictions
 
     def _embed(self, token_ids: Sequence[int]) -> torch.Tensor:
-        embeddings_TH: torch.Tensor = self.trunk.get_input_embeddings()(torch.tensor(token_ids))
+        embeddings_TH: torch.Tensor = self.model.get_input_embeddings()(torch.tensor(token_ids))
         return embeddings_TH
 
     def _last_hidden(self, chain_TH: torch.Tensor) -> torch.Tensor:
-        """The trunk's output after its final norm at the end of a chain of embeddings, (H,)."""
-        output = self.trunk.model(inputs_embeds=chain_TH[None], use_cache=False)
+        """The hidden state after the final norm at the end of a chain of embeddings, (H,)."""
+        output = self.model.model(inputs_embeds=chain_TH[None], use_cache=False)
         hidden_H: torch.Tensor = output.last_hidden_state[0, -1]
         return hidden_H
 
     def _logits(self, hidden_H: torch.Tensor) -> torch.Tensor:
-        logits_V: torch.Tensor = self.trunk.get_output_embeddings()(hidden_H)
+        logits_V: torch.Tensor = self.model.get_output_embeddings()(hidden_H)
         return mask_meta_tokens(logits_V, self.config.meta_token_ids)
 
 
-def _load_trunk(trunk: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    missing, unexpected = trunk.load_state_dict(tensors, strict=False)
-    tied = {"lm_head.weight"} if trunk.config.tie_word_embeddings else set()
+def _load_base_model(
+    model: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path
+) -> None:
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     missing_names = sorted(set(missing) - tied)
     if missing_names:
         raise CheckpointError(f"{folder} is incomplete: it lacks {', '.join(missing_names)}")
     if unexpected:
-        raise CheckpointError(f"{folder} has tensors of no use: {', '.join(sorted(unexpected))}")
-    trunk.tie_weights()
+        raise CheckpointError(f"{folder} has unexpected tensors: {', '.join(sorted(unexpected))}")
+    model.tie_weights()

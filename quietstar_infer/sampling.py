@@ -1,9 +1,9 @@
 """Sampling thought tokens with noise that depends on (seed, position, step) and on nothing else.
 
-A thought has to come out the same whoever shares the batch, after a preemption, and on every
-tensor-parallel rank. A generator with a state cannot promise that without bookkeeping, so the noise
-is a function: each vocabulary entry's random bits are a hash of the request's seed, the position of
-the text token that is thought about, the step within the thought, and the entry's id.
+A thought has to be the same in any batch, after a preemption, and on every tensor-parallel rank. A
+generator with a state cannot give that without bookkeeping, so the noise is a function: each
+vocabulary entry's random bits are a hash of the request's seed, the position of the text token that
+is thought about, the step within the thought, and the entry's id.
 
 Shapes: N rows, V vocabulary.
 """
@@ -76,23 +76,21 @@ def draw_thought_tokens(
 ) -> torch.Tensor:
     """`choose_thought_token` with the noise of these seeds, positions and steps, (N,) int64 each.
 
-    Some thirty operations on (N, V) numbers: worth compiling into one where it runs in every pass.
+    Some thirty operations on (N, V) numbers: compile them into one where it runs in every pass.
     """
     noise_NV = gumbel_noise(row_keys(seed_N, position_N, step_N), logits_NV.shape[1])
     return choose_thought_token(logits_NV, temperature_N, noise_NV)
 
 
 def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> torch.Tensor:
-    """Put START and END at -inf, in place: they are never said and never thought, only fed. (...,
-    V).
-    """
+    """Put START and END at -inf, in place, (..., V): they are fed, and never sampled."""
     for token_id in meta_token_ids:
         logits[..., token_id] = -torch.inf
     return logits
 
 
 def _scramble(x: torch.Tensor) -> torch.Tensor:
-    """A bijection of 32-bit integers without statistical bias worth naming (xorshift-multiply)."""
+    """A bijection of 32-bit integers with negligible statistical bias (xorshift-multiply)."""
     x = (x ^ _shift_right(x, 16)) * _signed(_MULTIPLIERS[0])
     x = (x ^ _shift_right(x, 15)) * _signed(_MULTIPLIERS[1])
     return x ^ _shift_right(x, 16)

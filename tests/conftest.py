@@ -1,6 +1,17 @@
-"""Settings that must be in place before torch and vLLM are imported."""
+"""Settings that must be in place before torch and vLLM are imported, and what tests of several
+folders share.
+"""
 
 import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.engine import EnginePool
 
 # The models of the tests are tiny: more threads than one would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -8,3 +19,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Engines in the test's own process can be looked into. Servers are processes of their own.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator["EnginePool"]:
+    """Engines in this process: tests that ask for the same options share one."""
+    from tests.support.engine import EnginePool
+
+    with EnginePool() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a random checkpoint of a model family, the same for all tests."""
+    from tests.support.checkpoints import write_random_checkpoint
+
+    @cache
+    def write(family: str) -> Path:
+        return write_random_checkpoint(tmp_path_factory.mktemp(family), family)
+
+    return write

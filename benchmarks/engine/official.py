@@ -37,7 +37,7 @@ class OfficialLoop:
     """A checkpoint whose thoughts are computed at all positions at once."""
 
     def __init__(self, decoder: ReferenceDecoder, device: torch.device, dtype: torch.dtype) -> None:
-        self.base_model = decoder.trunk.to(device, dtype)
+        self.base_model = decoder.model.to(device, dtype)
         self._head = decoder.head.to(device, dtype)
         self._start_H = decoder.start_H.to(device, dtype)
         self._end_H = decoder.end_H.to(device, dtype)

@@ -64,19 +64,21 @@ STOCK: dict[str, Part] = {
 }
 _PLUGIN = "quietstar_infer.vllm_plugin"
 _MIXIN = f"{_PLUGIN}.runner:ThinkingRunnerMixin"
+_MULTI_STEP = f"{_PLUGIN}.multi_step:MultiStepMixin"
+_STATE = f"{_PLUGIN}.thought_state:ThoughtState"
 THINKING: dict[str, Part] = STOCK | {
     f"{_PLUGIN}.scheduler:ThinkingScheduler._update_after_schedule": OURS,
     f"{_MIXIN}.execute_model": OURS,
-    f"{_MIXIN}._begin_plain_passes": OURS,
-    f"{_MIXIN}._advance_plain_passes": OURS,
-    f"{_MIXIN}._plain_forward": OURS,
+    f"{_MULTI_STEP}._prepare_decode_only_pass": OURS,
+    f"{_MULTI_STEP}._advance_decode_only_pass": OURS,
+    f"{_MULTI_STEP}._decode_only_forward": OURS,
     f"{_MIXIN}._update_states": OURS,
     f"{_MIXIN}._prepare_inputs": OURS,
     f"{_MIXIN}._model_forward": THOUGHT,
     f"{_MIXIN}.sample_tokens": CHOICE,
-    f"{_MIXIN}._end_inner_pass": CHOICE,
-    f"{_MIXIN}._think_on": CHOICE,
-    f"{_PLUGIN}.choice:Choice.__call__": CHOICE,
+    f"{_MULTI_STEP}._end_first_pass": CHOICE,
+    f"{_STATE}.process_logits": CHOICE,
+    f"{_PLUGIN}.thought_sampler:ThoughtSampler.__call__": CHOICE,
     f"{_PLUGIN}.model:QuietStarMixin.compute_logits": HEAD,
 }
 

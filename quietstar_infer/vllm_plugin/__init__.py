@@ -1,14 +1,24 @@
 """Continuous thought batching inside vLLM.
 
-families.py    which trunks can think, by the checkpoint's `model_type`
-options.py     from a user's options to vLLM's engine arguments, and back in every process
-model.py       the trunk with mixing head and meta-token embeddings
-step.py        what the scheduler tells the runner about a thought: phase, budget, index
-scheduler.py   a thought as a prefill chunk that does not advance
-rows.py        index arithmetic of one batch's thinking rows
-memory.py      what is kept on the device between two passes of a thought
-records.py     what requests thought, for those that asked
-metrics.py     what thinking cost, for the server's metrics
-runner.py      the thought passes in vLLM's model runner
-worker.py      what the server can ask a worker; cpu_worker.py and cuda_worker.py run it
+In the server's process:
+options.py          from a user's options to vLLM's engine arguments, and back in every process
+architectures.py    which base models can think, by the checkpoint's `model_type`
+
+In the engine's process:
+scheduler.py        vLLM's scheduler: a thought is a prefill chunk that makes no progress
+alignment.py        which requests wait, so that thoughts of equal budget start together
+schedule_plan.py    what the scheduler tells the workers of each thought, with every engine step
+
+In the workers' processes:
+workers/            the workers for CPU and CUDA, and the executor that interrupts one
+runner.py           vLLM's V1 model runner: where it calls the thought state
+multi_step.py       several passes in one engine step
+thought_state.py    all there is to a thought on the worker, from its first pass to its last
+thought_rows.py     index arithmetic of a batch's thinking rows
+slots.py            what is kept on the device between two passes of a thought
+thought_sampler.py  the sampler of thought tokens, one compiled operation per pass
+forced_tokens.py    visible tokens that are given, for requests that score a text
+thought_log.py      finished thoughts of requests that asked to see them
+metrics.py          what thinking costs, counted for the server's metrics
+model.py            vLLM's dense decoders with mixing head and meta-token embeddings
 """

@@ -1,10 +1,12 @@
-"""What thinking cost and came to, counted by the runner and fetched by the server when it is asked.
+"""What thinking costs, counted by the model runner and fetched by the server when it is scraped.
 
-Counted here, and not by vLLM's stat loggers, because the facts are here: which rows of a pass were
-thinking is known to scheduler and runner only, mixing weights to the device only, and vLLM's
-statistics have no field to carry either to the server's process. Fetched with `collective_rpc`, and
-not sent along with every step, because a scrape comes once in many seconds. Every tensor-parallel
-rank counts the same; one of them is asked.
+Counted here, and not by vLLM's stat loggers: which rows of a pass are thinking is known only to
+scheduler and runner, mixing weights only to the device, and vLLM's statistics have no field to
+carry either to the server's process. Fetched with `collective_rpc`, and not sent with every engine
+step, because a scrape comes once in many seconds. Every tensor-parallel rank counts the same; one
+of them is asked.
+
+Shapes: L thoughts that end in a pass, K bounds.
 """
 
 from collections import Counter
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from quietstar_infer.vllm_plugin.step import ThoughtPlan
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan
 
 # Upper bounds. The weight is the output of a linear layer: it may be negative (away from the
 # thought's prediction) and above 1 (beyond it).
@@ -27,10 +29,11 @@ MIXING_WEIGHT_BOUNDS = (
 class ThoughtCounts(NamedTuple):
     """What one rank has counted since the engine started.
 
-    `passes`: engine steps that ran the trunk. `rows`: requests in them; `thinking_rows`: those of
+    `passes`: passes through the base model. `rows`: requests in them; `thinking_rows`: those of
     them in a thought, its first and its last pass included. `thought_tokens`: all that were
-    sampled, those of aborted thoughts too. `aborted`: by reason. `weights_at_most`: upper bounds,
-    and how many of the finished thoughts' mixing weights were not above each.
+    sampled, those of aborted thoughts too. `finished`: thoughts that reached their mixing weight.
+    `aborted`: thoughts that did not, by reason. `weights_at_most`: upper bounds, and how many of
+    the finished thoughts' mixing weights were not above each.
     """
 
     passes: int
@@ -43,7 +46,7 @@ class ThoughtCounts(NamedTuple):
 
 
 class ThoughtMetrics:
-    """Counts as the engine runs; mixing weights on the device, which nobody waits for."""
+    """Counts as the engine runs; mixing weights on the device, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._passes = 0
@@ -56,7 +59,7 @@ class ThoughtMetrics:
         self._at_most_K = torch.zeros(len(self._bound_K), dtype=torch.int64, device=device)
 
     def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
-        """Count one engine step; one without rows only brings news of ended requests."""
+        """Count a pass; an engine step without rows only tells of ended requests."""
         last = sum(step.is_last for step in plan.steps.values())
         self._passes += bool(num_scheduled_tokens)
         self._rows += len(num_scheduled_tokens)
@@ -66,7 +69,7 @@ class ThoughtMetrics:
         self._finished += last
         self._aborted.update(plan.aborted)
 
-    def count_plain_passes(self, num_rows: int, num_passes: int) -> None:
+    def count_decode_only_passes(self, num_rows: int, num_passes: int) -> None:
         """Count passes of which every row feeds one thought token and samples the next."""
         rows = num_rows * num_passes
         self._passes += num_passes
@@ -77,12 +80,12 @@ class ThoughtMetrics:
     def add_weights(self, weight_L1: torch.Tensor) -> None:
         """Count the mixing weights, (L, 1), of thoughts that ended; does not wait for the device.
 
-        A weight that is not a number is under no bound.
+        A weight that is NaN is under no bound.
         """
         self._at_most_K += (weight_L1.float() <= self._bound_K).sum(dim=0)
 
     def counts(self) -> ThoughtCounts:
-        """All counts; waits for what the device has been given to do."""
+        """All counts; waits for the work that is queued on the device."""
         return ThoughtCounts(
             passes=self._passes,
             rows=self._rows,

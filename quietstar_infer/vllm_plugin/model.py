@@ -26,7 +26,7 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
 
 class QuietStarMixin(nn.Module):
-    """What turns a trunk of vLLM's into a quiet thinker; the trunk's class is the next base."""
+    """Turns a model of vLLM's, the next base class, into the base model of one that thinks."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -46,24 +46,22 @@ class QuietStarMixin(nn.Module):
         return mix(base_NH, thought_NH, weight_N1), weight_N1
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """vLLM's logits with START and END at -inf: they are neither said, nor thought, nor among
-        the logprobs.
+        """vLLM's logits, (N, V), with START and END at -inf: they are never sampled, neither as
+        visible nor as thought tokens, nor among the log-probabilities.
         """
         logits: torch.Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
         return None if logits is None else mask_meta_tokens(logits, self.quiet_star.meta_token_ids)
 
     def load_weights(self, weights: NamedTensors) -> set[str]:
-        """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors it
-        lacks.
+        """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors
+        that it lacks.
         """
         loaded: set[str] = super().load_weights(self._with_meta_embeddings(weights))  # type: ignore[misc]
         return loaded
 
     def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
-        """Pass the tensors on, START's and END's vectors put into the embedding table.
-
-        Before the weight loader sees it, because the loader splits the table over tensor-parallel
-        ranks.
+        """The tensors, with START's and END's vectors put into the embedding table; before vLLM
+        loads the table, because it splits it over tensor-parallel ranks.
         """
         held: dict[str, torch.Tensor] = {}
         shapes: dict[str, Shape] = {}
@@ -86,16 +84,16 @@ class QuietStarMixin(nn.Module):
 
 
 class QuietStarLlamaForCausalLM(QuietStarMixin, LlamaForCausalLM):
-    """Llama that thinks."""
+    """Llama with thoughts."""
 
 
 class QuietStarMistralForCausalLM(QuietStarMixin, MistralForCausalLM):
-    """Mistral that thinks, the paper's trunk."""
+    """Mistral, the paper's base model, with thoughts."""
 
 
 class QuietStarQwen2ForCausalLM(QuietStarMixin, Qwen2ForCausalLM):
-    """Qwen2 that thinks."""
+    """Qwen2 with thoughts."""
 
 
 class QuietStarQwen3ForCausalLM(QuietStarMixin, Qwen3ForCausalLM):
-    """Qwen3 that thinks."""
+    """Qwen3 with thoughts."""

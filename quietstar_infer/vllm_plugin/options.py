@@ -17,12 +17,12 @@ from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
 from quietstar_infer.plugin import register
-from quietstar_infer.vllm_plugin.families import thinking_architecture
+from quietstar_infer.vllm_plugin.architectures import thinking_architecture
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
-INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.executor.InterruptingExecutor"
-CPU_WORKER = "quietstar_infer.vllm_plugin.cpu_worker.ThinkingCPUWorker"
-CUDA_WORKER = "quietstar_infer.vllm_plugin.cuda_worker.ThinkingCUDAWorker"
+INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.workers.executor.InterruptingExecutor"
+CPU_WORKER = "quietstar_infer.vllm_plugin.workers.cpu.ThinkingCPUWorker"
+CUDA_WORKER = "quietstar_infer.vllm_plugin.workers.cuda.ThinkingCUDAWorker"
 
 V2_RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 _CONFIG_KEY = "quietstar"
@@ -33,13 +33,13 @@ class ThinkingOptions:
     """How a server thinks.
 
     `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off.
-    `default_thought_budget`: of requests that ask for none; None = the checkpoint's, at most the
-    largest. `default_thought_temperature`: of the thoughts of requests that do not say.
-    `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many thought
-    tokens the worker keeps for requests that asked to see their thoughts and have not fetched them
-    yet. `max_thought_burst`: how many passes an engine step may run while nobody but thinkers is
-    there, and, except with one CPU worker, how many a new request may have to wait for; 1 = one at
-    a time, None = what pays on the device (`default_thought_burst`).
+    `default_thought_budget`: of requests without one; None = the checkpoint's, at most the largest.
+    `default_thought_temperature`: of the thoughts of requests without one. `embedding_mode`: None =
+    the checkpoint's. `max_recorded_thought_tokens`: how many thought tokens the worker's log holds
+    for requests that asked to see their thoughts, until they are fetched.
+    `max_thought_burst`: how many passes an engine step may run (multi-step) while all requests
+    of the batch think; except with one CPU worker, a new request may have to wait for as many.
+    1 = multi-step is off, None = the default for the device (`default_thought_burst`).
     """
 
     max_thought_budget: int = 16
@@ -77,7 +77,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
         config=config,
         limits=_limits(options, config),
         max_recorded_thought_tokens=options.max_recorded_thought_tokens,
-        max_thought_burst=_burst(options),
+        max_thought_burst=_thought_burst(options),
     )
 
     architecture = thinking_architecture(
@@ -96,7 +96,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
 
 
 def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
-    """Whether vLLM would give the engine one worker, in a process of its own."""
+    """Whether the engine gets one CPU worker, in a process of its own."""
     return (
         current_platform.is_cpu()
         and envs.VLLM_ENABLE_V1_MULTIPROCESSING
@@ -106,11 +106,12 @@ def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
 
 
 def default_thought_burst() -> int:
-    """Passes in a burst where the user does not say.
+    """`max_thought_burst` where the user gives none.
 
-    On a CPU, what an engine step costs beside its pass adds to every thought, and who arrives ends
-    a burst. On CUDA asynchronous scheduling hides most of that behind the device's work, and who
-    arrives would have to wait for the burst that runs and for the one scheduled after it.
+    On a CPU, what an engine step costs beside its pass adds to every thought, and a request that
+    arrives interrupts a multi-step. On CUDA, asynchronous scheduling hides most of that cost behind
+    the device's work, and a request that arrives would have to wait for the multi-step being run
+    and for the one scheduled after it.
     """
     return 16 if current_platform.is_cpu() else 1
 
@@ -185,7 +186,7 @@ def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:
     return ThoughtLimits(largest, default, options.default_thought_temperature)
 
 
-def _burst(options: ThinkingOptions) -> int:
+def _thought_burst(options: ThinkingOptions) -> int:
     burst = options.max_thought_burst
     if burst is None:
         return default_thought_burst()

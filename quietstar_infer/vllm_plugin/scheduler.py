@@ -1,14 +1,15 @@
-"""Continuous thought batching: to vLLM's scheduler, a thought is a prefill chunk that does not
-advance.
+"""Continuous thought batching: to vLLM's scheduler, a thought is a prefill chunk that makes no
+progress.
 
 After every pass of a thought but the last, the scheduler takes back the progress that the pass
 made, so that the text token thought about counts as not yet computed. vLLM then sees an unfinished
 prefill: it expects no output, reserves no place for one, and schedules the request again with one
-token in the next step, mixed freely with speaking rows, other thoughts and real prefills.
+token in the next engine step, freely mixed with decoding requests, other thoughts and prefills.
 
-Where every row of a batch is thinking and nobody could join, the step is a *burst*: the workers run
-several passes before they report back, or fewer if somebody arrives meanwhile, which saves what an
-engine step costs beside its pass. For long bursts thoughts march in step (`lockstep`).
+Where every request of a batch is thinking and no other could join, the engine step is a
+*multi-step*: the workers run several passes before they report back, or fewer if a request arrives
+meanwhile, which saves what an engine step costs beside its pass. For long multi-steps thoughts are
+aligned (`alignment`).
 """
 
 from typing import Any
@@ -22,14 +23,16 @@ from vllm.v1.request import Request, RequestStatus
 
 from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.lockstep import Lockstep
+from quietstar_infer.sampling import seed_from_text
+from quietstar_infer.vllm_plugin.alignment import ThoughtAlignment
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
-from quietstar_infer.vllm_plugin.step import (
+from quietstar_infer.vllm_plugin.schedule_plan import (
+    ThinkingRequest,
     ThoughtPlan,
     ThoughtStep,
-    attach_thoughts,
-    attached_thoughts,
-    passes_run,
+    attach_plan,
+    attached_passes_run,
+    attached_plan,
 )
 
 logger = init_logger(__name__)
@@ -43,20 +46,23 @@ class ThinkingScheduler(AsyncScheduler):
         check_vllm_config(self.vllm_config)
         setup = thinking_setup(self.vllm_config)
         self._limits = setup.limits
-        # With LoRA every pass needs vLLM's preparations, so none can be an inner one of a burst.
-        self._max_burst = 1 if self.vllm_config.lora_config else setup.max_thought_burst
+        # With LoRA every pass needs vLLM's preparations, so there is no multi-step.
+        self._max_passes = 1 if self.vllm_config.lora_config else setup.max_thought_burst
         self._params: dict[str, ThoughtParams] = {}
+        # Thoughts under way: the pass that was scheduled last.
         self._thoughts: dict[str, ThoughtStep] = {}
         self._aborted: list[str] = []
-        self._lockstep = Lockstep()
+        self._alignment = ThoughtAlignment()
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
-            # Riding tokens come on top of what vLLM counts, one per sequence at most.
+            # Meta-tokens come on top of what vLLM counts, one per sequence at most.
             self.max_num_scheduled_tokens = min(
                 self.max_num_scheduled_tokens,
                 self.scheduler_config.max_num_batched_tokens - self.scheduler_config.max_num_seqs,
             )
+
+    # --- requests
 
     def add_request(self, request: Request) -> None:
         """Queue a request. One whose thoughts cannot be run ends in an error, it alone."""
@@ -70,8 +76,8 @@ class ThinkingScheduler(AsyncScheduler):
         super().add_request(request)
 
     def _read_params(self, request: Request) -> ThoughtParams:
-        """The request's thought parameters, its output limited to what the context holds with its
-        thoughts.
+        """The request's thought parameters; its output is limited to what the context holds beside
+        its thoughts.
 
         A front end should have refused what does not fit; this is the last line of defence.
         """
@@ -93,55 +99,99 @@ class ThinkingScheduler(AsyncScheduler):
         request.max_tokens = min(request.max_tokens, room)
         return params
 
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # Its KV blocks are freed, and the thought with them: it is thought again, with the same
+        # outcome.
+        self._abort_thought(request, "preempted")
+        super()._preempt_request(request, *args, **kwargs)
+
+    def _free_request(
+        self, request: Request, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
+        self._params.pop(request.request_id, None)
+        self._alignment.remove_request(request.request_id)
+        return super()._free_request(request, *args, **kwargs)
+
+    def _abort_thought(self, request: Request, reason: str) -> None:
+        """Give up the thought that a request is in the middle of, if it is."""
+        if self._thoughts.pop(request.request_id, None) is not None:
+            self._aborted.append(reason)
+
+    # --- before an engine step
+
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """vLLM's own, without the requests that do better to wait a little with their thought."""
-        for request in self._held_requests():
+        """vLLM's own, without the requests that wait with their next thought to be aligned."""
+        for request in self._requests_to_align():
+            # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
         return super().schedule(*args, **kwargs)
 
-    def _held_requests(self) -> list[Request]:
-        """Whose next thought waits for the others'. Nobody's, where there is no burst to be had."""
-        if self._max_burst == 1 or not self._thoughts:
+    def _requests_to_align(self) -> list[Request]:
+        """Requests whose next thought waits for others'. Empty when multi-step is off, and while a
+        request of the batch does not think.
+        """
+        if self._max_passes == 1 or not self._thoughts:
             return []
         beginning = []
         for request in self.running:
             if request.request_id not in self._thoughts:
                 index, budget = self._next_thought(request)
                 if budget == 0:
-                    return []  # somebody speaks
+                    return []
                 if not request.is_prefill_chunk:
                     beginning.append((request, ThoughtStep.first(budget, index)))
         return [
             request
             for request, step in beginning
-            if self._lockstep.is_held(request.request_id, step, self._thoughts)
+            if self._alignment.should_wait(request.request_id, step, self._thoughts)
         ]
 
     def _next_thought(self, request: Request) -> tuple[int, int]:
-        """The number of the visible token that a request says next, and the budget before it."""
+        """The number of the visible token that a request emits next, and the budget before it."""
         index = request.num_output_tokens + request.num_output_placeholders
         return index, self._params[request.request_id].budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
-        """Add the riding tokens to what was scheduled, and take back the progress of unfinished
-        thoughts.
+        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens, and take back the
+        progress of those that stay unfinished.
         """
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
         num_passes = self._num_passes(steps, num_rows=len(scheduled))
         for request_id, step in steps.items():
             request = self.requests[request_id]
-            scheduled[request_id] += step.riding_tokens
-            scheduler_output.total_num_scheduled_tokens += step.riding_tokens
+            scheduled[request_id] += step.num_meta_tokens
+            scheduler_output.total_num_scheduled_tokens += step.num_meta_tokens
             final = step.next(num_passes - 1)
             # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
             # done.
-            request.num_computed_tokens -= step.riding_tokens + (0 if final.is_last else 1)
+            request.num_computed_tokens -= step.num_meta_tokens + (0 if final.is_last else 1)
             if not final.is_last:
                 self._thoughts[request_id] = final
-        attach_thoughts(scheduler_output, ThoughtPlan(steps, self._aborted, num_passes))
+        new_requests = self._new_requests(scheduler_output)
+        attach_plan(scheduler_output, ThoughtPlan(steps, new_requests, self._aborted, num_passes))
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
+
+    def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
+        """What the workers need to know of thinking requests that they have not met."""
+        return {
+            new.req_id: self._thinking_request(self.requests[new.req_id])
+            for new in scheduler_output.scheduled_new_reqs
+            if self._params[new.req_id].budget > 0
+        }
+
+    def _thinking_request(self, request: Request) -> ThinkingRequest:
+        params, sampling_params = self._params[request.request_id], request.sampling_params
+        assert sampling_params is not None, "pooling is refused before an engine starts"
+        seed = sampling_params.seed
+        return ThinkingRequest(
+            seed=seed_from_text(request.request_id) if seed is None else seed,
+            temperature=params.temperature,
+            record_key=params.record_key,
+            forced_tokens=params.forced_tokens,
+        )
 
     def _next_steps(self, scheduled: dict[str, int]) -> dict[str, ThoughtStep]:
         """The passes of thoughts among what was scheduled."""
@@ -151,23 +201,39 @@ class ThinkingScheduler(AsyncScheduler):
         }
         return {request_id: step for request_id, step in steps.items() if step is not None}
 
-    def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
-        """How many passes the workers may run before they report back.
+    def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
+        """The pass of a thought that a request's scheduled tokens are; None where it does not
+        think.
+        """
+        thought = self._thoughts.pop(request.request_id, None)
+        if thought is not None:
+            return thought.next()
+        if (
+            request.num_computed_tokens + num_tokens
+            < request.num_tokens + request.num_output_placeholders
+        ):
+            return None  # a prefill chunk that does not reach the last text token
+        index, budget = self._next_thought(request)
+        return ThoughtStep.first(budget, index) if budget > 0 else None
 
-        One, if somebody speaks, reads or waits for a row that is free.
+    def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
+        """How many passes the workers may run before they report back: one, if any request of the
+        batch decodes or prefills, or a waiting request could join it.
         """
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
         if not steps or len(steps) < num_rows or could_join:
             return 1
-        return min(self._max_burst, *(step.remaining_passes for step in steps.values()))
+        return min(self._max_passes, *(step.remaining_passes for step in steps.values()))
+
+    # --- after an engine step
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        """vLLM's own, once it is known whether a burst has been cut short."""
-        plan = attached_thoughts(scheduler_output)
-        num_passes = passes_run(model_runner_output)
+        """vLLM's own, after the plan is corrected by how many passes of a multi-step were run."""
+        plan = attached_plan(scheduler_output)
+        num_passes = attached_passes_run(model_runner_output)
         if num_passes is not None and num_passes < plan.num_passes:
             for request_id, step in plan.steps.items():
                 self._cut_short(request_id, step, plan.num_passes, num_passes)
@@ -180,44 +246,7 @@ class ThinkingScheduler(AsyncScheduler):
             return  # aborted meanwhile
         self._thoughts[request_id] = step.next(run - 1)
         if step.next(planned - 1).is_last:
-            # It has not spoken: what was counted on as its visible token is still to come.
+            # Its visible token, which was counted on, is still to come.
             request.num_computed_tokens -= 1
             request.num_output_placeholders -= 1
             request.is_prefill_chunk = True
-
-    def _next_step(self, request: Request, num_tokens: int) -> ThoughtStep | None:
-        """The pass of a thought that this step's tokens of a request are; None where it is not
-        thinking.
-        """
-        thought = self._thoughts.pop(request.request_id, None)
-        if thought is not None:
-            step = thought.next()
-        else:
-            if (
-                request.num_computed_tokens + num_tokens
-                < request.num_tokens + request.num_output_placeholders
-            ):
-                return None  # a prefill chunk that does not reach the last text token
-            index, budget = self._next_thought(request)
-            if budget == 0:
-                return None
-            step = ThoughtStep.first(budget, index)
-        return step
-
-    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        # Its KV blocks go, the thought with them: it is thought again, and comes out the same.
-        self._abort_thought(request, "preempted")
-        super()._preempt_request(request, *args, **kwargs)
-
-    def _free_request(
-        self, request: Request, *args: Any, **kwargs: Any
-    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
-        self._params.pop(request.request_id, None)
-        self._lockstep.forget(request.request_id)
-        return super()._free_request(request, *args, **kwargs)
-
-    def _abort_thought(self, request: Request, reason: str) -> None:
-        """Forget the thought that a request is in the middle of, if it is."""
-        if self._thoughts.pop(request.request_id, None) is not None:
-            self._aborted.append(reason)

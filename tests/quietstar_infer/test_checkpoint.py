@@ -48,7 +48,7 @@ def test_a_complete_checkpoint_is_accepted(checkpoint: Path) -> None:
     assert config.default_thought_budget == 5
 
 
-def test_a_plain_trunk_is_refused(checkpoint: Path) -> None:
+def test_a_base_model_alone_is_refused(checkpoint: Path) -> None:
     names = thought_tensor_shapes(64)
     edit_tensors(checkpoint, lambda tensors: [tensors.pop(name) for name in names])
     assert "is not a Quiet-STaR checkpoint" in refusal(checkpoint)

@@ -1,4 +1,4 @@
-"""What a request may say about its thoughts."""
+"""Which thought parameters a request may have."""
 
 from typing import Any
 

@@ -80,7 +80,7 @@ def test_neighbouring_keys_are_uncorrelated(other: Callable[[], torch.Tensor]) -
 
 
 def test_noise_is_the_same_in_every_version() -> None:
-    """A seeded request must say the same after an update: the function is pinned."""
+    """A seeded request must get the same answer after an update: the function is pinned."""
     where = (torch.tensor(pair) for pair in ([0, 2**62 + 12345], [0, 1000], [0, 7]))
     noise = gumbel_noise(row_keys(*where), 3)
     pinned = [[1.923722, 1.899308, -0.304252], [1.268607, 1.414198, -0.655023]]

@@ -50,7 +50,7 @@ def reference() -> ReferenceDecoder:
 def test_official_log_probabilities_at_every_position(
     server: RunningServer, n8_server: RunningServer, case: str
 ) -> None:
-    """Where heads are large enough for vLLM's attention on the CPU; test_forcing.py has all."""
+    """Where heads are large enough for vLLM's attention on the CPU; test_forced_tokens has all."""
     expected = load_file(GOLDEN / case / "expected.safetensors")
     prompts = json.loads((GOLDEN / case / "case.json").read_text())["prompts"]
     texts = [expected[f"p{number}.input_ids"][0].tolist() for number in range(len(prompts))]

@@ -1,35 +1,16 @@
 """Asynchronous scheduling on the CPU, where vLLM always switches it off.
 
-A stand-in for a CUDA device, as small as it can be: vLLM's own code runs (the scheduler a step
-ahead of the results, two batches in flight, sampled tokens known to the device only), but the
-CUDA streams and events by which it waits for a copy are replaced by nothing, for on the CPU a
-copy is done when the call returns.
+vLLM's own code runs: the scheduler a step ahead of the results, two batches in flight, sampled
+tokens known to the device only. The CUDA streams and events by which it waits for a copy are no-ops
+on the CPU, where a copy is done when the call returns.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
 
 import pytest
-import torch
 from vllm.config import VllmConfig
 from vllm.platforms.cpu import CpuPlatform
-
-
-class _Nothing:
-    """A stream, or an event, of a device that does everything at once."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def record(self, *args: Any) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def wait_stream(self, other: Any) -> None:
-        pass
 
 
 @contextmanager
@@ -43,8 +24,4 @@ def asynchronous_cpu() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CpuPlatform, "check_and_update_config", staticmethod(decide_and_restore))
-        patch.setattr(torch.cuda, "Event", _Nothing)
-        patch.setattr(torch.cuda, "Stream", _Nothing)
-        patch.setattr(torch.cuda, "current_stream", _Nothing)
-        patch.setattr(torch.cuda, "stream", nullcontext)
         yield

@@ -45,18 +45,18 @@ def write_random_checkpoint(folder: Path, family: str, seed: int = 0, **config: 
         "eos_token_id": 2,
         "pad_token_id": None,
     }
-    trunk_config = AutoConfig.for_model(family, **{**shape, **FAMILIES[family], **config})
-    trunk = AutoModelForCausalLM.from_config(trunk_config)
-    trunk_config.architectures = [type(trunk).__name__]
+    model_config = AutoConfig.for_model(family, **{**shape, **FAMILIES[family], **config})
+    model = AutoModelForCausalLM.from_config(model_config)
+    model_config.architectures = [type(model).__name__]
     generator = torch.Generator().manual_seed(seed)
     tensors = {
         name: _random(name, tensor, generator)
-        for name, tensor in trunk.state_dict().items()
-        if not (name == "lm_head.weight" and trunk_config.tie_word_embeddings)
+        for name, tensor in model.state_dict().items()
+        if not (name == "lm_head.weight" and model_config.tie_word_embeddings)
     }
-    for name, tensor_shape in thought_tensor_shapes(trunk_config.hidden_size).items():
+    for name, tensor_shape in thought_tensor_shapes(model_config.hidden_size).items():
         tensors[name] = _random(name, torch.empty(tensor_shape), generator)
-    save_checkpoint(folder, json.loads(trunk_config.to_json_string(use_diff=False)), tensors)
+    save_checkpoint(folder, json.loads(model_config.to_json_string(use_diff=False)), tensors)
     return folder
 
 

@@ -24,7 +24,7 @@ def test_logits_are_the_reference_decoders_at_every_position(budget: int) -> Non
     text_BT = torch.tensor([[1, 5, 9, 33, 20, 11], [1, 7, 7, 40, 30, 22]])
     logits_BTV = loop.predict(text_BT, budget, likeliest)
     # The official n_ahead: text, START, thought tokens, END, each at all positions.
-    assert passes == [(2, 6, decoder.trunk.config.hidden_size)] * (budget + 3)
+    assert passes == [(2, 6, decoder.model.config.hidden_size)] * (budget + 3)
     for text, logits_TV in zip(text_BT.tolist(), logits_BTV, strict=True):
         for position, logits_V in enumerate(logits_TV):
             expected = decoder.predict(text[: position + 1], budget).logits_V

@@ -1,20 +1,20 @@
-"""The worker and the runner that think on the CPU."""
+"""The worker and the model runner that think on the CPU."""
 
 import signal
 from typing import Any
 
-# First, as vLLM's own CPU worker demands of whoever imports it.
+# First, as vLLM's own CPU worker demands: it replaces functions that other modules import by name.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-from quietstar_infer.vllm_plugin.executor import INTERRUPT
+from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
 from quietstar_infer.vllm_plugin.options import INTERRUPTING_EXECUTOR
-from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
-from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
+from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
+from quietstar_infer.vllm_plugin.workers.executor import INTERRUPT
 
 
-class ThinkingCPURunner(ThinkingRunnerMixin, CPUModelRunner):
-    """vLLM's CPU runner, thinking."""
+class ThinkingCPURunner(MultiStepMixin, CPUModelRunner):
+    """vLLM's CPU runner with thoughts."""
 
 
 class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):

@@ -1,4 +1,4 @@
-"""Rows whose visible token is given, not sampled: that is how a text is scored."""
+"""Requests whose visible tokens are given, not sampled: how a text is scored."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 
 class ForcedTokens(LogitsProcessor):
-    """Leaves vLLM's sampler one choice in the forced rows of a batch.
+    """Masks all tokens but one in the forced rows of a batch, before vLLM samples.
 
-    vLLM takes log-probabilities before it processes logits, so those of a forced row are the
-    model's own, and the forced token's is among them.
+    vLLM takes log-probabilities before it processes logits, so those that it reports for a forced
+    row are the model's own.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -19,7 +19,9 @@ class ForcedTokens(LogitsProcessor):
         self._row_token_2F: torch.Tensor | None = None
 
     def force(self, row_F: Sequence[int], token_F: Sequence[int]) -> None:
-        """Say what the next sampling of these batch rows has to give; the others choose freely."""
+        """Set the tokens that the next sampling yields in these batch rows; the others sample
+        freely.
+        """
         self._row_token_2F = (
             async_tensor_h2d([row_F, token_F], device=self._device, dtype=torch.int64)
             if row_F
@@ -27,11 +29,11 @@ class ForcedTokens(LogitsProcessor):
         )
 
     def is_argmax_invariant(self) -> bool:
-        """False: vLLM would skip the processor for greedy requests."""
+        """False: otherwise vLLM would skip the processor for greedy requests."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Nothing is kept from step to step."""
+        """Nothing is kept from one engine step to the next."""
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """(N, V) for a batch of N rows, changed in place."""

@@ -1,14 +1,16 @@
-"""What a thought leaves on the device between two of its passes."""
+"""What is kept on the device between two passes of a thought."""
 
 import torch
 
 
-class ThoughtMemory:
-    """One slot per thinking request: the base hidden state, (S, H), and what the thought feeds,
-    (S, B + 2), int32 as the trunk's input: START in column 0, then its tokens so far; END is in the
-    last one.
+class ThoughtSlots:
+    """One slot for each request in mid-thought, on the device.
 
-    Slots and not batch rows, because vLLM moves rows about between steps.
+    `base_SH`: the base hidden state. `token_SC`, with C the largest budget + 2, int32 as the
+    model's input: what the thought feeds, START in column 0, then the tokens sampled so far; END is
+    in the last column.
+
+    Slots and not batch rows, because vLLM moves rows about between engine steps.
     """
 
     def __init__(
@@ -32,14 +34,14 @@ class ThoughtMemory:
         return len(self._slot_of)
 
     def acquire(self, request_id: str) -> int:
-        """The slot of a request, a free one if it has none yet."""
+        """The slot of a request; a free one, if it holds none yet."""
         if request_id not in self._slot_of:
             self._slot_of[request_id] = self._free.pop()
         return self._slot_of[request_id]
 
     def release(self, request_id: str) -> None:
-        """Give a request's slot back, if it holds one. Work on the device that still reads it is
-        ordered before whatever the next holder writes.
+        """Give a request's slot back, if it holds one. Work on the device that still reads the slot
+        is ordered before whatever the next holder writes.
         """
         slot = self._slot_of.pop(request_id, None)
         if slot is not None:

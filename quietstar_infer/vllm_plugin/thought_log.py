@@ -1,6 +1,6 @@
-"""What requests thought, kept for those that asked until it is fetched.
+"""Finished thoughts of the requests that asked to see them, kept until they are fetched.
 
-Shapes: N rows of the batch, W wanted thoughts, B the largest budget, V vocabulary.
+Shapes: N rows of the batch, W logged thoughts of a pass, B the largest budget, V vocabulary.
 """
 
 from collections import defaultdict
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from quietstar_infer.vllm_plugin.step import ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 
 
-class Owner(NamedTuple):
+class ThoughtOwner(NamedTuple):
     """Who asked for a thought, and which of its thoughts it is."""
 
     record_key: str
@@ -20,34 +20,34 @@ class Owner(NamedTuple):
     step: ThoughtStep
 
 
-class Recording(NamedTuple):
-    """The wanted thoughts that end in one pass, before it is known what is said after them."""
+class UnsampledThoughts(NamedTuple):
+    """Thoughts to be logged that end in a pass, before its visible tokens are sampled."""
 
-    owners: list[Owner]
+    owners: list[ThoughtOwner]
     # Their rows of the batch, (W,).
     row_W: torch.Tensor
     token_WB: torch.Tensor
     weight_W1: torch.Tensor
-    # What may be said, by the plain prediction (0) and by the mixed one (1).
+    # Of the whole vocabulary, by the base prediction (0) and by the mixed one (1).
     logprob_W2V: torch.Tensor
 
-    def finish(self, said_N: torch.Tensor) -> "FinishedThoughts":
-        """With the visible tokens that the batch's rows have said."""
-        said_W21 = said_N[self.row_W].long()[:, None, None].expand(-1, 2, 1)
-        logprob_W2 = self.logprob_W2V.gather(-1, said_W21).squeeze(-1)
+    def finish(self, sampled_N: torch.Tensor) -> "FinishedThoughts":
+        """With the visible tokens sampled for the batch's rows, (N,)."""
+        sampled_W21 = sampled_N[self.row_W].long()[:, None, None].expand(-1, 2, 1)
+        logprob_W2 = self.logprob_W2V.gather(-1, sampled_W21).squeeze(-1)
         return FinishedThoughts(self.owners, self.token_WB, self.weight_W1, logprob_W2)
 
 
 class FinishedThoughts:
-    """The wanted thoughts that ended in one pass, and how likely that made what was said.
+    """Logged thoughts that ended in one pass, and how likely the visible token after each was.
 
-    The tensors stay on the device until somebody fetches one of the thoughts: recording must not
-    make the engine wait.
+    The tensors stay on the device until one of the thoughts is fetched, so that logging does not
+    make the engine wait for the device.
     """
 
     def __init__(
         self,
-        owners: list[Owner],
+        owners: list[ThoughtOwner],
         token_WB: torch.Tensor,
         weight_W1: torch.Tensor,
         logprob_W2: torch.Tensor,
@@ -63,7 +63,7 @@ class FinishedThoughts:
         return self._token_WB.tolist(), weights, self._logprob_W2.tolist()
 
     def describe(self, row: int) -> dict[str, Any]:
-        """One thought in plain types, ready for the wire."""
+        """One thought in plain types, as it is sent to the server."""
         tokens, weights, logprobs = self._on_host
         step = self.owners[row].step
         base_logprob, mixed_logprob = logprobs[row]
@@ -85,11 +85,11 @@ class _Entry(NamedTuple):
         return self.thoughts.owners[self.row].step.budget
 
 
-class ThoughtRecords:
+class ThoughtLog:
     """Finished thoughts by record key and request, at most `max_tokens` thought tokens in all.
 
-    What comes when it is full is not kept: a client that never fetches must not cost others their
-    memory.
+    Thoughts that end while it is full are not kept: a client that never fetches its own must not
+    use up the memory.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -98,7 +98,7 @@ class ThoughtRecords:
         self.num_tokens = 0
 
     def add(self, thoughts: FinishedThoughts) -> None:
-        """Keep what just ended, as far as there is room."""
+        """Keep those for which there is room."""
         for row, owner in enumerate(thoughts.owners):
             entry = _Entry(thoughts, row)
             if self.num_tokens + entry.num_tokens <= self._max_tokens:
@@ -106,8 +106,8 @@ class ThoughtRecords:
                 self.num_tokens += entry.num_tokens
 
     def take(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """Remove and return what is kept under a key: thoughts in order, by the engine's request
-        id.
+        """Remove and return what is kept under a record key: thoughts in order, by the engine's
+        request id.
 
         Each has `index`, the number of the visible token it came before, `token_ids`,
         `mixing_weight`, and the log-probability (nats) of that visible token without the thought,
@@ -119,7 +119,7 @@ class ThoughtRecords:
         }
 
     def drop(self, key: str) -> None:
-        """Remove what is kept under a key."""
+        """Remove what is kept under a record key."""
         self._remove(key)
 
     def _remove(self, key: str) -> dict[str, list[_Entry]]:

@@ -1,68 +1,34 @@
-"""What the engine counts, against what requests asked for. More of it, in company: test_company."""
+"""What the engine counts, against what requests asked for. In larger batches:
+tests/invariants/test_alone_equals_batched.py.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.metrics import (
-    MIXING_WEIGHT_BOUNDS,
-    ThoughtCounts,
-    ThoughtMetrics,
-)
-from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from quietstar_infer.vllm_plugin.step import ThoughtPlan, ThoughtStep
-from tests.support.checkpoints import write_random_checkpoint
-from tests.support.counting import expected_counts
-from tests.support.engine import Ask, Engine, thinking_engine
+from quietstar_infer.vllm_plugin.metrics import MIXING_WEIGHT_BOUNDS, ThoughtMetrics
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep
+from tests.support.counting import difference, expected_counts
+from tests.support.engine import SCHEDULES, Ask, Engine, EnginePool
 
 PROMPT = [1, *range(3, 36)]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(False, 1), (True, 1), (False, 4)],
-    ids=["synchronous", "asynchronous", "bursts"],
-)
+@pytest.fixture(params=SCHEDULES)
 def engine(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    checkpoint = write_random_checkpoint(tmp_path_factory.mktemp("metrics"), "llama")
-    asynchronous, burst = request.param
-    options = ThinkingOptions(max_thought_burst=burst)
-    with thinking_engine(checkpoint, options, asynchronous, block_size=32) as running:
-        yield running
+    request: pytest.FixtureRequest,
+    engines: EnginePool,
+    random_checkpoint: Callable[[str], Path],
+) -> Engine:
+    return engines.get(random_checkpoint("llama"), **SCHEDULES[request.param])
 
 
 def ask(budget: int, max_tokens: int, **sampling: object) -> Ask:
     fields = {"seed": 3, "max_tokens": max_tokens, "ignore_eos": True, **sampling}
     return Ask(PROMPT, ThoughtParams(budget), fields)
-
-
-def drain(engine: Engine) -> None:
-    while engine.llm.llm_engine.has_unfinished_requests():
-        engine.step()
-    engine.step()
-
-
-def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
-    aborted = {
-        reason: number - before.aborted.get(reason, 0)
-        for reason, number in after.aborted.items()
-        if number != before.aborted.get(reason, 0)
-    }
-    weights = [
-        (bound, now - then)
-        for (bound, now), (_, then) in zip(
-            after.weights_at_most, before.weights_at_most, strict=True
-        )
-    ]
-    numbers = {
-        name: getattr(after, name) - getattr(before, name)
-        for name in ("passes", "rows", "thinking_rows", "thought_tokens", "finished")
-    }
-    return ThoughtCounts(**numbers, aborted=aborted, weights_at_most=weights)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 6])
@@ -91,11 +57,11 @@ def test_an_aborted_thought_is_counted_with_its_tokens(engine: Engine, steps: in
     key = engine.add(ask(budget, max_tokens=50))
     for _ in range(steps):
         engine.step()
-    engine.llm.llm_engine.abort_request([key])
-    drain(engine)
+    engine.abort(key)
     counts = difference(engine.thought_counts(), before)
-    # Asynchronous scheduling is a step or two ahead of what it was asked for; a burst is one step.
-    if engine.max_burst > 1:
+    # Asynchronous scheduling is a step or two ahead of what it was asked for; in a multi-step one
+    # engine step is several passes.
+    if engine.max_passes > 1:
         assert counts.passes == sum([4, 2, 4, 2, 4, 2, 4, 2][:steps])
     else:
         assert counts.passes == steps or (engine.is_asynchronous and counts.passes > steps)
@@ -114,7 +80,7 @@ def test_a_thought_behind_the_last_token_is_in_vain(engine: Engine) -> None:
     before = engine.thought_counts()
     stopping = ask(3, max_tokens=6, stop_token_ids=[free.token_ids[3]])
     ((answer,),) = engine.run([stopping])
-    drain(engine)
+    engine.drain()
     counts = difference(engine.thought_counts(), before)
     thought = 3 * len(answer.token_ids)
     if engine.is_asynchronous:
@@ -128,7 +94,7 @@ def test_a_thought_behind_the_last_token_is_in_vain(engine: Engine) -> None:
 def test_weights_on_a_bound_beyond_all_and_not_a_number() -> None:
     metrics = ThoughtMetrics(torch.device("cpu"))
     last, first = ThoughtStep(2, 2, 0), ThoughtStep(0, 2, 0)
-    plan = ThoughtPlan({"a": last, "b": last, "c": last, "d": last, "e": first}, ["abort"])
+    plan = ThoughtPlan({"a": last, "b": last, "c": last, "d": last, "e": first}, {}, ["abort"])
     metrics.count_pass(dict.fromkeys("abcdef", 1), plan)
     weights = torch.tensor([[-7.0], [0.5], [7.0], [float("nan")]])
     metrics.add_weights(weights[:3])
@@ -140,7 +106,7 @@ def test_weights_on_a_bound_beyond_all_and_not_a_number() -> None:
     ]
 
 
-def test_a_step_without_rows_is_no_pass() -> None:
+def test_an_engine_step_without_rows_is_no_pass() -> None:
     metrics = ThoughtMetrics(torch.device("cpu"))
-    metrics.count_pass({}, ThoughtPlan({}, ["preempted"]))
+    metrics.count_pass({}, ThoughtPlan({}, {}, ["preempted"]))
     assert metrics.counts()[:6] == (0, 0, 0, 0, 0, {"preempted": 1})

@@ -1,4 +1,4 @@
-"""The engine in the processes of a server: nobody waits for the thoughts of others."""
+"""The engine in the processes of a server: a new request interrupts the multi-step of another."""
 
 import asyncio
 from pathlib import Path
@@ -16,9 +16,9 @@ from tests.support.checkpoints import write_random_checkpoint
 from tests.support.engine import ENGINE_ARGS
 
 pytestmark = pytest.mark.skipif(
-    not current_platform.is_cpu(), reason="on CUDA a burst is not interrupted"
+    not current_platform.is_cpu(), reason="on CUDA a multi-step is not interrupted"
 )
-LONG = 400
+LONG = 900
 
 
 def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
@@ -31,13 +31,13 @@ def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
     return client.generate(TokensPrompt(prompt_token_ids=[1, 5, 9]), sampling_params, name)
 
 
-async def test_who_arrives_does_not_wait_for_a_burst(
+async def test_a_new_request_does_not_wait_for_a_multi_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     engine_args = AsyncEngineArgs(
         model=str(write_random_checkpoint(tmp_path / "thinker", "mistral")),
-        **{**ENGINE_ARGS, "disable_log_stats": True},
+        **{**ENGINE_ARGS, "disable_log_stats": True, "max_model_len": 1024},
     )
     prepare_engine_args(
         engine_args, ThinkingOptions(max_thought_budget=LONG, max_thought_burst=LONG)
@@ -50,7 +50,7 @@ async def test_who_arrives_does_not_wait_for_a_burst(
         newcomer = [output async for output in ask(client, "newcomer", 0, tokens=2)]
         assert newcomer[-1].finished
         assert not second.done()
-        # And the thought that was interrupted comes to its end.
+        # And the interrupted thought reaches its end.
         assert (await second).finished
     finally:
         client.shutdown()

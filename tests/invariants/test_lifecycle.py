@@ -1,44 +1,31 @@
-"""What a thought leaves behind: nothing, wherever it ends, save for those who asked to see it."""
+"""A thought leaves nothing behind, wherever it ends, unless its request asked to see it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from tests.support.checkpoints import END_ID, START_ID, write_random_checkpoint
-from tests.support.engine import Ask, Engine, thinking_engine
+from tests.support.checkpoints import END_ID, START_ID
+from tests.support.engine import MAX_LOGGED, SCHEDULES, Ask, Engine, EnginePool
 
 PROMPT = [1, *range(3, 36)]
-MAX_RECORDED = 40
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(False, 1), (True, 1), (False, 4)],
-    ids=["synchronous", "asynchronous", "bursts"],
-)
+@pytest.fixture(params=SCHEDULES)
 def engine(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    checkpoint = write_random_checkpoint(tmp_path_factory.mktemp("lifecycle"), "llama")
-    asynchronous, burst = request.param
-    options = ThinkingOptions(max_recorded_thought_tokens=MAX_RECORDED, max_thought_burst=burst)
-    with thinking_engine(checkpoint, options, asynchronous, block_size=32) as running:
-        yield running
+    request: pytest.FixtureRequest,
+    engines: EnginePool,
+    random_checkpoint: Callable[[str], Path],
+) -> Engine:
+    return engines.get(random_checkpoint("llama"), **SCHEDULES[request.param])
 
 
 def ask(budget: int, max_tokens: int = 8, **thoughts: object) -> Ask:
     params = ThoughtParams(budget, **{"temperature": 1.0, **thoughts})  # type: ignore[arg-type]
     return Ask(PROMPT, params, {"seed": 3, "max_tokens": max_tokens, "ignore_eos": True})
-
-
-def drain(engine: Engine) -> None:
-    while engine.llm.llm_engine.has_unfinished_requests():
-        engine.step()
-    engine.step()
 
 
 def free_blocks(engine: Engine) -> int:
@@ -52,9 +39,7 @@ def test_abort_at_every_phase(engine: Engine, steps: int) -> None:
     key = engine.add(ask(budget=5, max_tokens=50))
     for _ in range(steps):
         engine.step()
-    engine.llm.llm_engine.abort_request([key])
-    drain(engine)
-    engine.llm.collective_rpc("drop_thoughts", args=(key,))
+    engine.abort(key)
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert free_blocks(engine) == blocks_before
     assert not engine.scheduler.requests
@@ -62,15 +47,15 @@ def test_abort_at_every_phase(engine: Engine, steps: int) -> None:
     assert not engine.scheduler._params
 
 
-def test_neighbours_of_an_aborted_request_go_on(engine: Engine) -> None:
+def test_other_requests_go_on_when_one_is_aborted(engine: Engine) -> None:
     ((alone,),) = engine.run([ask(budget=4)])
     victim, neighbour = engine.add(ask(budget=16, max_tokens=50)), engine.add(ask(budget=4))
     finished = []
     for step in range(100):
         finished += [output for output in engine.step() if output.finished]
-        if step == 7 // engine.max_burst:
+        if step == 7 // engine.max_passes:
             engine.llm.llm_engine.abort_request([victim])
-    drain(engine)
+    engine.drain()
     (output,) = finished
     assert output.outputs[0].token_ids == alone.token_ids
     recorded = engine.take_thoughts(neighbour)
@@ -78,29 +63,29 @@ def test_neighbours_of_an_aborted_request_go_on(engine: Engine) -> None:
     engine.take_thoughts(victim)
 
 
-def test_thoughts_are_kept_for_those_who_asked_only(engine: Engine) -> None:
+def test_thoughts_are_logged_only_for_requests_that_asked(engine: Engine) -> None:
     ((answer,),) = engine.run([ask(budget=3)])
     assert [len(thought) for thought in answer.thoughts] == [3] * 8
     outputs = engine.llm.generate(
         TokensPrompt(prompt_token_ids=PROMPT),
-        [_unrecorded(ask(budget=3))],
+        [_unlogged(ask(budget=3))],
         use_tqdm=False,
     )
     assert list(outputs[0].outputs[0].token_ids) == answer.token_ids
     assert engine.thought_usage()["recorded_tokens"] == 0
 
 
-def test_records_are_bounded(engine: Engine) -> None:
+def test_the_log_is_bounded(engine: Engine) -> None:
     key = engine.add(ask(budget=7, max_tokens=10))
-    drain(engine)
-    assert engine.thought_usage()["recorded_tokens"] == 35
+    engine.drain()
+    assert engine.thought_usage()["recorded_tokens"] == 35 <= MAX_LOGGED < 42
     (thoughts,) = engine.take_thoughts(key).values()
     assert [thought["index"] for thought in thoughts] == [0, 1, 2, 3, 4]
     assert engine.thought_usage()["recorded_tokens"] == 0
 
 
-def test_thoughts_are_not_in_what_the_user_gets(engine: Engine) -> None:
-    sampling = _unrecorded(ask(budget=6, max_tokens=12))
+def test_thoughts_are_not_in_the_answer(engine: Engine) -> None:
+    sampling = _unlogged(ask(budget=6, max_tokens=12))
     sampling.logprobs = 5
     (output,) = engine.llm.generate(
         TokensPrompt(prompt_token_ids=PROMPT), [sampling], use_tqdm=False
@@ -123,7 +108,7 @@ def test_thoughts_are_not_in_the_prefix_cache(engine: Engine) -> None:
     text = [*PROMPT, *answer.token_ids]
     pool = engine.scheduler.kv_cache_manager.block_pool
     cached = len(pool.cached_block_hash_to_block)
-    # The last token said was never fed: 34 + 40 - 1 computed tokens are 2 whole blocks of 32.
+    # The last visible token was never fed: 34 + 40 - 1 computed tokens are 2 whole blocks of 32.
     assert cached == (len(text) - 1) // 32
     follow_up = Ask([*text, 9], ThoughtParams(4), sampling)
     fresh = engine.run([follow_up])
@@ -141,8 +126,8 @@ def test_thoughts_are_not_in_the_prefix_cache(engine: Engine) -> None:
         {"thinking_token_budget": "many"},
     ],
 )
-def test_a_bad_request_ends_alone(engine: Engine, extra: dict[str, object]) -> None:
-    good, bad = _unrecorded(ask(budget=2)), _unrecorded(ask(budget=2))
+def test_a_bad_request_fails_alone(engine: Engine, extra: dict[str, object]) -> None:
+    good, bad = _unlogged(ask(budget=2)), _unlogged(ask(budget=2))
     bad.extra_args = extra
     expected = engine.llm.generate(TokensPrompt(prompt_token_ids=PROMPT), [good], use_tqdm=False)
     results = engine.llm.generate(
@@ -167,5 +152,5 @@ def test_the_token_budget_is_spent_to_the_last_token(engine: Engine) -> None:
     assert len(answer.token_ids) == 8
 
 
-def _unrecorded(ask: Ask) -> SamplingParams:
+def _unlogged(ask: Ask) -> SamplingParams:
     return SamplingParams(**ask.sampling, extra_args=ask.thoughts.to_mapping())

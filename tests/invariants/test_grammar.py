@@ -1,4 +1,4 @@
-"""Structured outputs and thoughts: the grammar binds what is said, not what is thought."""
+"""Structured outputs: the grammar constrains the visible text, not the thoughts."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ BUDGETS = [0, 3, 8]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_grammar_binds_the_visible_text_only(asynchronous: bool) -> None:
+def test_grammar_constrains_the_visible_text_only(asynchronous: bool) -> None:
     with thinking_engine(DEMO, asynchronous=asynchronous) as engine:
         outputs = engine.llm.generate(
             [TextPrompt(prompt="Ann has 3 apples. Now she has")] * len(BUDGETS),
@@ -39,13 +39,13 @@ def test_grammar_binds_the_visible_text_only(asynchronous: bool) -> None:
     for output, by_request in zip(outputs, recorded, strict=True):
         assert re.fullmatch(PATTERN, output.outputs[0].text)
         for thoughts in by_request.values():
-            said = [tokenizer.decode(thought["token_ids"]) for thought in thoughts]
-            assert not all(re.fullmatch(PATTERN, thought) for thought in said)
+            texts = [tokenizer.decode(thought["token_ids"]) for thought in thoughts]
+            assert not all(re.fullmatch(PATTERN, text) for text in texts)
     (thoughts,) = recorded[1].values()
-    assert_predictions_are_free_of_the_grammar(outputs[1], thoughts, seed=1, budget=BUDGETS[1])
+    assert_logprobs_are_those_without_a_grammar(outputs[1], thoughts, seed=1, budget=BUDGETS[1])
 
 
-def assert_predictions_are_free_of_the_grammar(
+def assert_logprobs_are_those_without_a_grammar(
     output: RequestOutput, thoughts: list[dict[str, Any]], seed: int, budget: int
 ) -> None:
     reference = ReferenceDecoder.from_checkpoint(DEMO)

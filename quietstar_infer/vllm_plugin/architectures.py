@@ -1,4 +1,4 @@
-"""Which trunks can think: `model_type` decides, whatever a checkpoint's `architectures` says."""
+"""Which base models can think: `model_type` decides, not the checkpoint's `architectures`."""
 
 from quietstar_infer.errors import CheckpointError
 
@@ -13,11 +13,11 @@ MODEL_MODULE = "quietstar_infer.vllm_plugin.model"
 
 def thinking_architecture(model_type: object, where: str) -> str:
     """The name under which vLLM knows the thinking model class; raises `CheckpointError` for
-    another trunk.
+    another base model.
     """
     if model_type not in ARCHITECTURES:
         raise CheckpointError(
-            f"{where}: model_type is {model_type!r}, the trunks that can think are "
+            f"{where}: model_type is {model_type!r}, the base models that can think are "
             f"{', '.join(ARCHITECTURES)}"
         )
     return ARCHITECTURES[str(model_type)]

@@ -1,7 +1,10 @@
-"""Budget 0 is stock vLLM serving the same trunk, but for the meta-tokens in its distribution."""
+"""Budget 0 equals stock vLLM serving the same base model, but for the meta-tokens in its
+distribution.
+"""
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,8 @@ from tests.support.checkpoints import (
     START_ID,
     VOCAB_SIZE,
     save_checkpoint,
-    write_random_checkpoint,
 )
-from tests.support.engine import stock_engine, thinking_engine
+from tests.support.engine import EnginePool, stock_engine, thinking_engine
 
 PROMPTS = [[1, 35, 61, 10, 41], [1, *range(3, 60)], [1, *range(3, 60), *range(3, 40)], [1]]
 SAMPLING: list[dict[str, Any]] = [
@@ -30,8 +32,8 @@ SAMPLING: list[dict[str, Any]] = [
 ]
 
 
-def write_trunk(folder: Path, checkpoint: Path) -> Path:
-    """The checkpoint without what makes it think, as stock vLLM wants it."""
+def write_base_model(folder: Path, checkpoint: Path) -> Path:
+    """The checkpoint without mixing head and meta-token embeddings, for stock vLLM."""
     config = json.loads((checkpoint / "config.json").read_text())
     tensors = load_tensors(checkpoint)
     for name in thought_tensor_shapes(config["hidden_size"]):
@@ -67,15 +69,18 @@ def without_meta_tokens(logprobs: dict[int, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_budget_0_equals_stock_vllm(family: str, tmp_path: Path) -> None:
-    checkpoint = write_random_checkpoint(tmp_path / "thinker", family)
-    trunk = write_trunk(tmp_path / "trunk", checkpoint)
-    with stock_engine(trunk, max_logprobs=VOCAB_SIZE) as stock:
+def test_budget_0_equals_stock_vllm(
+    family: str,
+    engines: EnginePool,
+    random_checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    checkpoint = random_checkpoint(family)
+    with stock_engine(write_base_model(tmp_path, checkpoint)) as stock:
         # vLLM reports logprobs before the bias, so this bans the meta-tokens and shows them still.
         ban = {"logit_bias": {START_ID: -100.0, END_ID: -100.0}}
         expected = answers(stock, ban)
-    with thinking_engine(checkpoint, max_logprobs=VOCAB_SIZE) as engine:
-        actual = answers(engine.llm, {"extra_args": {"thought_budget": 0}})
+    actual = answers(engines.get(checkpoint).llm, {"extra_args": {"thought_budget": 0}})
 
     for ours, theirs in zip(actual, expected, strict=True):
         assert ours.outputs[0].token_ids == theirs.outputs[0].token_ids
@@ -96,9 +101,12 @@ def test_budget_0_equals_stock_vllm(family: str, tmp_path: Path) -> None:
             assert our_logprobs[START_ID].logprob == our_logprobs[END_ID].logprob == -math.inf
 
 
-def test_thinking_off_is_an_engine_without_lookahead(tmp_path: Path) -> None:
-    checkpoint = write_random_checkpoint(tmp_path, "llama")
-    with thinking_engine(checkpoint, ThinkingOptions(max_thought_budget=0)) as engine:
+def test_an_engine_with_thinking_off_has_no_lookahead(
+    random_checkpoint: Callable[[str], Path],
+) -> None:
+    with thinking_engine(
+        random_checkpoint("llama"), ThinkingOptions(max_thought_budget=0)
+    ) as engine:
         assert engine.scheduler.num_lookahead_tokens == 0
         (answer,) = engine.llm.generate(
             TokensPrompt(prompt_token_ids=PROMPTS[0]), SamplingParams(max_tokens=3), use_tqdm=False

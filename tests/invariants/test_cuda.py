@@ -13,7 +13,7 @@ from benchmarks.engine.engine_handle import launched_engine
 from benchmarks.engine.load import Load, random_requests
 from benchmarks.engine.spec import EngineSpec
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.vllm_plugin.choice import sampled
+from quietstar_infer.vllm_plugin.thought_sampler import sample_seeded
 from tests.support.checkpoints import GOLDEN, VOCAB_SIZE, write_random_checkpoint
 from tests.support.engine import Ask, thinking_engine
 
@@ -73,7 +73,7 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
 def test_passes_of_single_tokens_run_as_full_cuda_graphs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one of the rows carries START or END the batch is mixed, and runs piecewise."""
+    """Where START or END is fed in a row the batch is mixed, and runs piecewise."""
     modes: list[tuple[int, CUDAGraphMode]] = []
     decide = GPUModelRunner._determine_batch_execution_and_padding
 
@@ -92,15 +92,17 @@ def test_passes_of_single_tokens_run_as_full_cuda_graphs(
     assert {mode for longest, mode in decoding if longest == 2} == {CUDAGraphMode.PIECEWISE}
 
 
-def test_thoughts_are_chosen_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thought_tokens_are_sampled_on_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     devices: set[str] = set()
 
     def noted(*tensors: torch.Tensor) -> torch.Tensor:
-        chosen = sampled(*tensors)
-        devices.update(tensor.device.type for tensor in (*tensors, chosen))
-        return chosen
+        sampled = sample_seeded(*tensors)
+        devices.update(tensor.device.type for tensor in (*tensors, sampled))
+        return sampled
 
-    monkeypatch.setattr("quietstar_infer.vllm_plugin.choice.sampled", noted)
+    monkeypatch.setattr("quietstar_infer.vllm_plugin.thought_sampler.sample_seeded", noted)
     checkpoint = write_random_checkpoint(tmp_path / "thinker", "llama")
     with thinking_engine(checkpoint) as engine:
         engine.run([Ask([1, 5, 9], ThoughtParams(4), {"max_tokens": 3, "ignore_eos": True})])

@@ -1,14 +1,14 @@
-"""The worker and the runner that think on CUDA."""
+"""The worker and the model runner that think on CUDA."""
 
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.gpu_worker import Worker
 
-from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
-from quietstar_infer.vllm_plugin.worker import ThinkingWorkerMixin
+from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
+from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
 
 
-class ThinkingCUDARunner(ThinkingRunnerMixin, GPUModelRunner):
-    """vLLM's CUDA runner, thinking."""
+class ThinkingCUDARunner(MultiStepMixin, GPUModelRunner):
+    """vLLM's CUDA runner with thoughts."""
 
 
 class ThinkingCUDAWorker(ThinkingWorkerMixin, Worker):

@@ -1,0 +1,233 @@
+"""Multi-step: several passes in one engine step, where every row of the batch is thinking.
+
+The scheduler asks for it (`ThoughtPlan.num_passes`). Of the passes, only the first and the last can
+contain START, END or a visible token; vLLM prepares these. All between are *decode-only*: every row
+feeds one thought token and samples the next. From one to the next, positions and sequence lengths
+grow by one and the sampled tokens become the fed ones, all on the device: of what vLLM prepares for
+a batch, only the attention metadata have to be built anew. This module alone does so.
+
+Shapes: R rows of the batch, H hidden.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.config import CUDAGraphMode, VllmConfig
+from vllm.forward_context import BatchDescriptor, set_forward_context
+from vllm.sequence import IntermediateTensors
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+
+from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
+from quietstar_infer.vllm_plugin.schedule_plan import (
+    ThoughtPlan,
+    attach_passes_run,
+    attached_plan,
+    later_pass,
+)
+from quietstar_infer.vllm_plugin.thought_state import DecodeBatch
+
+
+class StepPasses(NamedTuple):
+    """The passes of an engine step, in order: one that vLLM prepares, if there is one before the
+    decode-only ones; those; one that vLLM prepares, if the last is not decode-only.
+    """
+
+    has_first: bool
+    num_decode_only: int
+    has_last: bool
+
+
+def split_passes(plan: ThoughtPlan, num_rows: int, is_asynchronous: bool) -> StepPasses:
+    """Which passes of an engine step with `num_rows` rows are decode-only.
+
+    Asynchronous scheduling asks for the samples of every engine step, so its last pass must be one
+    that vLLM prepares.
+    """
+    last = plan.num_passes - 1
+    begins_with_decode = _is_decode_only(plan, num_rows, 0)
+    ends_with_decode = _is_decode_only(plan, num_rows, last) and not is_asynchronous
+    has_first = plan.num_passes > 1 and not begins_with_decode
+    has_last = not ends_with_decode
+    return StepPasses(has_first, plan.num_passes - has_first - has_last, has_last)
+
+
+def _is_decode_only(plan: ThoughtPlan, num_rows: int, number: int) -> bool:
+    """Whether the pass that comes `number` passes after the first is decode-only."""
+    return 0 < num_rows == len(plan.steps) and all(
+        step.is_decode_only_after(number) for step in plan.steps.values()
+    )
+
+
+class PassGraph(NamedTuple):
+    """CUDA graph mode and batch descriptor of a pass."""
+
+    mode: CUDAGraphMode
+    batch: BatchDescriptor
+    tokens_across_ranks: torch.Tensor | None
+
+
+class MultiStepMixin(ThinkingRunnerMixin):
+    """A model runner that thinks, with several passes per engine step."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        super().__init__(vllm_config, device)
+        # A request waits for the engine: the multi-step is to end after the pass being run.
+        self.is_interrupted = False
+        if device.type == "cuda" and self.prepare_inputs_event is None:
+            # By this event vLLM waits for its uploads before it prepares the next inputs. Without
+            # asynchronous scheduling it has none, because it waits for every pass; a multi-step
+            # does not.
+            self.prepare_inputs_event = torch.cuda.Event(blocking=True)
+
+    def _run_passes(
+        self,
+        scheduler_output: SchedulerOutput,
+        intermediate_tensors: IntermediateTensors | None = None,
+    ) -> Any:
+        """Run the passes of an engine step, or fewer, if it is interrupted. Where the last is
+        decode-only or is not reached, no row has anything for vLLM to sample.
+        """
+        plan = attached_plan(scheduler_output)
+        num_rows = len(scheduler_output.num_scheduled_tokens)
+        if self.lora_config is not None:
+            # LoRA's kernels need what vLLM prepares in every pass.
+            assert plan.num_passes == 1, "the scheduler asks for no multi-step with LoRA"
+            return super()._run_passes(scheduler_output, intermediate_tensors)
+        passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
+        if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
+            return super()._run_passes(scheduler_output, intermediate_tensors)
+
+        metrics = self.thought_state.metrics
+        if passes.has_first:
+            super()._run_passes(scheduler_output, intermediate_tensors)
+            self._end_first_pass()
+        else:
+            metrics.count_pass(scheduler_output.num_scheduled_tokens, plan)
+            self._update_states(scheduler_output)
+        num_run = int(passes.has_first)
+        num_run += self._run_decode_only_passes(plan, num_run, passes.num_decode_only)
+        metrics.count_decode_only_passes(num_rows, num_run - 1)
+        if passes.has_last and num_run == plan.num_passes - 1:
+            return super()._run_passes(later_pass(scheduler_output, num_run))
+        return attach_passes_run(self._no_samples(), num_run)
+
+    def _end_first_pass(self) -> None:
+        """Sample thought tokens behind a pass that vLLM has prepared and another one follows."""
+        assert self._thoughts is not None, "all rows of a multi-step think"
+        assert self.execute_model_state is not None, "the pass has run"
+        self.thought_state.process_logits(self._thoughts, self.execute_model_state.logits)
+        self.execute_model_state = None
+        # As if vLLM's scheduler had set it: x_p is the next token to compute.
+        rows = self._thoughts.rows
+        self.input_batch.num_computed_tokens_cpu[rows.row_R] = self._thoughts.position_R
+
+    def _no_samples(self) -> ModelRunnerOutput:
+        """The output of an engine step after which all thoughts are unfinished."""
+        batch = self.input_batch
+        return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy())
+
+    # --- decode-only passes
+
+    def _run_decode_only_passes(self, plan: ThoughtPlan, first: int, number: int) -> int:
+        """Run `number` decode-only passes, which come `first` passes after the plan's, or fewer, if
+        interrupted. Returns how many.
+        """
+        if number == 0:
+            return 0
+        self._thoughts = None
+        request_ids = self.input_batch.req_ids
+        num_rows = len(request_ids)
+        phases = [plan.steps[request_id].phase + first for request_id in request_ids]
+        # By vLLM's count, x_p is every row's next token to compute.
+        position_R = self.input_batch.num_computed_tokens_cpu[:num_rows].astype(np.int64)
+        batch = self.thought_state.prepare_decode(
+            request_ids, self.arange_np[:num_rows], phases, position_R
+        )
+        # The fed token lies behind x_p, START and the thought tokens before it.
+        fed_position_R = position_R + 1 + np.array(phases)
+        token_R = self.thought_state.fed_tokens(batch)
+        graph = self._prepare_decode_only_pass(fed_position_R, token_R)
+        return self._loop(batch, graph, num_rows, number)
+
+    def _loop(self, batch: DecodeBatch, graph: PassGraph, num_rows: int, number: int) -> int:
+        """Run prepared passes until `number` of them are run or a request interrupts them."""
+        for index in range(number):
+            hidden_RH = self._decode_only_forward(num_rows, graph)
+            token_R = self.thought_state.decode(batch, hidden_RH)
+            if index + 1 == number or self.is_interrupted:
+                break
+            self._advance_decode_only_pass(token_R)
+            self.thought_state.advance(batch)
+        self.is_interrupted = False
+        return index + 1
+
+    def _prepare_decode_only_pass(
+        self, position_R: npt.NDArray[np.int64], token_R: torch.Tensor
+    ) -> PassGraph:
+        """Prepare a pass that feeds these tokens at these positions."""
+        rows = len(position_R)
+        with self.synchronize_input_prep():
+            self.input_batch.block_table.commit_block_table(rows)
+            self.query_start_loc.np[: rows + 1] = self.arange_np[: rows + 1]
+            self.query_start_loc.np[rows + 1 :].fill(rows)
+            self.query_start_loc.copy_to_gpu()
+            self.optimistic_seq_lens_cpu[:rows] = torch.from_numpy(position_R + 1)
+            self.optimistic_seq_lens_cpu[rows:].fill_(0)
+            self.positions[:rows] = async_tensor_h2d(position_R, device=self.device)
+            self.seq_lens[:rows] = self.positions[:rows] + 1
+            self.seq_lens[rows:].fill_(0)
+            self.input_ids.gpu[:rows] = token_R
+        mode, batch, _, tokens_across_ranks, _ = self._determine_batch_execution_and_padding(
+            num_tokens=rows,
+            num_reqs=rows,
+            num_scheduled_tokens_np=np.ones(rows, dtype=np.int32),
+            max_num_scheduled_tokens=1,
+        )
+        return PassGraph(mode, batch, tokens_across_ranks)
+
+    def _advance_decode_only_pass(self, token_R: torch.Tensor) -> None:
+        """Prepare the pass after the one that has run, which feeds these tokens."""
+        rows = len(token_R)
+        self.optimistic_seq_lens_cpu[:rows] += 1
+        self.positions[:rows] += 1
+        self.seq_lens[:rows] += 1
+        self.input_ids.gpu[:rows] = token_R
+
+    def _decode_only_forward(self, rows: int, graph: PassGraph) -> torch.Tensor:
+        """The hidden states of the prepared pass, (R, H), run as vLLM's `execute_model` runs it."""
+        padded = graph.batch.num_tokens
+        is_full = graph.mode == CUDAGraphMode.FULL
+        self.input_batch.block_table.compute_slot_mapping(
+            rows, self.query_start_loc.gpu[: rows + 1], self.positions[:rows]
+        )
+        by_group, by_layer = self._get_slot_mappings(
+            num_tokens_padded=padded,
+            num_reqs_padded=graph.batch.num_reqs or rows,
+            num_tokens_unpadded=rows,
+        )
+        metadata, _ = self._build_attention_metadata(
+            num_tokens=rows,
+            num_tokens_padded=padded if is_full else None,
+            num_reqs=rows,
+            num_reqs_padded=(graph.batch.num_reqs or rows) if is_full else None,
+            max_query_len=1,
+            slot_mappings=by_group,
+        )
+        with set_forward_context(
+            metadata,
+            self.vllm_config,
+            num_tokens=padded,
+            num_tokens_across_dp=graph.tokens_across_ranks,
+            cudagraph_runtime_mode=graph.mode,
+            batch_descriptor=graph.batch,
+            slot_mapping=by_layer,
+            is_padding=self._prepare_padding_mask(rows, padded),
+        ):
+            hidden_NH: torch.Tensor = self._model_forward(
+                input_ids=self.input_ids.gpu[:padded], positions=self.positions[:padded]
+            )
+        return hidden_NH[:rows]

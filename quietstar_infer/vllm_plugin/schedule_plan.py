@@ -1,0 +1,138 @@
+"""What the scheduler tells the workers about thoughts, attached to vLLM's `SchedulerOutput`, and
+what comes back.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+
+
+@dataclass(frozen=True)
+class ThoughtStep:
+    """One pass of a thought of `budget` sampled tokens, before visible token number `index`.
+
+        phase 0        x_p, START  [p, p+1]        keep the base hidden state; sample t_1
+        phase 1 … b-1  t_k         [p+1+k]         sample t_{k+1}
+        phase b        t_b, END    [p+1+b, p+2+b]  mix; then vLLM's own sampler draws x_{p+1}
+
+    In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind
+    the text and disappears by being overwritten.
+    """
+
+    phase: int
+    budget: int
+    index: int
+
+    @classmethod
+    def first(cls, budget: int, index: int) -> "ThoughtStep":
+        return cls(phase=0, budget=budget, index=index)
+
+    def next(self, num_passes: int = 1) -> "ThoughtStep":
+        return ThoughtStep(self.phase + num_passes, self.budget, self.index)
+
+    @property
+    def is_first(self) -> bool:
+        return self.phase == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.phase == self.budget
+
+    def is_decode_only_after(self, num_passes: int) -> bool:
+        """Whether the pass that comes `num_passes` later feeds one thought token and samples the
+        next, without a meta-token in the same pass.
+        """
+        return 0 < self.phase + num_passes < self.budget
+
+    @property
+    def remaining_passes(self) -> int:
+        """Passes to the end of the thought, this one included."""
+        return self.budget - self.phase + 1
+
+    @property
+    def num_meta_tokens(self) -> int:
+        """1 where a meta-token is fed in the same pass as another token: START with x_p, END with
+        the last thought token.
+        """
+        return int(self.is_first or self.is_last)
+
+    @property
+    def offset(self) -> int:
+        """How many positions behind the text token x_p this pass starts; vLLM's count of computed
+        tokens stays at p during a thought.
+        """
+        return 0 if self.is_first else self.phase + 1
+
+
+class ThinkingRequest(NamedTuple):
+    """What the workers need to know of a request that thinks, for as long as it lives.
+
+    `seed` and `temperature` are those of its thoughts. `record_key`: the key under which its
+    thoughts are logged, None where nobody asked to see them. `forced_tokens`: its visible tokens,
+    where a given text is scored.
+    """
+
+    seed: int
+    temperature: float
+    record_key: str | None
+    forced_tokens: tuple[int, ...]
+
+
+class ThoughtPlan(NamedTuple):
+    """The thoughts of one engine step.
+
+    `steps`: its first pass, by request id. `new_requests`: thinking requests that are scheduled for
+    the first time; preempted ones are not sent again. `aborted`: the reason of each thought given
+    up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
+    every request of the batch is thinking and no thought ends before the last pass.
+    """
+
+    steps: dict[str, ThoughtStep]
+    new_requests: dict[str, ThinkingRequest]
+    aborted: list[str]
+    num_passes: int = 1
+
+
+def attach_plan(output: SchedulerOutput, plan: ThoughtPlan) -> None:
+    """Send the plan to the workers with the engine step that it belongs to."""
+    output.thoughts = plan  # type: ignore[attr-defined]
+
+
+def attached_plan(output: SchedulerOutput) -> ThoughtPlan:
+    """The inverse of `attach_plan`."""
+    return output.thoughts  # type: ignore[attr-defined,no-any-return]
+
+
+def attach_passes_run(output: ModelRunnerOutput, number: int) -> ModelRunnerOutput:
+    """Report, with the output of a multi-step, how many of its passes have been run."""
+    output.passes_run = number  # type: ignore[attr-defined]
+    return output
+
+
+def attached_passes_run(output: ModelRunnerOutput) -> int | None:
+    """The inverse of `attach_passes_run`; None where nothing was reported: all were run."""
+    return getattr(output, "passes_run", None)
+
+
+def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:
+    """The pass of a multi-step that comes `number` passes after its first, as an engine step of its
+    own, without changes to the batch.
+    """
+    plan = attached_plan(output)
+    steps = {request_id: step.next(number) for request_id, step in plan.steps.items()}
+    num_tokens = {request_id: 1 + step.num_meta_tokens for request_id, step in steps.items()}
+    later = replace(
+        output,
+        scheduled_new_reqs=[],
+        scheduled_cached_reqs=CachedRequestData.make_empty(),
+        num_scheduled_tokens=num_tokens,
+        total_num_scheduled_tokens=sum(num_tokens.values()),
+        finished_req_ids=set(),
+        preempted_req_ids=None,
+        new_block_ids_to_zero=None,
+        kv_cache_block_copies=None,
+    )
+    attach_plan(later, ThoughtPlan(steps, new_requests={}, aborted=[]))
+    return later

@@ -1,0 +1,94 @@
+"""Which rows of a batch think, and where: free functions on numpy arrays.
+
+Shapes: R thinking rows.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class ThoughtRows(NamedTuple):
+    """A batch's thinking rows, ordered: first passes, then middle ones, then last ones.
+
+    The order makes every group that is treated alike a slice.
+    """
+
+    request_ids: list[str]
+    steps: list[ThoughtStep]
+    row_R: Int64Array
+    num_first: int
+    num_last: int
+
+    @property
+    def first(self) -> slice:
+        """First passes, which feed START behind x_p: the base hidden state is kept."""
+        return slice(0, self.num_first)
+
+    @property
+    def unfinished(self) -> slice:
+        """First and middle passes: their logits are the next thought token's."""
+        return slice(0, len(self.steps) - self.num_last)
+
+    @property
+    def last(self) -> slice:
+        """Last passes, which feed END behind t_b: base and thought are mixed."""
+        return slice(len(self.steps) - self.num_last, len(self.steps))
+
+    @property
+    def ends(self) -> slice:
+        """Among what a pass feeds: the ENDs, which come after the tokens of all rows."""
+        return slice(len(self.steps), len(self.steps) + self.num_last)
+
+
+def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThoughtRows:
+    """The thinking rows of a batch; `row_of` is the batch row of each request."""
+    first: list[tuple[str, ThoughtStep]] = []
+    middle: list[tuple[str, ThoughtStep]] = []
+    last: list[tuple[str, ThoughtStep]] = []
+    for request_id, step in steps.items():
+        group = first if step.is_first else last if step.is_last else middle
+        group.append((request_id, step))
+    ordered = [*first, *middle, *last]
+    return ThoughtRows(
+        request_ids=[request_id for request_id, _ in ordered],
+        steps=[step for _, step in ordered],
+        row_R=np.array([row_of[request_id] for request_id, _ in ordered], dtype=np.int64),
+        num_first=len(first),
+        num_last=len(last),
+    )
+
+
+def text_positions(
+    rows: ThoughtRows, num_computed: npt.NDArray[np.int32], num_scheduled: npt.NDArray[np.int32]
+) -> Int64Array:
+    """Position p of the text token x_p that each row thinks about, (R,).
+
+    In a first pass x_p is the last but one of the row's tokens (START follows it); later, vLLM's
+    count of computed tokens stays at p.
+    """
+    position_R = num_computed[rows.row_R].astype(np.int64)
+    first = rows.row_R[rows.first]
+    position_R[rows.first] += num_scheduled[first] - 2
+    return position_R
+
+
+def position_offsets(rows: ThoughtRows) -> npt.NDArray[np.int32]:
+    """How far behind vLLM's count of computed tokens each row's pass starts, (R,)."""
+    return np.array([step.offset for step in rows.steps], dtype=np.int32)
+
+
+def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
+    first pass, else t_k. In a last pass END comes one place after.
+    """
+    place_R = query_start_loc[rows.row_R]
+    # x_p may be the end of a whole prompt.
+    place_R[rows.first] = query_start_loc[rows.row_R[rows.first] + 1] - 1
+    return place_R

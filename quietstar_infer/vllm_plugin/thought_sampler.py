@@ -1,0 +1,113 @@
+"""Samples the next thought token of every row: one operation per pass, compiled into one.
+
+What it has to know of each row comes in one upload, *packed*; what it samples goes into the
+thought's slot, where the next pass finds what to feed.
+
+Shapes: N rows of the batch, U rows that sample, F tokens that are fed, V vocabulary, S slots, C
+columns of a slot.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch._dynamo.decorators import mark_unbacked
+from vllm.utils.torch_utils import async_tensor_h2d
+
+from quietstar_infer.sampling import draw_thought_tokens
+
+SampleThoughts = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The sampled tokens, (U,), from logits (N, V), inputs as uploaded (U, 7), and the slots' tokens
+(S, C), to which they are added."""
+
+
+class ThoughtInputs(NamedTuple):
+    """What is to be known about a token that a thought feeds: integers, or on the device, for all
+    such tokens of a pass, (F,) each.
+    """
+
+    # Its row of the batch, and its place among the batch's tokens.
+    row: Any
+    place: Any
+    # Where it is kept. The column is the phase, too, except END's.
+    slot: Any
+    column: Any
+    # Of the thought: what the noise of its next token depends on, beside the phase.
+    seed: Any
+    position: Any
+    temperature_bits: Any
+
+
+def bits_of(number: float) -> int:
+    """A float64 as an integer of the same bits, so that it can be uploaded among integers."""
+    return int(np.float64(number).view(np.int64))
+
+
+def upload(inputs: Sequence[ThoughtInputs], device: torch.device) -> torch.Tensor:
+    """(F, 7) int64, in one copy, for which neither host nor device waits."""
+    return async_tensor_h2d(np.array(inputs, dtype=np.int64), device=device)
+
+
+def unpack(packed_F7: torch.Tensor) -> ThoughtInputs:
+    """What was uploaded, column by column: views, nothing is copied."""
+    return ThoughtInputs(*packed_F7.unbind(dim=1))
+
+
+def sample_seeded(
+    logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
+) -> torch.Tensor:
+    """`draw_thought_tokens`: greedy where the temperature is 0."""
+    inputs = unpack(packed_U7)
+    temperature_U = inputs.temperature_bits.view(torch.float64).float()
+    noise = (inputs.seed, inputs.position, inputs.column)
+    token_U = draw_thought_tokens(logits_NV[inputs.row], temperature_U, *noise).to(token_SC.dtype)
+    token_SC[inputs.slot, inputs.column + 1] = token_U
+    return token_U
+
+
+def sample_greedy(
+    logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
+) -> torch.Tensor:
+    """The same at temperature 0 in all rows, without computing the noise."""
+    inputs = unpack(packed_U7)
+    token_U = logits_NV[inputs.row].argmax(dim=-1).to(token_SC.dtype)
+    token_SC[inputs.slot, inputs.column + 1] = token_U
+    return token_U
+
+
+class ThoughtSampler:
+    """The greedy or the seeded sampler of thought tokens, the latter compiled if asked for."""
+
+    def __init__(self, is_compiled: bool) -> None:
+        self._sample_seeded: SampleThoughts = (
+            torch.compile(sample_seeded, dynamic=True) if is_compiled else sample_seeded
+        )
+
+    def __call__(
+        self,
+        logits_NV: torch.Tensor,
+        packed_U7: torch.Tensor,
+        token_SC: torch.Tensor,
+        is_greedy: bool,
+    ) -> torch.Tensor:
+        """Sample a token for each row of `packed_U7`, (U,), and keep it in the row's slot.
+
+        `is_greedy`: the temperature is 0 in all rows.
+        """
+        sample = sample_greedy if is_greedy else self._sample_seeded
+        return sample(logits_NV, packed_U7, token_SC)
+
+    # As the engine runs it; otherwise it would be compiled once more for the first request.
+    @torch.inference_mode()
+    def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
+        """Compile, once and for any number of rows, before a request waits for it."""
+        logits_NV = torch.zeros(2, vocab_size, dtype=dtype, device=token_SC.device)
+        packed_U7 = torch.zeros(3, 7, dtype=torch.int64, device=token_SC.device)
+        # By default one row would be compiled by itself, and as many rows as the batch has, too.
+        mark_unbacked(logits_NV, 0)
+        mark_unbacked(packed_U7, 0)
+        # A copy made in inference mode would be another kind of tensor than the slots.
+        with torch.inference_mode(False):
+            scratch_SC = token_SC.clone()
+        self(logits_NV, packed_U7, scratch_SC, is_greedy=False)

@@ -1,0 +1,277 @@
+"""All there is to a thought on the worker, and its life from phase 0 to the mixed logits.
+
+A thought of b tokens takes b + 1 passes (see `ThoughtStep`), in each of which it is one row of
+vLLM's batch. The model runner calls, in this order:
+
+    add_request            once, before the request's first pass
+    prepare_inputs         before the model: what each thought feeds
+    process_hidden_states  after the model: keep the base hidden state, or mix it with the thought's
+    process_logits         after the language-model head: sample the next thought tokens
+    process_samples        after vLLM's sampler: log the thoughts that were asked for
+    remove_request         once, when the request has ended
+
+Between two passes a thought consists of what its slot holds (`slots`).
+
+Shapes: N tokens of the batch (of logits: rows), R thinking rows, L of them in their last pass,
+F = R + L tokens that they feed beside x_p, W thoughts to be logged, H hidden, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.config import CompilationMode, VllmConfig
+from vllm.utils.torch_utils import async_tensor_h2d
+
+from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
+from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
+from quietstar_infer.vllm_plugin.model import QuietStarMixin
+from quietstar_infer.vllm_plugin.options import thinking_setup
+from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest
+from quietstar_infer.vllm_plugin.slots import ThoughtSlots
+from quietstar_infer.vllm_plugin.thought_log import ThoughtLog, ThoughtOwner, UnsampledThoughts
+from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, fed_places
+from quietstar_infer.vllm_plugin.thought_sampler import (
+    ThoughtInputs,
+    ThoughtSampler,
+    bits_of,
+    unpack,
+    upload,
+)
+
+
+class ThoughtBatch(NamedTuple):
+    """The thoughts of one pass.
+
+    `position_R`: where the text tokens that they are about lie in their requests. `packed_F7`, on
+    the device: what they feed, of `rows` in order, then the ENDs; `inputs` are its columns.
+    `weight_L1`: the mixing weights, once known.
+    """
+
+    rows: ThoughtRows
+    position_R: npt.NDArray[np.int64]
+    packed_F7: torch.Tensor
+    inputs: ThoughtInputs
+    weight_L1: torch.Tensor | None = None
+
+
+class DecodeBatch(NamedTuple):
+    """The thoughts of a decode-only pass: in every row of the batch one feeds a thought token and
+    samples the next. `packed_R7` is on the device, `inputs` are its columns.
+    """
+
+    packed_R7: torch.Tensor
+    inputs: ThoughtInputs
+    is_greedy: bool
+
+
+class _Thinker(NamedTuple):
+    request: ThinkingRequest
+    temperature_bits: int
+
+
+class ThoughtState:
+    """The thinking requests of a worker and what is kept of their thoughts on its device."""
+
+    def __init__(
+        self, vllm_config: VllmConfig, model: QuietStarMixin, device: torch.device
+    ) -> None:
+        setup = thinking_setup(vllm_config)
+        self._model = model
+        self._device = device
+        self._vocab_size = vllm_config.model_config.get_vocab_size()
+        self._thinkers: dict[str, _Thinker] = {}
+        dtype = vllm_config.model_config.dtype
+        assert isinstance(dtype, torch.dtype), "vLLM has resolved it by now"
+        self.slots = ThoughtSlots(
+            num_slots=vllm_config.scheduler_config.max_num_seqs,
+            max_budget=setup.limits.max_budget,
+            meta_token_ids=setup.config.meta_token_ids,
+            hidden_size=vllm_config.model_config.get_hidden_size(),
+            dtype=dtype,
+            device=device,
+        )
+        compilation = vllm_config.compilation_config
+        self.sampler = ThoughtSampler(is_compiled=compilation.mode != CompilationMode.NONE)
+        self.forced_tokens = ForcedTokens(device)
+        self.log = ThoughtLog(setup.max_recorded_thought_tokens)
+        self.metrics = ThoughtMetrics(device)
+
+    def warm_up(self) -> None:
+        """Have the sampler of thought tokens compiled before a request waits for it."""
+        self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
+
+    # --- requests
+
+    def add_request(self, request_id: str, request: ThinkingRequest) -> None:
+        """A request that thinks is scheduled for the first time."""
+        self._thinkers[request_id] = _Thinker(request, bits_of(request.temperature))
+
+    def drop_thought(self, request_id: str) -> None:
+        """A request is preempted; if it was in mid-thought, it will think that thought again."""
+        self.slots.release(request_id)
+
+    def remove_request(self, request_id: str) -> None:
+        """A request, thinking or not, has ended."""
+        self.slots.release(request_id)
+        self._thinkers.pop(request_id, None)
+
+    # --- one pass
+
+    def prepare_inputs(
+        self,
+        rows: ThoughtRows,
+        position_R: npt.NDArray[np.int64],
+        query_start_loc: npt.NDArray[np.int32],
+        input_N: torch.Tensor,
+    ) -> ThoughtBatch:
+        """Write START, thought tokens and END into the batch's input tokens, in their places.
+
+        `query_start_loc` is where each row of the batch begins among its tokens, and at last where
+        all end.
+        """
+        place_R = fed_places(rows, query_start_loc)
+        phases = [step.phase for step in rows.steps]
+        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
+        end = self.slots.end_column
+        fed += [each._replace(place=each.place + 1, column=end) for each in fed[rows.last]]
+
+        packed_F7 = upload(fed, self._device)
+        inputs = unpack(packed_F7)
+        input_N[inputs.place] = self.slots.token_SC[inputs.slot, inputs.column]
+        return ThoughtBatch(rows, position_R, packed_F7, inputs)
+
+    def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
+        """First passes: keep the base hidden state, x_p's. Last passes: put the mixed hidden state
+        in the place of END's, which the language-model head reads.
+        """
+        rows, inputs = batch.rows, batch.inputs
+        if rows.num_first:
+            slot, place = inputs.slot[rows.first], inputs.place[rows.first]
+            self.slots.base_SH[slot] = hidden_NH[place - 1]
+        if rows.num_last:
+            slot_L, place_L = inputs.slot[rows.ends], inputs.place[rows.ends]
+            base_LH, thought_LH = self.slots.base_SH[slot_L], hidden_NH[place_L]
+            mixed_LH, weight_L1 = self._model.mix_thoughts(base_LH, thought_LH)
+            hidden_NH[place_L] = mixed_LH
+            self.metrics.add_weights(weight_L1)
+            batch = batch._replace(weight_L1=weight_L1)
+        return batch
+
+    def process_logits(
+        self, batch: ThoughtBatch, logits_NV: torch.Tensor
+    ) -> UnsampledThoughts | None:
+        """Sample the next token of every unfinished thought. The logits of the others are the
+        mixed ones, for vLLM's sampler: their slots are free again.
+
+        Returns what is to be logged. To be called before grammar and sampler change the logits in
+        place.
+        """
+        rows = batch.rows
+        unfinished = rows.unfinished
+        if unfinished.stop > 0:
+            is_greedy = self._are_greedy(rows.request_ids[unfinished])
+            packed_U7 = batch.packed_F7[unfinished]
+            self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
+        self._force_tokens(rows)
+        unsampled = self._to_be_logged(batch, logits_NV)
+        for request_id in rows.request_ids[rows.last]:
+            self.slots.release(request_id)
+        return unsampled
+
+    def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
+        """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
+        self.log.add(unsampled.finish(sampled_N))
+
+    # --- decode-only passes
+
+    def prepare_decode(
+        self,
+        request_ids: list[str],
+        row_R: npt.NDArray[Any],
+        phases: list[int],
+        position_R: npt.NDArray[np.int64],
+    ) -> DecodeBatch:
+        """For the first of one or more passes in which the batch's rows all decode thoughts, each
+        row one token of the batch.
+        """
+        fed = self._fed(request_ids, row_R, row_R, phases, position_R)
+        packed_R7 = upload(fed, self._device)
+        return DecodeBatch(packed_R7, unpack(packed_R7), self._are_greedy(request_ids))
+
+    def fed_tokens(self, batch: DecodeBatch) -> torch.Tensor:
+        """The thought tokens that the pass feeds, (R,)."""
+        return self.slots.token_SC[batch.inputs.slot, batch.inputs.column]
+
+    def decode(self, batch: DecodeBatch, hidden_RH: torch.Tensor) -> torch.Tensor:
+        """Sample the next thought tokens, (R,), from what the model made of the fed ones."""
+        logits_RV = self._model.compute_logits(hidden_RH)
+        assert logits_RV is not None, "every rank has all logits"
+        return self.sampler(logits_RV, batch.packed_R7, self.slots.token_SC, batch.is_greedy)
+
+    def advance(self, batch: DecodeBatch) -> None:
+        """On the device, make the batch that of the next pass."""
+        batch.inputs.column.add_(1)
+
+    # --- parts
+
+    def _fed(
+        self,
+        request_ids: list[str],
+        row_R: npt.NDArray[Any],
+        place_R: npt.NDArray[Any],
+        phases: list[int],
+        position_R: npt.NDArray[Any],
+    ) -> list[ThoughtInputs]:
+        """The token of its own that each thought feeds in a pass, END not counted."""
+        fed = []
+        where = zip(row_R.tolist(), place_R.tolist(), phases, position_R.tolist(), strict=True)
+        for request_id, (row, place, phase, position) in zip(request_ids, where, strict=True):
+            slot, (request, bits) = self.slots.acquire(request_id), self._thinkers[request_id]
+            fed.append(ThoughtInputs(row, place, slot, phase, request.seed, position, bits))
+        return fed
+
+    def _are_greedy(self, request_ids: list[str]) -> bool:
+        return not any(self._thinkers[request_id].request.temperature for request_id in request_ids)
+
+    def _force_tokens(self, rows: ThoughtRows) -> None:
+        """Have vLLM's sampler yield the given tokens of requests that score a text."""
+        last = rows.last
+        forced = [
+            (row, tokens[step.index])
+            for request_id, row, step in zip(
+                rows.request_ids[last], rows.row_R[last].tolist(), rows.steps[last], strict=True
+            )
+            if (tokens := self._thinkers[request_id].request.forced_tokens)
+        ]
+        self.forced_tokens.force([row for row, _ in forced], [token for _, token in forced])
+
+    def _to_be_logged(
+        self, batch: ThoughtBatch, logits_NV: torch.Tensor
+    ) -> UnsampledThoughts | None:
+        """The thoughts that end in this pass and were asked for. Only they cost another row of
+        logits, that of their base.
+        """
+        rows, inputs = batch.rows, batch.inputs
+        owners, wanted = [], []
+        for index, request_id in enumerate(rows.request_ids[rows.last]):
+            record_key = self._thinkers[request_id].request.record_key
+            if record_key is not None:
+                owners.append(ThoughtOwner(record_key, request_id, rows.steps[rows.last][index]))
+                wanted.append(index)
+        if not owners:
+            return None
+        assert batch.weight_L1 is not None, "thoughts that end are mixed"
+        wanted_W = async_tensor_h2d(wanted, device=self._device, dtype=torch.int64)
+        slot_W, row_W = inputs.slot[rows.last][wanted_W], inputs.row[rows.last][wanted_W]
+        base_WV = self._model.compute_logits(self.slots.base_SH[slot_W])
+        assert base_WV is not None, "every rank has all logits"
+        logits_W2V = torch.stack([base_WV, logits_NV[row_W]], dim=1)
+        return UnsampledThoughts(
+            owners,
+            row_W,
+            self.slots.token_SC[slot_W, 1:-1],
+            batch.weight_L1[wanted_W],
+            logits_W2V.log_softmax(dim=-1, dtype=torch.float32),
+        )

@@ -1,0 +1,44 @@
+"""What every platform's worker has in common: what the server can ask, by `collective_rpc`."""
+
+from typing import Any
+
+from quietstar_infer.vllm_plugin.thought_state import ThoughtState
+
+
+class ThinkingWorkerMixin:
+    """The methods beside a worker's own. All tensor-parallel ranks give the same answers."""
+
+    # A MultiStepMixin; the workers that this is mixed into each declare a type of their own.
+    model_runner: Any
+
+    @property
+    def _thought_state(self) -> ThoughtState:
+        state: ThoughtState = self.model_runner.thought_state
+        return state
+
+    def compile_or_warm_up_model(self) -> Any:
+        """vLLM's own, after the sampler of thought tokens is compiled."""
+        self._thought_state.warm_up()
+        return super().compile_or_warm_up_model()  # type: ignore[misc]
+
+    def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
+        """Remove and return the logged thoughts under a record key; see `ThoughtLog.take`."""
+        return self._thought_state.log.take(key)
+
+    def drop_thoughts(self, key: str) -> None:
+        """Remove the logged thoughts under a record key."""
+        self._thought_state.log.drop(key)
+
+    def thought_usage(self) -> dict[str, int]:
+        """What thoughts hold at this moment: slots on the device, logged thought tokens."""
+        return {
+            "slots": len(self._thought_state.slots),
+            "recorded_tokens": self._thought_state.log.num_tokens,
+        }
+
+    def thought_metrics(self) -> dict[str, Any]:
+        """What thinking has cost since the engine started (see `ThoughtCounts`), and
+        `thought_usage`.
+        """
+        counts: dict[str, Any] = self._thought_state.metrics.counts()._asdict()
+        return counts | self.thought_usage()

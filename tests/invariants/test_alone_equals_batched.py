@@ -1,0 +1,274 @@
+"""Alone = batched: what a request emits and thinks does not depend on the requests that share the
+engine with it, nor on how the engine schedules them.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.metrics import ThoughtCounts
+from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
+from quietstar_infer.vllm_plugin.options import ThinkingOptions
+from tests.support.checkpoints import NUM_PLAIN_TOKENS
+from tests.support.counting import difference, expected_counts
+from tests.support.engine import BLOCK, Answer, Ask, Engine, EnginePool, thinking_engine
+
+# Around the boundaries of KV blocks, where thoughts cross into the next block, and far from them.
+PROMPT_LENGTHS = [1, 2, 7, 29, 30, 31, 32, 33, 34, 61, 62, 63, 64, 65, 66, 95, 97, 128, 150]
+NUM_ASKS = 40
+
+# The requests of each workload, and the answers to each when it is alone.
+Workloads = dict[str, tuple[list[Ask], list[list[Answer]]]]
+
+
+def workload(
+    seed: int,
+    shared_prefix: int = 0,
+    budgets: Sequence[int] = (0, 0, 1, 2, 4, 8, 16),
+    size: int = NUM_ASKS,
+    gaps: Sequence[int] = (0, 0, 1, 3),
+) -> list[Ask]:
+    """Requests of every kind, arriving a few steps apart. All sampling is seeded."""
+    draw = random.Random(seed)
+    prefix = [draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(shared_prefix)]
+    asks, arrival = [], 0
+    for index in range(size):
+        length = PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)]
+        thoughts = ThoughtParams(
+            budget=draw.choice(budgets),
+            temperature=draw.choice([0.0, 1.0, 1.0, 0.7]),
+            token_budget=draw.choice([None, None, None, 0, 3, 10]),
+        )
+        asks.append(
+            Ask(
+                prompt=[1, *prefix, *(draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(length))],
+                thoughts=thoughts,
+                sampling={"seed": 1000 + index, "max_tokens": draw.randrange(1, 20)}
+                | _sampling(draw),
+                arrival=arrival,
+            )
+        )
+        arrival += draw.choice(gaps)
+    return asks
+
+
+def _sampling(draw: random.Random) -> dict[str, Any]:
+    return draw.choice(
+        [
+            {"temperature": 0.0},
+            {"temperature": 0.0, "ignore_eos": True},
+            {"temperature": 1.0},
+            {"temperature": 0.8, "top_p": 0.9},
+            {"temperature": 1.2, "top_k": 5, "n": 3},
+            {"temperature": 1.0, "n": 2, "ignore_eos": True},
+            {"temperature": 0.0, "repetition_penalty": 1.3, "ignore_eos": True},
+            {"temperature": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.3},
+            {"temperature": 0.0, "logprobs": 3},
+            {"temperature": 1.0, "stop": ["t10", "t20", "t30", "t40"]},
+            {"temperature": 1.0, "min_tokens": 4, "max_tokens": 12, "stop_token_ids": [11, 22, 33]},
+        ]
+    )
+
+
+# A KV cache of 12 blocks: 2 layers, K and V, 32 slots, 1 head of 32, 4 bytes.
+SMALL_CACHE = {"kv_cache_memory_bytes": 12 * 2 * 2 * BLOCK * 32 * 4, "max_model_len": 256}
+NO_MULTI_STEP = ThinkingOptions(max_thought_burst=1)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "one pass at a time": {"options": NO_MULTI_STEP},
+    "asynchronous": {"asynchronous": True},
+    "chunked prefill": {"max_num_batched_tokens": 72, "max_num_seqs": 48},
+    "chunked prefill, asynchronous": {
+        "max_num_batched_tokens": 72,
+        "max_num_seqs": 48,
+        "asynchronous": True,
+    },
+    "few sequences": {"max_num_seqs": 3},
+    "preempted": SMALL_CACHE,
+    "preempted, asynchronous": {**SMALL_CACHE, "asynchronous": True},
+    "compiled": {"enforce_eager": False},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(random_checkpoint: Callable[[str], Path]) -> Path:
+    return random_checkpoint("mistral")
+
+
+@pytest.fixture(scope="module")
+def start(checkpoint: Path, engines: EnginePool) -> Callable[..., Engine]:
+    """Our engine in one of the variants."""
+
+    def started(variant: str, **settings: Any) -> Engine:
+        settings = {"enable_prefix_caching": False, **VARIANTS[variant], **settings}
+        return engines.get(checkpoint, **settings)
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def alone(start: Callable[..., Engine]) -> Workloads:
+    """Each request by itself, on an engine with as few features as possible."""
+    workloads = {
+        "mixed": workload(seed=1),
+        "shared prefix": workload(seed=2, shared_prefix=200),
+        # Few at a time, so that multi-step is the rule; now and then one does not think.
+        "thinkers": workload(seed=3, budgets=(1, 2, 4, 8, 8, 16, 16, 0), size=24, gaps=(0, 2, 9)),
+    }
+    engine = start("one pass at a time")
+    return {
+        name: (asks, [engine.run([_now(ask)])[0] for ask in asks])
+        for name, asks in workloads.items()
+    }
+
+
+def _now(ask: Ask) -> Ask:
+    return Ask(ask.prompt, ask.thoughts, ask.sampling)
+
+
+def assert_same(asks: list[Ask], actual: list[list[Answer]], expected: list[list[Answer]]) -> None:
+    for ask, batched, by_itself in zip(asks, actual, expected, strict=True):
+        assert len(batched) == len(by_itself)
+        for answer, reference in zip(batched, by_itself, strict=True):
+            assert answer[:4] == reference[:4], ask
+            assert_close(answer.mixing_weights, reference.mixing_weights)
+            assert_close(answer.base_logprobs, reference.base_logprobs)
+            assert_close(answer.mixed_logprobs, reference.mixed_logprobs)
+            # What vLLM reports, at any temperature and in spite of penalties, is the mixed
+            # prediction.
+            thought_about = slice(len(answer.thoughts)) if answer.logprobs else slice(0)
+            assert_close(answer.logprobs[thought_about], answer.mixed_logprobs[thought_about])
+
+
+def assert_close(actual: list[float], expected: list[float]) -> None:
+    assert actual == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_mixed_batches(variant: str, start: Callable[..., Engine], alone: Workloads) -> None:
+    asks, expected = alone["mixed"]
+    engine = start(variant)
+    counts, preemptions = engine.thought_counts(), engine.preemptions
+    answers = engine.run(asks)
+    assert_same(asks, answers, expected)
+    assert (engine.preemptions > preemptions) == variant.startswith("preempted")
+    assert_nothing_left(engine)
+    assert_counted(
+        difference(engine.thought_counts(), counts),
+        asks,
+        answers,
+        in_vain="asynchronous" in variant or variant.startswith("preempted"),
+        chunks=variant.startswith("chunked"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "max_passes"),
+    [("default", 4), ("default", 17), ("asynchronous", 4), ("preempted", 3), ("compiled", 16)],
+)
+def test_multi_step(
+    variant: str, max_passes: int, start: Callable[..., Engine], alone: Workloads
+) -> None:
+    asks, expected = alone["thinkers"]
+    engine = start(variant, options=ThinkingOptions(max_thought_burst=max_passes))
+    counts, preemptions, steps = engine.thought_counts(), engine.preemptions, engine.num_steps
+    answers = engine.run(asks)
+    assert_same(asks, answers, expected)
+    counted = difference(engine.thought_counts(), counts)
+    assert counted.passes > 1.1 * (engine.num_steps - steps)
+    assert (engine.preemptions > preemptions) == (variant == "preempted")
+    assert_nothing_left(engine)
+    in_vain = None if variant in ("asynchronous", "preempted") else False
+    assert_counted(counted, asks, answers, in_vain)
+
+
+@pytest.mark.parametrize("variant", ["default", "preempted"])
+def test_interrupted_multi_step(
+    variant: str,
+    start: Callable[..., Engine],
+    alone: Workloads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if a request arrived after any of the passes."""
+    draw = random.Random(0)
+    forward = MultiStepMixin._decode_only_forward
+    interrupted = []
+
+    def interrupting(runner: Any, *args: Any) -> Any:
+        if draw.random() < 0.3:
+            runner.is_interrupted = True
+            interrupted.append(True)
+        return forward(runner, *args)
+
+    monkeypatch.setattr(MultiStepMixin, "_decode_only_forward", interrupting)
+    asks, expected = alone["thinkers"]
+    engine = start(variant, options=ThinkingOptions(max_thought_burst=17))
+    counts, steps = engine.thought_counts(), engine.num_steps
+    answers = engine.run(asks)
+    assert_same(asks, answers, expected)
+    assert len(interrupted) > 20
+    counted = difference(engine.thought_counts(), counts)
+    assert counted.passes > 1.1 * (engine.num_steps - steps)
+    assert_nothing_left(engine)
+    assert_counted(counted, asks, answers, None if variant == "preempted" else False)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_shared_prefix(
+    asynchronous: bool, checkpoint: Path, engines: EnginePool, alone: Workloads
+) -> None:
+    asks, expected = alone["shared prefix"]
+    engine = engines.get(checkpoint, asynchronous=asynchronous)
+    hits = engine.metric("vllm:prefix_cache_hits")
+    assert_same(asks, engine.run(asks), expected)
+    # Now whole prompts are found in the cache; no thought may have overwritten them.
+    assert_same(asks, engine.run(asks), expected)
+    assert engine.metric("vllm:prefix_cache_hits") - hits > 200 * NUM_ASKS
+    assert_nothing_left(engine)
+
+
+def test_tensor_parallel(
+    checkpoint: Path, alone: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    asks, expected = alone["mixed"]
+    with thinking_engine(checkpoint, tensor_parallel_size=2) as engine:
+        answers = engine.run(asks)
+        assert_same(asks, answers, expected)
+        # Counted once, however many ranks think.
+        assert_counted(engine.thought_counts(), asks, answers)
+
+
+def assert_nothing_left(engine: Engine) -> None:
+    assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
+    assert not engine.scheduler.requests
+    assert engine.scheduler.get_kv_cache_usage() == 0
+
+
+def assert_counted(
+    counts: ThoughtCounts,
+    asks: list[Ask],
+    answers: list[list[Answer]],
+    in_vain: bool | None = False,
+    chunks: bool = False,
+) -> None:
+    """What the engine has counted is what the answers took; more, where some was thought in vain
+    (behind a last token, or before a preemption; None = perhaps), or where prompts were prefilled
+    in several passes.
+    """
+    expected = expected_counts(asks, answers)
+    aborted = sum(counts.aborted.values())
+    assert in_vain is None or (aborted > 0) == in_vain
+    assert counts.thought_tokens - expected.thought_tokens >= aborted
+    assert counts.passes <= counts.rows
+    assert counts.weights_at_most[-1][1] <= counts.finished
+    if in_vain is False:
+        assert counts.thinking_rows == expected.thinking_rows
+        assert counts.thought_tokens == expected.thought_tokens
+        assert counts.finished == expected.finished
+        assert counts.weights_at_most == expected.weights_at_most
+        assert counts.rows == expected.rows or (chunks and counts.rows > expected.rows)

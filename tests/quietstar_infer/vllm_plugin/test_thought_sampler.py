@@ -1,0 +1,71 @@
+"""The sampler of thought tokens is compiled once, and gives what it gives uncompiled."""
+
+import torch
+from torch._dynamo import config as dynamo_config
+
+from quietstar_infer.sampling import draw_thought_tokens
+from quietstar_infer.vllm_plugin.thought_sampler import (
+    ThoughtInputs,
+    ThoughtSampler,
+    bits_of,
+    sample_seeded,
+    upload,
+)
+
+VOCAB_SIZE = 50
+CPU = torch.device("cpu")
+
+
+def thought_inputs(rows: int, batch: int, temperature: float = 1.0) -> list[ThoughtInputs]:
+    """Of the last rows of a batch, in mid-thought."""
+    bits = bits_of(temperature)
+    return [
+        ThoughtInputs(batch - 1 - row, row, slot, row % 5, 2**40 + row, 100 + row, bits)
+        for row, slot in enumerate(reversed(range(rows)))
+    ]
+
+
+def logits(batch: int) -> torch.Tensor:
+    return torch.randn(batch, VOCAB_SIZE, generator=torch.Generator().manual_seed(batch))
+
+
+# As in the engine, where slots are made before inference begins.
+@torch.inference_mode(False)
+def slot_tokens() -> torch.Tensor:
+    return torch.zeros(16, 10, dtype=torch.int32)
+
+
+def test_one_compilation_serves_any_number_of_rows() -> None:
+    compiled, eager = ThoughtSampler(is_compiled=True), ThoughtSampler(is_compiled=False)
+    compiled.warm_up(VOCAB_SIZE, torch.float32, slot_tokens())
+    # The engine runs in inference mode.
+    with torch.inference_mode(), dynamo_config.patch(error_on_recompile=True):
+        for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
+            kept, expected_kept = slot_tokens(), slot_tokens()
+            packed = upload(thought_inputs(rows, batch), CPU)
+            sampled = compiled(logits(batch), packed, kept, is_greedy=False)
+            expected = eager(logits(batch), packed, expected_kept, is_greedy=False)
+            assert torch.equal(sampled, expected)
+            assert torch.equal(kept, expected_kept)
+
+
+def test_a_token_is_drawn_and_kept_in_its_slot_for_the_next_pass() -> None:
+    kept, rows = slot_tokens(), thought_inputs(3, 5, temperature=0.7)
+    sampled = sample_seeded(logits(5), upload(rows, CPU), kept)
+    for token, each in zip(sampled.tolist(), rows, strict=True):
+        where = (torch.tensor([number]) for number in (each.seed, each.position, each.column))
+        alone = draw_thought_tokens(logits(5)[[each.row]], torch.tensor([0.7]), *where)
+        assert token == alone.item()
+        assert kept[each.slot, each.column + 1] == token
+    assert kept.count_nonzero() == sampled.count_nonzero()
+
+
+def test_greedy_rows_get_the_likeliest_token_in_any_batch() -> None:
+    batch = logits(6)
+    greedy_rows = thought_inputs(3, 6, temperature=0.0)
+    packed = upload([*greedy_rows, *thought_inputs(2, 2, temperature=1.0)], CPU)
+    mixed = sample_seeded(batch, packed, slot_tokens())[:3]
+    sampler = ThoughtSampler(is_compiled=False)
+    greedy = sampler(batch, packed[:3], slot_tokens(), is_greedy=True)
+    assert torch.equal(mixed, greedy)
+    assert greedy.tolist() == batch.argmax(dim=1)[packed[:3, 0]].tolist()

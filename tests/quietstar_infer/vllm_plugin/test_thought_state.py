@@ -1,0 +1,189 @@
+"""The life of thoughts on a worker, pass by pass, with a model that returns what the test wants."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from vllm.config import CompilationMode, VllmConfig
+
+from quietstar_infer.config import QuietStarConfig
+from quietstar_infer.params import ThoughtLimits
+from quietstar_infer.vllm_plugin.model import QuietStarMixin
+from quietstar_infer.vllm_plugin.options import ThinkingSetup
+from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest, ThoughtStep
+from quietstar_infer.vllm_plugin.thought_rows import collect_rows
+from quietstar_infer.vllm_plugin.thought_state import ThoughtBatch, ThoughtState
+
+CPU = torch.device("cpu")
+START, END, VOCAB_SIZE = 8, 9, 10
+WEIGHT = 0.25
+
+
+class Model:
+    """Hidden states are logits, and every thought has the same mixing weight."""
+
+    def compute_logits(self, hidden_NH: torch.Tensor) -> torch.Tensor:
+        return hidden_NH
+
+    def mix_thoughts(
+        self, base_NH: torch.Tensor, thought_NH: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weight_N1 = torch.full((len(base_NH), 1), WEIGHT)
+        return (1 - weight_N1) * base_NH + weight_N1 * thought_NH, weight_N1
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> ThoughtState:
+    setup = ThinkingSetup(QuietStarConfig(START, END), ThoughtLimits(4, 2), 100, 1)
+    monkeypatch.setattr(
+        "quietstar_infer.vllm_plugin.thought_state.thinking_setup", lambda config: setup
+    )
+    model_config = SimpleNamespace(
+        dtype=torch.float32,
+        get_vocab_size=lambda: VOCAB_SIZE,
+        get_hidden_size=lambda: VOCAB_SIZE,
+    )
+    config = SimpleNamespace(
+        model_config=model_config,
+        scheduler_config=SimpleNamespace(max_num_seqs=4),
+        compilation_config=SimpleNamespace(mode=CompilationMode.NONE),
+    )
+    return ThoughtState(cast(VllmConfig, config), cast(QuietStarMixin, Model()), CPU)
+
+
+def greedy(record_key: str | None = None, forced_tokens: tuple[int, ...] = ()) -> ThinkingRequest:
+    return ThinkingRequest(0, 0.0, record_key, forced_tokens)
+
+
+def likely(token: int) -> list[float]:
+    """A hidden state, which is logits, too, in which one token stands out."""
+    return [3.0 if id_ == token else 0.0 for id_ in range(VOCAB_SIZE)]
+
+
+def prepare(
+    state: ThoughtState, steps: dict[str, ThoughtStep], lengths: list[int]
+) -> tuple[ThoughtBatch, list[int]]:
+    """A pass of requests "a", "b" … in rows of these lengths, and the tokens that are fed; those of
+    the text are 0.
+    """
+    rows = collect_rows(steps, {name: row for row, name in enumerate("abcd")})
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    input_N = torch.zeros(sum(lengths), dtype=torch.int32)
+    positions = np.full(len(steps), 20)
+    batch = state.prepare_inputs(rows, positions, starts, input_N)
+    return batch, input_N.tolist()
+
+
+def test_a_thought_from_its_first_pass_to_the_mixed_logits(state: ThoughtState) -> None:
+    state.add_request("a", greedy(record_key="key"))
+    step = ThoughtStep.first(budget=2, index=6)
+
+    # Phase 0, behind a prompt of three tokens: START is fed, the base kept, t_1 sampled.
+    batch, fed = prepare(state, {"a": step}, [4])
+    assert fed == [0, 0, 0, START]
+    base = likely(1)
+    batch = state.process_hidden_states(
+        batch, torch.tensor([likely(0), likely(0), base, likely(5)])
+    )
+    assert state.process_logits(batch, torch.tensor([likely(5)])) is None
+
+    # Phase 1: t_1 is fed, t_2 sampled.
+    batch, fed = prepare(state, {"a": step.next()}, [1])
+    assert fed == [5]
+    batch = state.process_hidden_states(batch, torch.tensor([likely(7)]))
+    assert state.process_logits(batch, torch.tensor([likely(7)])) is None
+
+    # Phase 2: t_2 and END are fed; the hidden state of END becomes the mixed one.
+    batch, fed = prepare(state, {"a": step.next(2)}, [2])
+    assert fed == [7, END]
+    thought = likely(2)
+    hidden_NH = torch.tensor([likely(0), thought])
+    batch = state.process_hidden_states(batch, hidden_NH)
+    mixed = 0.75 * torch.tensor(base) + 0.25 * torch.tensor(thought)
+    torch.testing.assert_close(hidden_NH[1], mixed)
+    assert hidden_NH[0].tolist() == likely(0)
+    assert len(state.slots) == 1
+    unsampled = state.process_logits(batch, hidden_NH[1:])
+    assert len(state.slots) == 0
+
+    # vLLM samples token 2, which the base holds for unlikely.
+    assert unsampled is not None
+    state.process_samples(unsampled, torch.tensor([2]))
+    assert state.log.take("key") == {
+        "a": [
+            {
+                "index": 6,
+                "token_ids": [5, 7],
+                "mixing_weight": WEIGHT,
+                "base_logprob": pytest.approx(float(torch.tensor(base).log_softmax(-1)[2])),
+                "mixed_logprob": pytest.approx(float(mixed.log_softmax(-1)[2])),
+            }
+        ]
+    }
+    assert state.metrics.counts().weights_at_most[-1][1] == 1
+
+
+def test_thoughts_in_different_phases_share_a_pass(state: ThoughtState) -> None:
+    for request_id in "ab":
+        state.add_request(request_id, greedy())
+    a, b = ThoughtStep.first(1, 0), ThoughtStep.first(3, 0)
+    batch, fed = prepare(state, {"a": a}, [2])
+    batch = state.process_hidden_states(batch, torch.tensor([likely(1), likely(6)]))
+    state.process_logits(batch, torch.tensor([likely(6)]))
+
+    # "a" ends its thought, "b" begins one behind a prompt, and "c" does not think.
+    batch, fed = prepare(state, {"a": a.next(), "b": b}, [2, 4, 1])
+    assert fed == [6, END, 0, 0, 0, START, 0]
+    hidden_NH = torch.tensor([likely(token) for token in (0, 2, 0, 0, 3, 4, 5)])
+    batch = state.process_hidden_states(batch, hidden_NH)
+    torch.testing.assert_close(
+        hidden_NH[1], 0.75 * torch.tensor(likely(1)) + 0.25 * torch.tensor(likely(2))
+    )
+    assert hidden_NH[2:].tolist() == [likely(token) for token in (0, 0, 3, 4, 5)]
+    logits = torch.stack([hidden_NH[1], hidden_NH[5], hidden_NH[6]])
+    assert state.process_logits(batch, logits) is None  # no request asked to see its thoughts
+    _, fed = prepare(state, {"b": b.next()}, [1, 1, 1])
+    assert fed == [0, 4, 0]
+
+
+def test_decode_only_passes_feed_what_they_sampled(state: ThoughtState) -> None:
+    for request_id in "ab":
+        state.add_request(request_id, greedy())
+    steps = {"a": ThoughtStep.first(4, 0), "b": ThoughtStep.first(4, 0)}
+    batch, _ = prepare(state, steps, [2, 2])
+    hidden_NH = torch.tensor([likely(0), likely(1), likely(0), likely(2)])
+    state.process_logits(state.process_hidden_states(batch, hidden_NH), hidden_NH[1::2])
+
+    rows, positions = np.arange(2), np.full(2, 20)
+    decoding = state.prepare_decode(["a", "b"], rows, [1, 1], positions)
+    assert state.fed_tokens(decoding).tolist() == [1, 2]
+    assert state.decode(decoding, torch.tensor([likely(3), likely(4)])).tolist() == [3, 4]
+    state.advance(decoding)
+    assert state.fed_tokens(decoding).tolist() == [3, 4]
+
+
+def test_a_preempted_request_thinks_the_thought_again(state: ThoughtState) -> None:
+    state.add_request("a", greedy())
+    prepare(state, {"a": ThoughtStep.first(2, 0)}, [2])
+    state.drop_thought("a")
+    assert len(state.slots) == 0
+    # Its parameters are not sent again.
+    _, fed = prepare(state, {"a": ThoughtStep.first(2, 0)}, [2])
+    assert fed == [0, START]
+    state.remove_request("a")
+    assert len(state.slots) == 0
+
+
+def test_a_forced_token_is_the_only_one_to_sample(state: ThoughtState) -> None:
+    state.add_request("a", greedy(forced_tokens=(3, 4)))
+    step = ThoughtStep.first(1, 1)
+    for each, lengths in ((step, [2]), (step.next(), [2])):
+        batch, _ = prepare(state, {"a": each}, lengths)
+        hidden_NH: Any = torch.tensor([likely(1), likely(1)])
+        state.process_logits(state.process_hidden_states(batch, hidden_NH), hidden_NH[1:])
+    allowed = state.forced_tokens.apply(torch.zeros(1, VOCAB_SIZE)).isfinite().nonzero()
+    assert allowed.tolist() == [[0, 4]]
+    # It holds for one sampling.
+    assert state.forced_tokens.apply(torch.zeros(1, VOCAB_SIZE)).isfinite().all()
