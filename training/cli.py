@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
-from training.answers import add_answers_command
-from training.benchmark import add_benchmark_command
-from training.demo_cli import add_demo_commands
+from training.demo.load_test_answers import add_answers_command
+from benchmarks.training.step_cost import add_benchmark_command
+from training.demo.cli import add_demo_commands
 from training.errors import UsageError
 from training.evaluations.cli import add_evaluation_commands
 
@@ -24,10 +24,10 @@ def is_main_process() -> bool:
 
 def train_thinker(options: argparse.Namespace) -> None:
     """Train a quiet thinker by a recipe and export it."""
-    from training.recipe import load_recipe
+    from training.trainer.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.set)
-    from training.run import train  # after the recipe: this one takes seconds
+    from training.trainer.run import train  # after the recipe: this one takes seconds
 
     try:
         model = train(recipe, resume=options.resume)
@@ -41,7 +41,7 @@ def train_thinker(options: argparse.Namespace) -> None:
 
 def export_thinker(options: argparse.Namespace) -> None:
     """Export the best checkpoint of a run."""
-    from training.export import export_run
+    from training.trainer.export import export_run
 
     print(f"written to {export_run(options.run_folder)}")
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from quietstar_infer.sampling import row_keys, seed_from_text, uniform_numbers
-from training.batch import IGNORED, Batch
-from training.sampling import ChooseThoughts, invert, tempered
+from training.thoughts.batch import IGNORED, Batch
+from training.thoughts.sampling import ChooseThoughts, invert, tempered
 
 
 def sequence_seeds(batch: Batch, seed: int, step: int | str) -> list[int]:

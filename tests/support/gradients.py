@@ -19,13 +19,13 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.support.runs import small_recipe
-from training import recompute
-from training.batch import make_batch
-from training.build import ThinkingStep, build
-from training.data import load_pieces
-from training.noise import seeded_draw, sequence_seeds
-from training.recipe import Recipe
-from training.trainer import QuietTrainer, training_arguments
+from training.kernels import activation_checkpointing as recompute
+from training.thoughts.batch import make_batch
+from training.trainer.build import ThinkingStep, build
+from training.trainer.data import load_pieces
+from training.thoughts.sampling import seeded_draw, sequence_seeds
+from training.trainer.recipe import Recipe
+from training.trainer.trainer import QuietTrainer, training_arguments
 
 SEQUENCES, WINDOW = 4, 16
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
-from training.arguments import count, seed, temperature, whole_number
+from training.options import count, seed, temperature, whole_number
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -23,14 +23,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_scoring_speed(options: argparse.Namespace) -> None:
     """Time parallel and sequential scoring."""
-    from training.evaluations.speed import scoring_speed
+    from benchmarks.training.scoring_speed import scoring_speed
 
     print(scoring_speed(options))
 
 
 def write_demo_rows(options: argparse.Namespace) -> None:
     """Write the demonstration's rows and say where they are."""
-    from training.evaluations.demo_rows import write_rows
+    from training.demo.task_rows import write_rows
 
     for path in write_rows(options.out, options.problems):
         print(f"written to {path}")

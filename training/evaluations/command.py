@@ -16,22 +16,22 @@ from typing import Any
 from transformers.utils import logging
 
 from quietstar_infer.config import load_tokenizer
-from training.build import local_folder
-from training.checkpoint import write_json
+from training.trainer.build import local_folder
+from training.trainer.checkpoint import write_json
 from training.errors import UsageError
 from training.evaluations.heat_map import write_heat_map
-from training.evaluations.model import identity, load_for_evaluation
+from training.evaluations.evaluated_model import identity, load_for_evaluation
 from training.evaluations.plots import draw_sweeps
 from training.evaluations.record import REPORT, RESULTS, Record
-from training.evaluations.routes import Route
-from training.evaluations.rows import load_rows
-from training.evaluations.run import BASE, THINKER, Asked, Sizes, evaluate
-from training.evaluations.served_route import served_by
+from training.evaluations.backends.base import Route
+from training.evaluations.tasks.rows import load_rows
+from training.evaluations.runner import BASE, THINKER, Asked, Sizes, evaluate
+from training.evaluations.backends.http import served_by
 from training.evaluations.summary import task_summary
-from training.evaluations.tables import measures_table, report
-from training.evaluations.task import Task, load_task
-from training.evaluations.thinker_route import ThinkerRoute
-from training.evaluations.thinking import Thoughts
+from training.evaluations.report import measures_table, report
+from training.evaluations.tasks.definitions import Task, load_task
+from training.evaluations.backends.local import ThinkerRoute
+from training.thoughts.decode import Thoughts
 
 
 @dataclass(frozen=True)

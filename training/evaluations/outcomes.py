@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
-from training.evaluations.passages import Item
-from training.evaluations.routes import Route, Sampling, Scores, TokenScore
-from training.evaluations.task import ChainTask, Row, gold_number
+from training.evaluations.tasks.passages import Item
+from training.evaluations.backends.base import Route, Sampling, Scores, TokenScore
+from training.evaluations.tasks.definitions import ChainTask, Row, gold_number
 
 Outcome: TypeAlias = dict[str, Any]
 """JSON."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from training.evaluations.summary import MEASURES
-from training.evaluations.tables import SHARES
+from training.evaluations.report import SHARES
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file

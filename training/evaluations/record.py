@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from training.checkpoint import write_json
+from training.trainer.checkpoint import write_json
 from training.errors import UsageError
 
 RUN, ITEMS, RESULTS, REPORT = "run.json", "items.jsonl", "results.json", "report.md"

@@ -1,0 +1,142 @@
+"""What is written is a whole official checkpoint; mistakes get one clear line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer, MistralForCausalLM
+
+from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_tensor_shapes
+from quietstar_infer.config import DASH, QuietStarConfig
+from quietstar_infer.errors import CheckpointError
+from training.trainer.checkpoint import load_trunk, prepare_output
+from training.cli import main
+from training.demo.base_model_build import DemoRecipe, build_demo
+from training.errors import UsageError
+from training.demo.forced_thoughts import Evaluation
+from training.demo.base_model import TrunkConfig, TrunkTraining
+
+HIDDEN = 64
+TINY = DemoRecipe(
+    trunk=TrunkConfig(hidden=HIDDEN, layers=1, heads=2, intermediate=64, max_positions=256),
+    training=TrunkTraining(steps=3, documents_per_step=4),
+    tokenizer_documents=500,
+    evaluation=Evaluation(problems=3, budgets=(0, 1)),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint after three steps of training."""
+    path = tmp_path_factory.mktemp("demo") / "model"
+    measured = build_demo(TINY, path)
+    assert measured in (path / "README.md").read_text()
+    return path
+
+
+def test_layout(folder: Path) -> None:
+    check_checkpoint(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+
+
+def test_names_shapes_and_types(folder: Path) -> None:
+    found = load_tensors(folder)
+    reference = MistralForCausalLM.from_pretrained(folder).state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in reference.items()}
+    expected |= thought_tensor_shapes(HIDDEN)
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == expected
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_thought_parts_are_fresh(folder: Path) -> None:
+    tensors = load_tensors(folder)
+    table_VH = tensors["model.embed_tokens.weight"]
+    (dash,) = AutoTokenizer.from_pretrained(folder).encode(DASH, add_special_tokens=False)
+    for name in ("start_embedding", "end_embedding"):
+        torch.testing.assert_close(tensors[name][0] * 100, table_VH[dash])
+        torch.testing.assert_close(tensors[name][1].exp() * 1e4, table_VH.std(dim=0))
+    assert not tensors["talk_head.0.4.weight"].any()
+    for layer, inputs in ((0, 2 * HIDDEN), (2, HIDDEN)):
+        for part in ("weight", "bias"):
+            values = tensors[f"talk_head.0.{layer}.{part}"]
+            assert 0.9 < values.abs().max() * inputs**0.5 <= 1
+
+
+def test_configuration(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["MistralForCausalLM"]
+    assert config["torch_dtype"] == "float32"
+    assert config["quiet_star"].keys() == {
+        "default_thought_budget",
+        "trained_on",
+        "embedding_mode",
+        "embedding_scale",
+        "example_prompt",
+    }
+    facts = QuietStarConfig.from_checkpoint(folder)
+    assert facts.default_thought_budget == 12
+    assert facts.meta_token_ids == (config["vocab_size"] - 2, config["vocab_size"] - 1)
+
+
+def test_our_loader_agrees_with_transformers(folder: Path) -> None:
+    ids = torch.arange(20)[None]
+    theirs = MistralForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(load_trunk(folder)(ids).logits, theirs(ids).logits)
+
+
+def test_an_incomplete_trunk_is_refused(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_trunk(tmp_path)
+
+
+def test_output_folder(tmp_path: Path) -> None:
+    prepare_output(tmp_path / "new" / "folder", force=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="not empty; add --force"):
+        prepare_output(tmp_path, force=False)
+    prepare_output(tmp_path, force=True)
+    with pytest.raises(UsageError, match="is a file"):
+        prepare_output(tmp_path / "file", force=True)
+    with pytest.raises(UsageError, match="cannot make"):
+        prepare_output(tmp_path / "file" / "below", force=False)
+
+
+def test_command_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["demo-trunk", "--out", str(tmp_path)]) == 1
+    assert main(["demo-eval", str(tmp_path)]) == 1
+    for arguments in (
+        ["corpus", "--show", "-3"],
+        ["demo-eval", str(tmp_path), "--temperature", "cold"],
+        ["demo-trunk"],
+        [],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    errors = capsys.readouterr().err
+    assert "add --force" in errors
+    assert "it has no config.json" in errors
+    assert "'-3' is not a whole number from 1 to" in errors
+    assert "'cold' is not a number from 0 up" in errors
+    assert "Traceback" not in errors
+
+
+def test_corpus_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpus", "--show", "4", "--seed", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4

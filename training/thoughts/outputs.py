@@ -1,0 +1,79 @@
+"""What one training step hands back, whichever version computed it.
+
+Shapes: B sequences, T text positions, P thoughts per position, K thought tokens, S tokens ahead;
+position i of T - 1 predicts from x_0 … x_i.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from training.thoughts.losses import likelihood_mean, policy_weights, rewards, talk_losses, total_loss
+from training.config import Objective
+
+
+class Thoughts(NamedTuple):
+    """Sampled thoughts and what their tokens' probabilities were, (B, T, P, K) each.
+
+    `log_prob` is taken at the objective's temperature, `entropy` (nats) at temperature 1. No
+    gradients.
+    """
+
+    ids: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+
+
+class TokenLosses(NamedTuple):
+    """Losses in nats, (B, T-1) and (B, T-1, P, S), and mixing weights; 0 without a target."""
+
+    base_nll_BT: Tensor
+    talk_nll_BTPS: Tensor
+    mixing_weight_BTPS: Tensor
+
+
+class StepOutput(NamedTuple):
+    """`loss` carries the graph; everything else is detached.
+
+    `reward_BTP` (B, T-1, P) is the gain in log-likelihood of the tokens ahead, in nats; `real_BTS`
+    (B, T-1, S) says where there is a target, for averages.
+    """
+
+    loss: Tensor
+    base_loss: Tensor
+    talk_loss_S: Tensor
+    policy_loss: Tensor
+    reward_BTP: Tensor
+    real_BTS: Tensor
+    tokens: TokenLosses
+    thoughts: Thoughts
+
+
+def conclude(
+    tokens: TokenLosses,
+    thoughts: Thoughts,
+    real_BTS: Tensor,
+    objective: Objective,
+    policy_loss_of: Callable[[Tensor], Tensor],
+) -> StepOutput:
+    """From token losses to the loss.
+
+    `policy_loss_of` is given the weight of every thought, (B, T-1, P), and returns
+    Σ -weight · log p(t_j) over all thoughts and their tokens, with gradients.
+    """
+    base_loss = likelihood_mean(tokens.base_nll_BT, real_BTS[..., 0], objective.averaging)
+    talk_loss_S = talk_losses(tokens.talk_nll_BTPS, real_BTS, objective.averaging)
+    reward_BTP = rewards(tokens.base_nll_BT, tokens.talk_nll_BTPS)
+    budget = thoughts.ids.shape[-1]
+    policy_loss = policy_loss_of(policy_weights(reward_BTP, real_BTS, budget, objective))
+    return StepOutput(
+        total_loss(base_loss, talk_loss_S, policy_loss, objective),
+        base_loss.detach(),
+        talk_loss_S.detach(),
+        policy_loss.detach(),
+        reward_BTP,
+        real_BTS,
+        TokenLosses(*(x.detach() for x in tokens)),
+        thoughts,
+    )
