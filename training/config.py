@@ -1,4 +1,4 @@
-"""How to train: three presets, and every way in which they differ.
+"""How to train: three presets, and all differences between them.
 
 | setting                   | official           | paper                 | recommended            |
 |---------------------------|--------------------|-----------------------|------------------------|
@@ -28,9 +28,9 @@ appendix) say where the code differs. Two differences are not followed: the pape
 log-probabilities where the code mixes hidden states, which is the same up to renormalisation and
 what the engine serves; and the code takes every end-of-text token for padding, so that its models
 never learn to end a text. Here a genuine end of text is learnt like any other token, in every
-preset, and only what a batch was filled up with is padding (`training.thoughts.batch`). `recommended` is for
-small models and was found by experiment. The Gumbel temperature and the think heads of the official
-code do nothing there, and are missing here.
+preset, and only what a batch was filled up with is padding (`training.thoughts.batch`).
+`recommended` is for small models and was found by experiment. The Gumbel temperature and the think
+heads of the official code have no effect there, and are missing here.
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ from training.errors import UsageError
 Reduction = Literal["mean", "sum"]
 Averaging = Literal["nonzero", "targets"]
 Schedule = Literal["linear", "constant"]
+Recompute = Literal["nothing", "mlp", "layer"]
+"""What the backward pass recomputes (`training.kernels.activation_checkpointing`)."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Thinking:
 
     @property
     def path_length(self) -> int:
-        """Tokens read on a thought's path: START, the thought, END, all true tokens but the last,
-        which is only predicted.
+        """Tokens of a thought's path that are fed: START, the thought, END, all true tokens but the
+        last, which is only predicted.
         """
         return self.budget + 2 + self.ahead - 1
 
@@ -92,9 +94,9 @@ class Objective:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW and its surroundings. Trunk, mixing head, and START with END have a learning rate each;
-    `embedding_scale` multiplies that of the START and END that are fed, since Adam's step does not
-    depend on the scale of a gradient.
+    """AdamW and its surroundings. Base model, mixing head, and START with END have a learning rate
+    each; `embedding_scale` multiplies that of the START and END that are fed, since Adam's step
+    does not depend on the scale of a gradient.
 
     After the warm-up all learning rates fall by `schedule`: `linear`, to 0 at step `decay_steps`
     (by default the last of the run), or `constant`. The official code decays over 100,000 steps and

@@ -1,4 +1,6 @@
-"""One measurement of the benchmark, in a process of its own: `python -m benchmarks.training.measurement JSON`.
+"""One measurement of a training step, in a process of its own.
+
+`python -m benchmarks.training.measurement JSON` is how `step_cost` starts it.
 
 The model is random, a Mistral of the shape for which the official code was measured; its mixing
 head is open, so that thoughts differ in their reward and half of them have a policy gradient.
@@ -15,19 +17,18 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
+from training.config import OFFICIAL, Recompute, Thinking
+from training.kernels.activation_checkpointing import checkpoint_activations, tokens_per_pass
 from training.thoughts.batch import make_batch
-from training.trainer.checkpoint import initial_thought_tensors
-from training.thoughts.reference_step import dense_step
-from training.thoughts.training_step import fast_step, passes_for
 from training.thoughts.model import QuietThinker
-from training.config import OFFICIAL, Thinking
-from training.trainer.recipe import Recompute
-from training.kernels.activation_checkpointing import recompute, tokens_per_pass
-from training.thoughts.sampling import draw
 from training.thoughts.outputs import StepOutput
+from training.thoughts.reference_step import reference_step
+from training.thoughts.sampling import random_draw
+from training.thoughts.training_step import passes_for, training_step
+from training.thoughts.weights import initial_thought_tensors
 
-Version = Literal["fast", "keeping all", "recomputing layers", "dense"]
-RECOMPUTED: dict[Version, Recompute] = {
+StepVersion = Literal["fast", "keeping all", "recomputing layers", "dense"]
+RECOMPUTED: dict[StepVersion, Recompute] = {
     "fast": "mlp",
     "keeping all": "nothing",
     "recomputing layers": "layer",
@@ -35,10 +36,10 @@ RECOMPUTED: dict[Version, Recompute] = {
 
 
 @dataclass(frozen=True)
-class Task:
+class StepTask:
     """What to measure; `budget` 9 is the official 12 passes."""
 
-    version: Version
+    version: StepVersion
     vocab_size: int
     positions: int
     budget: int = 9
@@ -47,7 +48,7 @@ class Task:
     repeats: int = 3
 
 
-class Measurement(NamedTuple):
+class MeasuredStep(NamedTuple):
     """CPU seconds of a step, forward and backward, the least of the repeats; MiB by which the
     process's peak memory grew over all of them.
     """
@@ -59,7 +60,7 @@ class Measurement(NamedTuple):
 def random_thinker(vocab_size: int) -> QuietThinker:
     """H = 256, 4 layers, 8/4 heads, intermediate 512, float32."""
     torch.manual_seed(0)
-    trunk = MistralForCausalLM(
+    base = MistralForCausalLM(
         MistralConfig(
             vocab_size=vocab_size,
             hidden_size=256,
@@ -70,24 +71,24 @@ def random_thinker(vocab_size: int) -> QuietThinker:
             sliding_window=None,
         )
     )
-    table_VH = trunk.model.embed_tokens.weight.detach()
+    table_VH = base.model.embed_tokens.weight.detach()
     tensors = initial_thought_tensors(table_VH, dash=3, seed=0)
     tensors["talk_head.0.4.weight"].normal_(std=0.02)
     return QuietThinker(
-        trunk, tensors, (vocab_size - 2, vocab_size - 1), OFFICIAL.optimisation.embedding_scale
+        base, tensors, (vocab_size - 2, vocab_size - 1), OFFICIAL.optimisation.embedding_scale
     ).train()
 
 
-def step_of(task: Task, thinker: QuietThinker) -> Callable[[], StepOutput]:
+def step_of(task: StepTask, thinker: QuietThinker) -> Callable[[], StepOutput]:
     """A forward pass of a training step with the official objective; batch 1."""
     ids_BT = torch.randint(4, task.vocab_size - 2, (1, task.positions))
     batch = make_batch(ids_BT, pad_token_id=0)
     preset = replace(OFFICIAL, thinking=Thinking(task.budget, task.ahead, task.per_position))
     if task.version == "dense":
-        return lambda: dense_step(thinker, batch, preset, draw())
-    recompute(thinker.trunk, RECOMPUTED[task.version])
-    passes = passes_for(batch, preset.thinking, tokens_per_pass(thinker.trunk))
-    return lambda: fast_step(thinker, batch, preset, draw(), passes=passes)
+        return lambda: reference_step(thinker, batch, preset, random_draw())
+    checkpoint_activations(thinker.base_model, RECOMPUTED[task.version])
+    passes = passes_for(batch, preset.thinking, tokens_per_pass(thinker.base_model))
+    return lambda: training_step(thinker, batch, preset, random_draw(), passes=passes)
 
 
 def peak_mib() -> float:
@@ -96,7 +97,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def measure(task: Task) -> Measurement:
+def measure_step(task: StepTask) -> MeasuredStep:
     """Run the steps on one thread."""
     torch.set_num_threads(1)
     thinker = random_thinker(task.vocab_size)
@@ -108,8 +109,8 @@ def measure(task: Task) -> Measurement:
         step().loss.backward()
         seconds.append(time.process_time() - start)
         thinker.zero_grad()
-    return Measurement(min(seconds), peak_mib() - before)
+    return MeasuredStep(min(seconds), peak_mib() - before)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(Task(**json.loads(sys.argv[1])))._asdict()))
+    print(json.dumps(measure_step(StepTask(**json.loads(sys.argv[1])))._asdict()))

@@ -10,35 +10,35 @@ from statistics import median
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
-from training.trainer.build import local_folder
 from training.demo.corpus.documents import documents
+from training.evaluations.backends.base import Backend
+from training.evaluations.backends.http import served_by
+from training.evaluations.backends.local import LocalBackend
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.evaluations.tasks.passages import Passage
-from training.evaluations.backends.base import Route
-from training.evaluations.backends.http import served_by
-from training.evaluations.backends.local import ThinkerRoute
-from training.thoughts.decode import Thoughts
-from training.demo.report import table
+from training.markdown import markdown_table
+from training.thoughts.decode import ThoughtSettings
+from training.thoughts.loading import local_folder
 
-Score = Callable[[Route, list[int]], None]
-HEAD = (
+_Score = Callable[[Backend, list[int]], None]
+_HEAD = (
     *("thought budget", "parallel, tokens/s", "sequential, tokens/s"),
     *("parallel, s", "sequential, s", "times as fast"),
 )
 
 
-def at_once(route: Route, ids: list[int]) -> None:
+def score_at_once(backend: Backend, ids: list[int]) -> None:
     """Score every token of a text but its first."""
-    route.score([Passage(ids, 1)])
+    backend.score([Passage(ids, 1)])
 
 
-def one_by_one(route: Route, ids: list[int]) -> None:
+def score_one_by_one(backend: Backend, ids: list[int]) -> None:
     """The same, a position at a time."""
     for end in range(2, len(ids) + 1):
-        route.score([Passage(ids[:end], end - 1)])
+        backend.score([Passage(ids[:end], end - 1)])
 
 
-WAYS: tuple[Score, Score] = (at_once, one_by_one)
+_WAYS: tuple[_Score, _Score] = (score_at_once, score_one_by_one)
 
 
 def scoring_speed(options: argparse.Namespace) -> str:
@@ -48,25 +48,25 @@ def scoring_speed(options: argparse.Namespace) -> str:
     tokenizer = load_tokenizer(local_folder(options.model))
     texts = _texts(tokenizer, options.tokens + 1)
     budgets = sorted({0, *options.budgets})
-    with _routes(options, tokenizer, budgets) as routes:
+    with _backends(options, tokenizer, budgets) as backends:
         rounds = [
-            [[_timed(way, route, next(texts)) for way in WAYS] for route in routes]
+            [[_timed(way, backend, next(texts)) for way in _WAYS] for backend in backends]
             for _ in range(options.rounds)
         ]
     rows = []
     for number, budget in enumerate(budgets):
-        fast, slow = (median(times[number][way] for times in rounds) for way in range(len(WAYS)))
+        fast, slow = (median(times[number][way] for times in rounds) for way in range(len(_WAYS)))
         speeds = (f"{options.tokens / seconds:.0f}" for seconds in (fast, slow))
         rows.append([str(budget), *speeds, f"{fast:.2f}", f"{slow:.2f}", f"{slow / fast:.1f}"])
-    return table(HEAD, rows)
+    return markdown_table(_HEAD, rows)
 
 
 @contextmanager
-def _routes(
+def _backends(
     options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase, budgets: list[int]
-) -> Iterator[list[Route]]:
+) -> Iterator[list[Backend]]:
     """One for each budget."""
-    each = [Thoughts((budget,)) for budget in budgets]
+    each = [ThoughtSettings((budget,)) for budget in budgets]
     with ExitStack() as stack:
         if options.url is not None:
             name = options.served_model
@@ -75,7 +75,7 @@ def _routes(
         thinker, _ = load_for_evaluation(
             local_folder(options.model), options.thought_embeddings, options.device, options.dtype
         )
-        yield [ThinkerRoute(thinker, tokenizer, one) for one in each]
+        yield [LocalBackend(thinker, tokenizer, one) for one in each]
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, tokens: int) -> Iterator[list[int]]:
@@ -88,7 +88,7 @@ def _texts(tokenizer: PreTrainedTokenizerBase, tokens: int) -> Iterator[list[int
         yield ids[:tokens]
 
 
-def _timed(score: Score, route: Route, ids: list[int]) -> float:
+def _timed(score: _Score, backend: Backend, ids: list[int]) -> float:
     start = time.perf_counter()
-    score(route, ids)
+    score(backend, ids)
     return time.perf_counter() - start

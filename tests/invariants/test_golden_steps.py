@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quietstar_infer.checkpoint import END_EMBEDDING, MIXING_HEAD_PREFIX, START_EMBEDDING
-from training.thoughts.batch import Batch, make_batch
-from training.thoughts.reference_step import dense_step
-from training.thoughts.training_step import fast_step
-from training.thoughts.model import QuietThinker
 from training.config import OFFICIAL, Preset, Thinking
-from training.thoughts.sampling import ChooseThoughts, recorded_noise
+from training.thoughts.batch import Batch, make_batch
+from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import StepOutput
+from training.thoughts.reference_step import dense_step
+from training.thoughts.sampling import ChooseThoughts, recorded_noise
+from training.thoughts.training_step import fast_step
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["train_n4_t2_p2", "train_n8_t4_p2", "train_n8_t4_p2_nll_only"]

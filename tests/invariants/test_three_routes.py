@@ -17,15 +17,15 @@ import pytest
 from tests.server.processes import DEMO, ROOT, RunningServer, running_server
 from training.cli import main
 from training.errors import UsageError
+from training.evaluations.backends.base import Route
+from training.evaluations.backends.http import ServedRoute, served_by
+from training.evaluations.backends.local import ThinkerRoute
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.evaluations.outcomes import Outcome, chain_outcomes, item_outcomes
-from training.evaluations.tasks.passages import item_maker
-from training.evaluations.backends.base import Route
-from training.evaluations.tasks.rows import load_rows
-from training.evaluations.backends.http import ServedRoute, served_by
 from training.evaluations.summary import corpus_likelihood
 from training.evaluations.tasks.definitions import ChainTask, load_task
-from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.tasks.passages import item_maker
+from training.evaluations.tasks.rows import load_rows
 from training.thoughts.decode import Thoughts
 
 BUDGETS = (0, 12)

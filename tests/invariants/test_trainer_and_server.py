@@ -12,9 +12,9 @@ from torch import Tensor
 from tests.server.processes import running_server
 from tests.support.checkpoints import END_ID, START_ID
 from tests.support.runs import small_recipe
+from training.cli import main
 from training.thoughts.batch import make_batch
 from training.trainer.build import build
-from training.cli import main
 from training.trainer.export import choose_checkpoint
 from training.trainer.recipe import Recipe, save_recipe
 

@@ -21,9 +21,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tests.support.runs import small_recipe
 from training.kernels import activation_checkpointing as recompute
 from training.thoughts.batch import make_batch
+from training.thoughts.sampling import seeded_draw, sequence_seeds
 from training.trainer.build import ThinkingStep, build
 from training.trainer.data import load_pieces
-from training.thoughts.sampling import seeded_draw, sequence_seeds
 from training.trainer.recipe import Recipe
 from training.trainer.trainer import QuietTrainer, training_arguments
 

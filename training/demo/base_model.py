@@ -1,4 +1,4 @@
-"""The trunk: a small Mistral, trained from scratch as a plain language model."""
+"""The demonstration's base model: a small Mistral, trained from scratch on plain text."""
 
 import itertools
 import random
@@ -13,15 +13,14 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerBase
 
-IGNORED = -100
-"""The label that cross-entropy leaves out."""
+from training.thoughts.batch import IGNORED
 
 ROPE_THETA = 10_000.0
 
 
 @dataclass(frozen=True)
-class TrunkConfig:
-    """Shape of the trunk; head size is `hidden / heads` (vLLM's CPU attention takes 32 and 64)."""
+class BaseModelConfig:
+    """Shape of the model; head size is `hidden / heads` (vLLM's CPU attention takes 32 and 64)."""
 
     hidden: int = 128
     layers: int = 4
@@ -31,8 +30,8 @@ class TrunkConfig:
 
 
 @dataclass(frozen=True)
-class TrunkTraining:
-    """How the trunk is trained: AdamW, a short warm-up, then flat, then linearly down.
+class BaseModelTraining:
+    """How the model is trained: AdamW, a short warm-up, then flat, then linearly down.
 
     The last, falling half matters: at a constant rate about one working step in fifty stays wrong.
     """
@@ -49,7 +48,7 @@ class TrunkTraining:
     seed: int = 0
 
 
-class Batch(NamedTuple):
+class NextTokenBatch(NamedTuple):
     """Token ids and next-token labels, both (documents, tokens); padding is labelled IGNORED."""
 
     input_ids: Tensor
@@ -57,16 +56,16 @@ class Batch(NamedTuple):
 
 
 class TrainingSummary(NamedTuple):
-    """Tokens learnt from, and the mean loss of the last 100 steps in nats per token."""
+    """Training tokens, and the mean loss of the last 100 steps in nats per token."""
 
     tokens: int
     loss: float
 
 
-def new_trunk(
-    config: TrunkConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int
+def new_base_model(
+    config: BaseModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int
 ) -> MistralForCausalLM:
-    """A randomly initialised trunk with a row for every token, the appended ones included."""
+    """A randomly initialised model with an embedding for every token, appended ones included."""
     torch.manual_seed(seed)
     shape = MistralConfig(
         vocab_size=len(tokenizer),
@@ -87,15 +86,15 @@ def new_trunk(
     return MistralForCausalLM(shape)
 
 
-def make_batch(rows: list[list[int]], padding: int) -> Batch:
-    """Pad rows on the right. With a causal mask no real token sees the padding."""
+def next_token_batch(rows: list[list[int]], padding: int) -> NextTokenBatch:
+    """Pad rows on the right. With a causal mask no real token attends to the padding."""
     longest = max(map(len, rows))
     input_ids = torch.full((len(rows), longest), padding)
     labels = torch.full((len(rows), longest), IGNORED)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = torch.tensor(row)
         labels[index, : len(row) - 1] = torch.tensor(row[1:])
-    return Batch(input_ids, labels)
+    return NextTokenBatch(input_ids, labels)
 
 
 def batches(
@@ -105,7 +104,7 @@ def batches(
     size: int,
     seed: int,
     pool: int = 32,
-) -> Iterator[Batch]:
+) -> Iterator[NextTokenBatch]:
     """Yield batches of documents of similar length, without end.
 
     Documents are sorted within a pool of `pool` batches, so that little is padding; the batches of
@@ -118,10 +117,10 @@ def batches(
         rows = sorted(([*ids, eos] for ids in tokenizer(texts)["input_ids"]), key=len)
         cut = [rows[start : start + size] for start in range(0, len(rows), size)]
         rng.shuffle(cut)
-        yield from (make_batch(rows, padding) for rows in cut)
+        yield from (next_token_batch(rows, padding) for rows in cut)
 
 
-def rate_factor(step: int, training: TrunkTraining) -> float:
+def rate_factor(step: int, training: BaseModelTraining) -> float:
     """The learning rate of a step (counted from 0) as a share of the full one."""
     if step < training.warmup_steps:
         return (step + 1) / training.warmup_steps
@@ -130,7 +129,7 @@ def rate_factor(step: int, training: TrunkTraining) -> float:
     return 1 - (1 - training.last_rate) * fallen
 
 
-def next_token_loss(model: MistralForCausalLM, batch: Batch) -> Tensor:
+def next_token_loss(model: MistralForCausalLM, batch: NextTokenBatch) -> Tensor:
     """Mean cross-entropy in nats over all tokens that are not padding."""
     logits = model(input_ids=batch.input_ids, use_cache=False).logits
     return torch.nn.functional.cross_entropy(
@@ -138,7 +137,7 @@ def next_token_loss(model: MistralForCausalLM, batch: Batch) -> Tensor:
     )
 
 
-def new_optimizer(model: MistralForCausalLM, training: TrunkTraining) -> torch.optim.AdamW:
+def new_optimizer(model: MistralForCausalLM, training: BaseModelTraining) -> torch.optim.AdamW:
     """AdamW over all parameters."""
     return torch.optim.AdamW(
         model.parameters(),
@@ -149,8 +148,8 @@ def new_optimizer(model: MistralForCausalLM, training: TrunkTraining) -> torch.o
     )
 
 
-def train_trunk(
-    model: MistralForCausalLM, stream: Iterator[Batch], training: TrunkTraining
+def train_base_model(
+    model: MistralForCausalLM, stream: Iterator[NextTokenBatch], training: BaseModelTraining
 ) -> TrainingSummary:
     """Train in place, with a progress bar; leaves the model in evaluation mode."""
     optimizer = new_optimizer(model, training)
@@ -158,7 +157,7 @@ def train_trunk(
     losses: deque[float] = deque(maxlen=100)
     tokens = 0
     model.train()
-    with tqdm(total=training.steps, desc="trunk", unit="step") as bar:
+    with tqdm(total=training.steps, desc="base model", unit="step") as bar:
         for batch in itertools.islice(stream, training.steps):
             loss = next_token_loss(model, batch)
             loss.backward()

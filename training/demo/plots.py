@@ -7,8 +7,8 @@ import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from training.demo.accuracy import KINDS
 from training.demo.report import WEIGHT_BINS, Results, accuracies, budgets_of, over_seeds
+from training.demo.token_statistics import KINDS
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file
@@ -33,7 +33,7 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
 
 
 def accuracy_plot(results: Results, left: Axes, right: Axes) -> None:
-    """Right answers by budget, a family each, with trunk and control."""
+    """Right answers by budget, a family per plot, with base model and control."""
     for axes, family in zip((left, right), results["trunk"], strict=True):
         budgets = budgets_of(results, family)
         for thoughts in ("greedy", "sampled"):
@@ -48,7 +48,9 @@ def accuracy_plot(results: Results, left: Axes, right: Axes) -> None:
             )
         control = mean(control[family] for control in results["controls"])
         axes.axhline(100 * control, color="grey", linestyle="--", label="control, no thoughts")
-        axes.axhline(100 * results["trunk"][family], color="grey", linestyle=":", label="trunk")
+        axes.axhline(
+            100 * results["trunk"][family], color="grey", linestyle=":", label="base model"
+        )
         axes.set(title=family, xlabel="thought budget", ylabel="right answers, %", ylim=(0, 103))
         axes.legend(loc="upper left", fontsize="small")
 

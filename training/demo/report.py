@@ -1,27 +1,26 @@
-"""From `results.json` to the tables of the model card and the documentation."""
+"""From `results.json` to the tables of the model cards and the documentation."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import Any
+
+from training.markdown import markdown_table
 
 Results = dict[str, Any]
 """What `training.demo.build` measured, as it stands in `results.json`."""
 
+FamilyAccuracy = dict[str, dict[int, float]]
+"""Accuracy (0 to 1) by family and thought budget."""
+
 WEIGHT_BINS = tuple(n / 20 for n in range(-10, 31))
-"""Bounds of the bins in which mixing weights are counted; the outer ones take what lies beyond."""
+"""Bounds of the bins of the histogram of mixing weights; the outer bins include all beyond."""
 KIND_NAMES = {
     "answer": "the answer",
-    "open": "open: the trunk alone pays 0.1 nats or more",
-    "easy": "easy: it pays less",
+    "open": "open: the base model's loss is 0.1 nats or more",
+    "easy": "easy: it is less",
     "all": "all",
 }
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *rows])
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -49,7 +48,7 @@ def accuracy_table(results: Results) -> str:
     """Right answers in percent, by family, thoughts and budget."""
     families = list(results["trunk"])
     budgets = budgets_of(results, families[0])
-    head = ["right answers, %", "trunk", "control", *(f"b={budget}" for budget in budgets)]
+    head = ["right answers, %", "base model", "control", *(f"b={budget}" for budget in budgets)]
     rows = [
         [
             f"{family}, {thoughts} thoughts",
@@ -60,7 +59,7 @@ def accuracy_table(results: Results) -> str:
         for family in families
         for thoughts in ("greedy", "sampled")
     ]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def times(high: float, low: float) -> float:
@@ -88,7 +87,7 @@ def gain_table(results: Results) -> str:
                     f"{min(gains):.2f} … {max(gains):.2f}",
                 ]
             )
-    return table(["", "b=0, %", "best, %", "times as many", "over the seeds"], rows)
+    return markdown_table(["", "b=0, %", "best, %", "times as many", "over the seeds"], rows)
 
 
 def loss_table(results: Results, budget: str = "12") -> str:
@@ -110,7 +109,7 @@ def loss_table(results: Results, budget: str = "12") -> str:
         ]
         for kind, name in KIND_NAMES.items()
     ]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def weight_table(results: Results) -> str:
@@ -126,7 +125,7 @@ def weight_table(results: Results) -> str:
         return f"{mean(weights):.2f}{spread}"
 
     rows = [[name, *(cell(kind, b) for b in budgets)] for kind, name in KIND_NAMES.items()]
-    return table(["mean w", *(f"b={budget}" for budget in budgets)], rows)
+    return markdown_table(["mean w", *(f"b={budget}" for budget in budgets)], rows)
 
 
 def repetition_table(results: Results) -> str:
@@ -140,7 +139,7 @@ def repetition_table(results: Results) -> str:
         [f"{thoughts} thoughts", *(cell(thoughts, budget) for budget in budgets)]
         for thoughts in ("greedy", "sampled")
     ]
-    return table(["repeated, %", *(f"b={budget}" for budget in budgets)], rows)
+    return markdown_table(["repeated, %", *(f"b={budget}" for budget in budgets)], rows)
 
 
 def thought_table(results: Results) -> str:
@@ -155,7 +154,7 @@ def thought_table(results: Results) -> str:
         ]
         for thought in results["thinkers"][0]["thoughts"]
     ]
-    return table(["text", "at once", "thought", "w", "after it"], rows)
+    return markdown_table(["text", "at once", "thought", "w", "after it"], rows)
 
 
 def tables(results: Results) -> str:
@@ -171,3 +170,13 @@ def tables(results: Results) -> str:
             thought_table,
         )
     )
+
+
+def family_table(accuracy: FamilyAccuracy) -> str:
+    """Accuracy in percent, one row per family."""
+    budgets = list(next(iter(accuracy.values())))
+    head = ["family", *(f"b={budget}" if budget else "direct" for budget in budgets)]
+    rows = [
+        [family, *(f"{100 * a:.1f} %" for a in row.values())] for family, row in accuracy.items()
+    ]
+    return markdown_table(head, rows)

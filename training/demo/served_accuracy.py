@@ -1,7 +1,7 @@
-"""The demonstration as its users see it: problems asked over HTTP, with thought budgets.
+"""The accuracy of the served demonstration model: problems sent over HTTP, by thought budget.
 
-Any server with `/v1/completions` will do that takes the request fields `thought_budget` and
-`thought_temperature`; nothing of this repository's server is needed here.
+Any server with `/v1/completions` that takes the request fields `thought_budget` and
+`thought_temperature` will do.
 """
 
 import itertools
@@ -11,18 +11,18 @@ from dataclasses import replace
 
 import httpx
 
-from training.errors import UsageError
-from training.demo.forced_thoughts import AccuracyTable, Evaluation, markdown
-from training.demo.corpus.problems import Problem
 from training.demo.accuracy import held_out
+from training.demo.corpus.problems import Problem
+from training.demo.forced_thoughts import Evaluation
+from training.demo.report import FamilyAccuracy, family_table
+from training.errors import UsageError
 
-AT_ONCE = 64
-"""Requests under way at a time."""
-PATIENCE = 600.0
-"""Seconds for one answer."""
+CONCURRENT_REQUESTS = 64
+ANSWER_TIMEOUT = 600.0
+"""Seconds for one response."""
 
 
-def ask(
+def next_token(
     client: httpx.Client, model: str, problem: Problem, seed: int, budget: int, temperature: float
 ) -> str:
     """The next token, without its leading space; raises `UsageError` for a refused request."""
@@ -52,23 +52,23 @@ def share_right(
     temperature: float,
 ) -> float:
     """The share of right answers."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        said = pool.map(
-            lambda seed, problem: ask(client, model, problem, seed, budget, temperature),
+    with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+        answers = pool.map(
+            lambda seed, problem: next_token(client, model, problem, seed, budget, temperature),
             itertools.count(),
             problems,
         )
         right = [
-            text == problem.answer.strip() for text, problem in zip(said, problems, strict=True)
+            text == problem.answer.strip() for text, problem in zip(answers, problems, strict=True)
         ]
     return sum(right) / len(right)
 
 
-def served_accuracy(url: str, families: Sequence[str], evaluation: Evaluation) -> AccuracyTable:
+def served_accuracy(url: str, families: Sequence[str], evaluation: Evaluation) -> FamilyAccuracy:
     """Accuracy by family and budget; raises `UsageError` where no such server answers."""
-    limits = httpx.Limits(max_connections=AT_ONCE)
+    limits = httpx.Limits(max_connections=CONCURRENT_REQUESTS)
     try:
-        with httpx.Client(base_url=url, timeout=PATIENCE, limits=limits) as client:
+        with httpx.Client(base_url=url, timeout=ANSWER_TIMEOUT, limits=limits) as client:
             model = client.get("/v1/models").raise_for_status().json()["data"][0]["id"]
             return {
                 family: {
@@ -86,7 +86,7 @@ def served_accuracy(url: str, families: Sequence[str], evaluation: Evaluation) -
 def served_tables(url: str, families: Sequence[str], evaluation: Evaluation) -> str:
     """Two Markdown tables: greedy thoughts and thoughts sampled at temperature 1."""
     greedy, sampled = (
-        markdown(served_accuracy(url, families, replace(evaluation, temperature=temperature)))
+        family_table(served_accuracy(url, families, replace(evaluation, temperature=temperature)))
         for temperature in (0.0, 1.0)
     )
     return f"Greedy thoughts:\n\n{greedy}\n\nSampled at temperature 1:\n\n{sampled}"

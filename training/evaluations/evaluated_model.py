@@ -10,14 +10,14 @@ from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.checkpoint import meta_embeddings
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
-from training.trainer.build import has_thought_parts, load_model
 from training.errors import UsageError
+from training.thoughts.loading import has_thought_parts, load_model
 from training.thoughts.model import QuietThinker
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Loaded(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """A thinker and its tokenizer."""
 
     thinker: QuietThinker
@@ -26,17 +26,17 @@ class Loaded(NamedTuple):
 
 def load_for_evaluation(
     folder: Path, mode: EmbeddingMode | None, device: str | None, dtype: str
-) -> Loaded:
-    """A checkpoint, or a trunk that does not think, on a device (None: a GPU where there is one).
-    `mode`: what START and END are, None = what the checkpoint says. Raises `UsageError` and
-    `CheckpointError`.
+) -> EvaluatedModel:
+    """A checkpoint, or a base model that does not think, on a device (None: a GPU where there is
+    one). `mode`: of START's and END's embeddings, None = the checkpoint's own. Raises `UsageError`
+    and `CheckpointError`.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     thinker, tokenizer = load_model(str(folder))
     if has_thought_parts(folder):
         _set_meta_embeddings(thinker, QuietStarConfig.from_checkpoint(folder, mode))
     try:
-        return Loaded(thinker.to(device, DTYPES[dtype]).eval(), tokenizer)
+        return EvaluatedModel(thinker.to(device, DTYPES[dtype]).eval(), tokenizer)
     except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not there
         raise UsageError(f"--device {device}: {str(error).splitlines()[0]}") from None
 
@@ -53,7 +53,7 @@ def _set_meta_embeddings(thinker: QuietThinker, config: QuietStarConfig) -> None
 
 
 def identity(folder: Path, source: str) -> dict[str, Any]:
-    """What identifies a model: its name, a hash of its weights, what it says of itself."""
+    """What identifies a model: its name, a hash of its weights, the `quiet_star` section."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

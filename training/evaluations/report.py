@@ -1,17 +1,17 @@
-"""The results in Markdown."""
+"""The results as a report in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluations.summary import MEASURES
-from training.demo.report import table
+from training.markdown import markdown_table
 
 SHARES = ("accuracy", "exact", "right", "majority", "vote")
 """Measures that are given in percent."""
 
 
-def show(measure: str, estimate: Mapping[str, float]) -> str:
-    """`43.4 (36.7 … 50.3)`."""
+def estimate_cell(measure: str, estimate: Mapping[str, float]) -> str:
+    """An estimate as in `43.4 (36.7 … 50.3)`."""
     scale, digits = (100, 1) if measure in SHARES else (1, 3)
     value, low, high = (scale * estimate[name] for name in ("value", "low", "high"))
     return f"{value:.{digits}f} ({low:.{digits}f} … {high:.{digits}f})"
@@ -25,10 +25,12 @@ def measures_table(results: Mapping[str, Any]) -> str:
         for measure in MEASURES[task["kind"]]:
             unit = ", %" if measure in SHARES else ""
             base = task.get("base")
-            cells = [show(measure, base["0"][measure]) if base else "–"]
-            cells += [show(measure, task["thinker"][str(budget)][measure]) for budget in budgets]
+            cells = [estimate_cell(measure, base["0"][measure]) if base else "–"]
+            cells += [
+                estimate_cell(measure, task["thinker"][str(budget)][measure]) for budget in budgets
+            ]
             rows.append([f"{name}: {measure}{unit}", str(task["items"]), *cells])
-    return table(["", "items", "base model", *(f"b={budget}" for budget in budgets)], rows)
+    return markdown_table(["", "items", "base model", *(f"b={budget}" for budget in budgets)], rows)
 
 
 def difficulty_table(task: Mapping[str, Any], budgets: Sequence[int]) -> str:
@@ -37,18 +39,18 @@ def difficulty_table(task: Mapping[str, Any], budgets: Sequence[int]) -> str:
     for number, bin_ in enumerate(task["thinker"]["0"]["difficulty"]):
         below = "" if bin_["below"] is None else f" … {bin_['below']:g}"
         gains = [
-            show("gain", task["thinker"][str(budget)]["difficulty"][number]["gain"])
+            estimate_cell("gain", task["thinker"][str(budget)]["difficulty"][number]["gain"])
             for budget in budgets
             if budget
         ]
         base = f"{bin_['base_nll']['value']:.3f}"
         rows.append([f"from {bin_['from']:g}{below}", str(bin_["tokens"]), base, *gains])
     head = ["tokens that cost, nats", "number", "b=0", *(f"b={b}: saved" for b in budgets if b)]
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
-def report(results: Mapping[str, Any], files: Sequence[str]) -> str:
-    """All tables, and what to look at beside them."""
+def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
+    """All tables, with links to plots and heat maps."""
     model = results["model"]
     parts = [
         f"# {model['source']}",

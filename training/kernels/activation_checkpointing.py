@@ -1,13 +1,13 @@
-"""What a training step keeps for its backward pass, and what it computes again there.
+"""Activation checkpointing: what a step keeps for its backward pass, and what it recomputes.
 
-| `Recompute` | computed again             | kept per path token and layer (floats)    |
-|-------------|----------------------------|-------------------------------------------|
-| `nothing`   | nothing                    | all activations                           |
-| `mlp`       | feed-forward and norms     | residual stream, attention's in- and output |
-| `layer`     | every layer as a whole     | residual stream                           |
+| `Recompute` | recomputed in the backward pass | kept per path token and layer (floats)      |
+|-------------|---------------------------------|---------------------------------------------|
+| `nothing`   | nothing                         | all activations                             |
+| `mlp`       | feed-forward parts and norms    | residual stream, attention's in- and output |
+| `layer`     | every layer as a whole          | residual stream                             |
 
-The feed-forward part of a layer keeps more than all the rest of it, and takes two matrix products
-to compute again, since the third only reads what the backward pass needs.
+The feed-forward part of a layer keeps more than all the rest of it and takes two matrix products to
+recompute, since the backward pass does not need the output of the third.
 """
 
 from collections.abc import Callable
@@ -17,70 +17,69 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from training.trainer.recipe import Recompute
+from training.config import Recompute
 
-MLP = "mlp"
-NORM_BEFORE = "post_attention_layernorm"
-CHEAP = ("input_layernorm", "norm")
-"""What Mistral, Llama, Qwen2, Qwen3 and their relatives call these parts."""
+# What Mistral, Llama, Qwen2, Qwen3 and their relatives call these parts.
+_MLP = "mlp"
+_NORM_BEFORE_MLP = "post_attention_layernorm"
+_OTHER_NORMS = ("input_layernorm", "norm")
 
-
-ACTIVATIONS = {"cpu": 2**19, "cuda": 2**27}
-"""Of one linear layer in one pass."""
+PASS_ACTIVATIONS = {"cpu": 2**19, "cuda": 2**27}
+"""Activations of one linear layer in one pass."""
 FEWEST_TOKENS = 256
 
 
-def recompute(trunk: PreTrainedModel, what: Recompute) -> None:
-    """Let a trunk's layers compute activations again instead of keeping them."""
+def checkpoint_activations(base_model: PreTrainedModel, what: Recompute) -> None:
+    """Let a base model's layers recompute activations instead of keeping them, in place."""
     if what == "layer":
-        trunk.gradient_checkpointing_enable()
+        base_model.gradient_checkpointing_enable()
     if what == "mlp":
-        modules = dict(trunk.base_model.named_modules())
+        modules = dict(base_model.base_model.named_modules())
         for name, module in modules.items():
             layer, _, part = name.rpartition(".")
-            mlp = modules.get(f"{layer}.{MLP}")
-            if part == NORM_BEFORE and mlp is not None:
+            mlp = modules.get(f"{layer}.{_MLP}")
+            if part == _NORM_BEFORE_MLP and mlp is not None:
                 _NormedMlp(module, mlp)
-            elif part in CHEAP:
-                module.forward = _again(module.forward)
+            elif part in _OTHER_NORMS:
+                module.forward = _checkpointed(module.forward)
 
 
-def _again(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    # No dropout in it, so no state of a random number generator to restore.
+def _checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    # There is no dropout in it, so no state of a random number generator to restore.
     return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
 
 
 class _NormedMlp:
-    """Computes a feed-forward part again together with the norm before it, whose output then need
-    not be kept; each by itself where a layer has something between the two.
+    """Recomputes a feed-forward part together with the norm before it, whose output then need not
+    be kept; each by itself where a layer has something between the two.
     """
 
     def __init__(self, norm: nn.Module, mlp: nn.Module) -> None:
         self._norm, self._mlp = norm.forward, mlp.forward
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
         norm.forward, mlp.forward = self.norm, self.mlp
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """The norm; remembers of what."""
-        normed = _again(self._norm)(hidden)
-        self._seen = hidden, normed
+        """The norm; remembers its input and output."""
+        normed = _checkpointed(self._norm)(hidden)
+        self._last = hidden, normed
         return normed
 
     def mlp(self, normed: Tensor) -> Tensor:
-        """The feed-forward part of what was normed last."""
-        seen, self._seen = self._seen, None
-        if seen is not None and seen[1] is normed:
-            return _again(self._both)(seen[0])
-        return _again(self._mlp)(normed)
+        """The feed-forward part, together with the norm if its input is the norm's output."""
+        last, self._last = self._last, None
+        if last is not None and last[1] is normed:
+            return _checkpointed(self._both)(last[0])
+        return _checkpointed(self._mlp)(normed)
 
     def _both(self, hidden: Tensor) -> Tensor:
         mlp: Tensor = self._mlp(self._norm(hidden))
         return mlp
 
 
-def tokens_per_pass(trunk: PreTrainedModel) -> int:
-    """How many path tokens a trunk should read at a time: enough for its matrix products to be
-    efficient, few enough for what a layer computes again to stay small.
+def tokens_per_pass(base_model: PreTrainedModel) -> int:
+    """How many path tokens a base model should process per pass: enough for efficient matrix
+    products, few enough for the recomputed activations of a layer to stay small.
     """
-    intermediate: int = trunk.config.get_text_config().intermediate_size
-    return max(FEWEST_TOKENS, ACTIVATIONS[trunk.device.type] // intermediate)
+    intermediate: int = base_model.config.get_text_config().intermediate_size
+    return max(FEWEST_TOKENS, PASS_ACTIVATIONS[base_model.device.type] // intermediate)

@@ -1,4 +1,4 @@
-"""The language-model head for some rows at a time: no more than a chunk of logits ever exists.
+"""Cross entropy of the language-model head in chunks of rows: never more logits than a chunk exist.
 
 Shapes: N rows, H hidden, V vocabulary.
 """
@@ -17,8 +17,8 @@ CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**27}
 CHUNK_ROWS = {"cpu": 256, "cuda": 2**16}
 """Rows that are multiplied with the head at a time: on a CPU more would not be faster."""
 RUN_LOGITS = {"cpu": 2**19, "cuda": 2**27}
-"""Logits that everything but products looks at at a time: on a CPU they should stay in its caches,
-since they are looked at several times.
+"""Logits that softmax and sampling process at a time: on a CPU they should fit into its caches,
+since they are read several times.
 """
 
 
@@ -30,9 +30,9 @@ def token_cross_entropy(
 ) -> Tensor:
     """-log softmax(W h) at the target, (N,) float32.
 
-    The logits are not kept but computed anew in the backward pass. Where the loss is likely to be
-    a sum of the results times `likely_factor_N` (times anything), the gradient is computed at once,
-    and the backward pass has nothing left to do if the guess was right.
+    The logits are not kept but recomputed in the backward pass. Where the loss is expected to be a
+    sum of the results times `likely_factor_N` (times any constant), the gradient is computed in the
+    forward pass, and the backward pass only scales it if that was right.
     """
     if not torch.is_grad_enabled():
         likely_factor_N = None
@@ -50,8 +50,8 @@ def score_function(
     temperature: float,
     banned: tuple[int, int],
 ) -> Tensor:
-    """`nll_N`, as values that are known from sampling, with the gradient of
-    -log softmax(W h / temperature) at the target; `banned` ids have no share in the softmax.
+    """`nll_N`, whose values are known from sampling, with the gradient of
+    -log softmax(W h / temperature) at the target; `banned` ids are left out of the softmax.
     """
     with_gradient_N: Tensor = _ScoreFunction.apply(  # type: ignore[no-untyped-call]  # torch's
         hidden_NH, weight_VH, targets_N, nll_N, temperature, banned, compute_dtype(weight_VH)
@@ -60,7 +60,7 @@ def score_function(
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
-    """What a matrix product with this weight is computed in: autocast's dtype, or the weight's."""
+    """The dtype of matrix products with this weight: autocast's, or the weight's."""
     device = weight.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -70,7 +70,7 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 def logit_chunks(
     hidden_NH: Tensor, weight_VH: Tensor, dtype: torch.dtype
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Runs of rows and their logits in float32, of which only the latest are kept."""
+    """Runs of rows and their logits in float32; the next run overwrites them."""
     for rows, logits in _products(hidden_NH, weight_VH, dtype):
         for run in _runs(logits):
             yield slice(rows.start + run.start, rows.start + run.stop), logits[run]
@@ -125,7 +125,7 @@ class _Gradient(NamedTuple):
         cast_VH: Tensor,
         grad_NV: Tensor,
     ) -> None:
-        """Take in some rows; of the logits' gradient only these rows are given."""
+        """Add some rows; `grad_NV` is the gradient of the logits of these rows alone."""
         grad = grad_NV.to(cast_VH.dtype)
         self.hidden_NH[rows] = (grad @ cast_VH).to(self.hidden_NH.dtype)
         _add_product(self.weight_VH, grad.mT, hidden_NH[rows].to(cast_VH.dtype))
@@ -150,7 +150,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, targets_N, likely_factor_N = ctx.saved_tensors
         (factor_N,) = gradients
-        # Used up: a second backward pass computes it anew.
+        # It is scaled in place: a second backward pass recomputes it.
         likely, ctx.likely = ctx.likely, None
         scale = None if likely is None else _common_factor(factor_N, likely_factor_N)
         if scale is not None:

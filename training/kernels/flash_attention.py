@@ -1,7 +1,7 @@
-"""Thought attention by flash kernels, where there is one: the numbers of `training.kernels.attention`.
+"""Thought attention by flash attention kernels: the same values as `training.kernels.attention`.
 
-The keys that a path's token sees are of three kinds, and a kernel takes each kind as one ordinary
-attention, by counting queries in its own way:
+The keys that a path's token attends to are of three kinds. Each kind is one ordinary attention to a
+kernel, with its own choice of what counts as a query head and what as its queries:
 
 | keys                                                | a query head is   | its queries are    |
 |-----------------------------------------------------|-------------------|--------------------|
@@ -9,8 +9,9 @@ attention, by counting queries in its own way:
 | present: the text at the positions, causal          | a token of a path | the positions      |
 | own: the path itself, causal                        | a query head      | the path's tokens  |
 
-The outputs are merged by their log Σ exp. A kernel's backward pass computes its weights anew, as
-exp(score - log Σ exp); given output and log Σ exp of the whole, they are the weights of the whole.
+The outputs are merged by their log Σ exp. A kernel's backward pass recomputes its weights as
+exp(score - log Σ exp); given output and log Σ exp of all three kinds together, these are the
+weights of the joint softmax.
 
 Shapes: as in `training.kernels.attention`; X stands for D or 1.
 """
@@ -28,7 +29,7 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
 
 
-class Inputs(NamedTuple):
+class PathInputs(NamedTuple):
     """Query, text keys and values, own keys and values of `path_attention`."""
 
     query_BGCPQLD: Tensor
@@ -39,7 +40,7 @@ class Inputs(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What a kernel hands out: output, log Σ exp, and the state that its backward pass wants."""
+    """What a kernel returns: output, log Σ exp, and the state that its backward pass needs."""
 
     out: Tensor
     log_sum: Tensor
@@ -47,19 +48,19 @@ class Attended(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Which dimensions of (B, G, C, P, Q, L) a kernel takes as batch, as heads and as queries."""
+    """Which dimensions of (B, G, C, P, Q, L) are a kernel's batch, its heads and its queries."""
 
     batch: tuple[int, ...]
     heads: tuple[int, ...]
     queries: tuple[int, ...]
 
-    def lay(self, x_BGCPQLX: Tensor) -> Tensor:
+    def to_kernel(self, x_BGCPQLX: Tensor) -> Tensor:
         """(batch, heads, queries, X)."""
         shape = x_BGCPQLX.shape
         sizes = [math.prod(shape[dim] for dim in dims) for dims in self]
         return x_BGCPQLX.permute(*itertools.chain(*self), -1).reshape(*sizes, shape[-1])
 
-    def back(self, x: Tensor, like_BGCPQLD: Tensor) -> Tensor:
+    def from_kernel(self, x: Tensor, like_BGCPQLD: Tensor) -> Tensor:
         """(B, G, C, P, Q, L, X)."""
         order = [*itertools.chain(*self)]
         laid = x.reshape(*(like_BGCPQLD.shape[dim] for dim in order), x.shape[-1])
@@ -72,8 +73,8 @@ _PRESENT = _Layout((_B,), (_G, _P, _Q, _L), (_C,))
 _OWN = _Layout((_B, _C, _P), (_G, _Q), (_L,))
 
 
-class Kind(NamedTuple):
-    """Keys and values of one kind, (batch, key heads, keys, D); a head serves a run of queries'."""
+class KeyKind(NamedTuple):
+    """Keys and values of one kind, (batch, key heads, keys, D); query heads share key heads."""
 
     layout: _Layout
     key: Tensor
@@ -81,7 +82,7 @@ class Kind(NamedTuple):
     causal: bool
 
 
-def takes(query: Tensor) -> bool:
+def supports(query: Tensor) -> bool:
     """Whether there is a flash kernel for (…, D) queries: on a GPU of the Ampere generation or
     later, in half precision.
     """
@@ -96,14 +97,14 @@ def takes(query: Tensor) -> bool:
     )
 
 
-def attend(query: Tensor, kind: Kind, scaling: float) -> Attended:
-    """A kernel's forward pass over queries that are laid out for it."""
+def attend(query: Tensor, kind: KeyKind, scaling: float) -> Attended:
+    """A kernel's forward pass; the queries are in its layout."""
     out, log_sum, *state, _ = _flash(query, kind.key, kind.value, 0.0, kind.causal, scale=scaling)
     return Attended(out, log_sum, tuple(state))
 
 
 def attend_backward(
-    grad: Tensor, query: Tensor, kind: Kind, whole: Attended, scaling: float
+    grad: Tensor, query: Tensor, kind: KeyKind, whole: Attended, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values, where the kind is a part of the whole."""
     *lengths, seed, offset = whole.state
@@ -124,31 +125,31 @@ def attend_backward(
     return grads
 
 
-def _kinds(inputs: Inputs) -> Iterator[Kind]:
+def _kinds(inputs: PathInputs) -> Iterator[KeyKind]:
     query, text_key, text_value, own_key, own_value = inputs
-    positions, asking, answering = query.shape[2], query.shape[5], own_key.shape[4]
-    assert asking in (1, answering)
+    positions, queries, keys = query.shape[2], query.shape[5], own_key.shape[4]
+    assert queries in (1, keys)
     past = text_key.shape[2] - positions
     if past:
-        yield Kind(_PAST, text_key[:, :, :past], text_value[:, :, :past], causal=False)
-    yield Kind(_PRESENT, text_key[:, :, past:], text_value[:, :, past:], causal=True)
+        yield KeyKind(_PAST, text_key[:, :, :past], text_value[:, :, :past], causal=False)
+    yield KeyKind(_PRESENT, text_key[:, :, past:], text_value[:, :, past:], causal=True)
     own = [x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2) for x in (own_key, own_value)]
-    yield Kind(_OWN, own[0], own[1], causal=asking > 1)
+    yield KeyKind(_OWN, own[0], own[1], causal=queries > 1)
 
 
 class FlashAttention(torch.autograd.Function):
-    """`path_attention`: takes the fields of `Inputs` and the scaling."""
+    """`path_attention`: takes the fields of `PathInputs` and the scaling."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, scaling = arguments
-        inputs = Inputs(*tensors)
+        inputs = PathInputs(*tensors)
         query = inputs.query_BGCPQLD
         outs, log_sums, ctx.states = [], [], []
         for kind in _kinds(inputs):
-            found = attend(kind.layout.lay(query), kind, scaling)
-            outs.append(kind.layout.back(found.out, query))
-            log_sums.append(kind.layout.back(found.log_sum[..., None], query))
+            found = attend(kind.layout.to_kernel(query), kind, scaling)
+            outs.append(kind.layout.from_kernel(found.out, query))
+            log_sums.append(kind.layout.from_kernel(found.log_sum[..., None], query))
             ctx.states.append(found.state)
         log_sum = reduce(torch.logaddexp, log_sums)
         shares = ((part - log_sum).exp() for part in log_sums)
@@ -161,16 +162,16 @@ class FlashAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, log_sum = ctx.saved_tensors
-        inputs = Inputs(*tensors)
+        inputs = PathInputs(*tensors)
         grad_query = torch.zeros_like(out, dtype=torch.float32)
         grad_keys, grad_values = [], []
         for kind, state in zip(_kinds(inputs), ctx.states, strict=True):
-            lay = kind.layout.lay
-            whole = Attended(lay(out), lay(log_sum)[..., 0].contiguous(), state)
+            to_kernel = kind.layout.to_kernel
+            whole = Attended(to_kernel(out), to_kernel(log_sum)[..., 0].contiguous(), state)
             grad, grad_key, grad_value = attend_backward(
-                lay(gradients[0]), lay(inputs.query_BGCPQLD), kind, whole, ctx.scaling
+                to_kernel(gradients[0]), to_kernel(inputs.query_BGCPQLD), kind, whole, ctx.scaling
             )
-            grad_query += kind.layout.back(grad, out)
+            grad_query += kind.layout.from_kernel(grad, out)
             grad_keys.append(grad_key)
             grad_values.append(grad_value)
         return (

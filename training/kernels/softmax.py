@@ -1,4 +1,4 @@
-"""Softmax and its normaliser in as few looks at the numbers as possible."""
+"""Softmax and its normaliser in as few passes over the logits as possible."""
 
 import math
 

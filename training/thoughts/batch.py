@@ -1,7 +1,7 @@
-"""A batch of texts, and what is to be predicted in it.
+"""A batch of texts, and its targets.
 
-Padding must stand on the right: then no real token ever sees it, positions are those of the
-unpadded text, and neither trunk nor thoughts need a mask for it.
+Padding must be on the right: then no real token attends to it, positions are those of the unpadded
+text, and neither base model nor thoughts need a mask for it.
 
 Shapes: B sequences, T text positions, S true tokens ahead.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from training.errors import UsageError
 
 IGNORED = -100
-"""The label of a token that is not to be learnt, as everywhere in transformers."""
+"""The label of a token that is no target, as in transformers."""
 
 
 class Batch(NamedTuple):
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 
 class Ahead(NamedTuple):
-    """What follows each position: (B, T, S) at [b, i, s] is about token i + 1 + s.
+    """What follows each position: entry [b, i, s] of (B, T, S) belongs to token i + 1 + s.
 
     `ids` past the end of the text are the pad id; `real` is False there and for ignored labels.
     """
@@ -63,7 +63,7 @@ def make_batch(
 
 def check_window(positions: int, ahead: int, sliding_window: int | None) -> None:
     """Raise `UsageError` where a text of so many positions is too short for looking so many tokens
-    ahead, or longer than the trunk's attention window, which the thoughts do not model.
+    ahead, or longer than the base model's sliding window, which the thoughts do not model.
     """
     if positions < ahead + 2:
         raise UsageError(
@@ -72,7 +72,7 @@ def check_window(positions: int, ahead: int, sliding_window: int | None) -> None
         )
     if sliding_window is not None and positions > sliding_window:
         raise UsageError(
-            f"sequences of {positions} tokens exceed the trunk's sliding window of "
+            f"sequences of {positions} tokens exceed the base model's sliding window of "
             f"{sliding_window}; use shorter ones"
         )
 

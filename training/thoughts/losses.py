@@ -31,9 +31,9 @@ def talk_losses(nll_BTPS: Tensor, real_BTS: Tensor, averaging: Averaging) -> Ten
 def likely_factors(
     real_BTS: Tensor, per_position: int, objective: Objective
 ) -> tuple[Tensor, Tensor]:
-    """What the loss will multiply token losses with: the base's (), the mixed predictions' (S,).
+    """The factors of token losses in the loss: of the base (), of the mixed predictions (S,).
 
-    Exact, unless the official averaging meets a loss that is exactly 0.
+    Exact, except under the official averaging if a token's loss is exactly 0.
     """
     number_S = real_BTS.sum(dim=(0, 1)).clamp(min=1)
     talk_S = objective.talk_weight / (number_S * per_position * len(number_S))
@@ -43,7 +43,7 @@ def likely_factors(
 def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor) -> Tensor:
     """R_i = Σ_s (NLL_base of x_i+1+s - NLL_mixed of it), (B, T, P), detached.
 
-    The base's loss of a token is the same whichever position looks at it.
+    The base's loss of a token does not depend on the position that looks ahead to it.
     """
     ahead = talk_nll_BTPS.shape[-1]
     base_BTS = F.pad(base_nll_BT, (0, ahead - 1)).unfold(1, ahead, 1)
@@ -51,7 +51,7 @@ def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor) -> Tensor:
 
 
 def advantages(reward_BTP: Tensor, *, keep_negative: bool) -> Tensor:
-    """The reward less its mean over the thoughts of the position; a lone thought keeps its own."""
+    """A_i = R_i - mean of R_i over the position's thoughts; a single thought keeps its reward."""
     if reward_BTP.shape[-1] > 1:
         reward_BTP = reward_BTP - reward_BTP.mean(dim=-1, keepdim=True)
     return reward_BTP if keep_negative else reward_BTP.clamp(min=0)
@@ -80,7 +80,7 @@ def policy_weights(
 def total_loss(
     base_loss: Tensor, talk_loss_S: Tensor, policy_loss: Tensor, objective: Objective
 ) -> Tensor:
-    """The weighted sum; a term of weight 0 leaves no trace in the gradients."""
+    """The weighted sum; a base or policy term of weight 0 has no part in the gradients."""
     loss = objective.talk_weight * talk_loss_S.mean()
     if objective.base_weight:
         loss = loss + objective.base_weight * base_loss

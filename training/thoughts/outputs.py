@@ -1,4 +1,4 @@
-"""What one training step hands back, whichever version computed it.
+"""What a training step returns, and how token losses become the loss (paper, section 4.4).
 
 Shapes: B sequences, T text positions, P thoughts per position, K thought tokens, S tokens ahead;
 position i of T - 1 predicts from x_0 … x_i.
@@ -9,12 +9,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from training.thoughts.losses import likelihood_mean, policy_weights, rewards, talk_losses, total_loss
 from training.config import Objective
+from training.thoughts.losses import (
+    likelihood_mean,
+    policy_weights,
+    rewards,
+    talk_losses,
+    total_loss,
+)
 
 
-class Thoughts(NamedTuple):
-    """Sampled thoughts and what their tokens' probabilities were, (B, T, P, K) each.
+class SampledThoughts(NamedTuple):
+    """Sampled thoughts and the log-probabilities of their tokens, (B, T, P, K) each.
 
     `log_prob` is taken at the objective's temperature, `entropy` (nats) at temperature 1. No
     gradients.
@@ -37,7 +43,7 @@ class StepOutput(NamedTuple):
     """`loss` carries the graph; everything else is detached.
 
     `reward_BTP` (B, T-1, P) is the gain in log-likelihood of the tokens ahead, in nats; `real_BTS`
-    (B, T-1, S) says where there is a target, for averages.
+    (B, T-1, S) is True where there is a target.
     """
 
     loss: Tensor
@@ -47,12 +53,12 @@ class StepOutput(NamedTuple):
     reward_BTP: Tensor
     real_BTS: Tensor
     tokens: TokenLosses
-    thoughts: Thoughts
+    thoughts: SampledThoughts
 
 
-def conclude(
+def step_output(
     tokens: TokenLosses,
-    thoughts: Thoughts,
+    thoughts: SampledThoughts,
     real_BTS: Tensor,
     objective: Objective,
     policy_loss_of: Callable[[Tensor], Tensor],

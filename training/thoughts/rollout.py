@@ -1,6 +1,7 @@
-"""Sampling the thoughts of all positions at once, one token of every thought per pass.
+"""Samples the thoughts of all positions of a text, with their log-probabilities and entropies.
 
-Keys and values are kept, so each pass reads T·P tokens, and the text is not read again.
+Keys and values are kept, so each pass feeds one token of T·P thoughts, and the base model does not
+run over the text again.
 
 Shapes: B sequences, T text positions, P thoughts per position, K thought tokens, H hidden, V
 vocabulary; N = B·T·P rows, in this order.
@@ -9,14 +10,13 @@ vocabulary; N = B·T·P rows, in this order.
 import torch
 from torch import Tensor
 
-from quietstar_infer.sampling import mask_meta_tokens
-from training.kernels.attention import GrowingPaths, Text
-from training.kernels.cross_entropy import compute_dtype, logit_chunks
-from training.thoughts.model import QuietThinker
 from training.config import Preset
-from training.thoughts.sampling import ChooseThoughts
 from training.kernels.softmax import log_sum_exp, softmax_and_log_sum
-from training.thoughts.outputs import Thoughts
+from training.kernels.thought_attention import TextAttention
+from training.thoughts.decode import ThoughtDecoder
+from training.thoughts.model import QuietThinker
+from training.thoughts.outputs import SampledThoughts
+from training.thoughts.sampling import ChooseThoughts
 
 # Stands for -inf where it is multiplied with a probability of 0.
 _VERY_NEGATIVE = -1e9
@@ -24,49 +24,46 @@ _VERY_NEGATIVE = -1e9
 
 @torch.no_grad()
 def sample_thoughts(
-    thinker: QuietThinker, text: Text, ids_BT: Tensor, preset: Preset, choose: ChooseThoughts
-) -> Thoughts:
-    """A thought of `budget` tokens for each of the thoughts of each position of a text that has
-    been read.
+    thinker: QuietThinker,
+    text: TextAttention,
+    ids_BT: Tensor,
+    preset: Preset,
+    choose: ChooseThoughts,
+) -> SampledThoughts:
+    """`per_position` thoughts of `budget` tokens at each position of a text over which the base
+    model has run.
     """
     budget, per_position = preset.thinking.budget, preset.thinking.per_position
     sequences, positions = ids_BT.shape
     thoughts = _empty_thoughts(ids_BT, preset)
-    paths = GrowingPaths(text, positions, per_position, capacity=budget)
-    # The thoughts of a position begin alike: START is read once for all of them.
-    position_N = torch.arange(positions, device=ids_BT.device)
-    embedding_BNH = thinker.start_H.expand(sequences, positions, -1)
+    decoder = ThoughtDecoder(
+        thinker, text, sequences, range(positions), capacity=budget, per_position=per_position
+    )
     for step in range(budget):
-        hidden_BNH = thinker.read(embedding_BNH, position_N[None] + 1 + step, thoughts=paths)
-        paths.advance()
-        if step == 0:
-            hidden_BNH = hidden_BNH.repeat_interleave(per_position, dim=1)
-            position_N = position_N.repeat_interleave(per_position)
-        _choose_tokens(thinker, hidden_BNH.flatten(0, 1), step, preset, choose, thoughts)
-        embedding_BNH = thinker.embed(thoughts.ids[..., step].flatten(1))
+        last_N = thoughts.ids[..., step - 1].flatten()
+        hidden_NH = decoder.append(last_N) if step else decoder.start()
+        _sample_tokens(thinker, hidden_NH, step, preset, choose, thoughts)
     return thoughts
 
 
-def _empty_thoughts(ids_BT: Tensor, preset: Preset) -> Thoughts:
+def _empty_thoughts(ids_BT: Tensor, preset: Preset) -> SampledThoughts:
     shape = (*ids_BT.shape, preset.thinking.per_position, preset.thinking.budget)
     log_prob = torch.empty(shape, device=ids_BT.device)
-    return Thoughts(ids_BT.new_empty(shape), log_prob, torch.empty_like(log_prob))
+    return SampledThoughts(ids_BT.new_empty(shape), log_prob, torch.empty_like(log_prob))
 
 
-def _choose_tokens(
+def _sample_tokens(
     thinker: QuietThinker,
     hidden_NH: Tensor,
     step: int,
     preset: Preset,
     choose: ChooseThoughts,
-    thoughts: Thoughts,
+    thoughts: SampledThoughts,
 ) -> None:
-    """Fill in the step-th token of every thought; draw and entropy share a softmax."""
+    """Fill in the step-th token of every thought; sampling and entropy share a softmax."""
     temperature = preset.objective.logprob_temperature
     ids_N, log_prob_N, entropy_N = (x.new_empty(len(hidden_NH)) for x in thoughts)
-    weight_VH = thinker.lm_head_VH
-    for rows, logits in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
-        mask_meta_tokens(logits, thinker.meta_token_ids)
+    for rows, logits in thinker.logits(hidden_NH):
         probability, log_sum = softmax_and_log_sum(logits)
         ids = choose(logits, probability, step, rows.start)
         logits[:, thinker.meta_token_ids] = _VERY_NEGATIVE

@@ -1,19 +1,27 @@
-"""How thought tokens are drawn in training.
+"""How thought tokens are sampled in training.
 
-Shapes: N rows, V vocabulary, K blocks of J of its entries.
+Shapes: B sequences, N rows, V vocabulary, K blocks of J of its entries.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from quietstar_infer.sampling import row_keys, seed_from_text, uniform_numbers
+from training.thoughts.batch import IGNORED, Batch
+
 ChooseThoughts = Callable[[Tensor, Tensor, int, int], Tensor]
 """(logits_NV with START and END at -inf, their softmax, step k, number of the first row) to token
-ids (N,). Whoever asks has use for the softmax, too.
+ids (N,). The softmax is given because the caller needs it, too.
 
 Rows are numbered sequence by sequence, position by position, thought by thought."""
+
+
+def greedy_draw(logits_NV: Tensor, _: Tensor, step: int, first_row: int) -> Tensor:
+    """The likeliest thought tokens, a `ChooseThoughts`."""
+    return logits_NV.argmax(dim=-1)
 
 
 def recorded_noise(noise_KNV: Tensor) -> ChooseThoughts:
@@ -26,7 +34,9 @@ def recorded_noise(noise_KNV: Tensor) -> ChooseThoughts:
     return choose
 
 
-def draw(temperature: float = 1.0, generator: torch.Generator | None = None) -> ChooseThoughts:
+def random_draw(
+    temperature: float = 1.0, generator: torch.Generator | None = None
+) -> ChooseThoughts:
     """An exact draw from softmax(logits / temperature), by one uniform number per row.
 
     Gumbel noise would take one per vocabulary entry: on a CPU more work than the language-model
@@ -35,23 +45,52 @@ def draw(temperature: float = 1.0, generator: torch.Generator | None = None) -> 
 
     def choose(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
         uniform_N = torch.rand(len(logits_NV), generator=generator, device=logits_NV.device)
-        return invert(tempered(logits_NV, probability_NV, temperature), 1 - uniform_N)
+        return _invert(_tempered(logits_NV, probability_NV, temperature), 1 - uniform_N)
 
     return choose
 
 
-def tempered(logits_NV: Tensor, probability_NV: Tensor, temperature: float) -> Tensor:
+def seeded_draw(
+    seeds: Sequence[int], rows_per_sequence: int, temperature: float = 1.0
+) -> ChooseThoughts:
+    """An exact draw from softmax(logits / temperature), by one uniform number per row that is a
+    function of the sequence's seed, the row's number in the sequence and the step.
+
+    So a resumed run samples what it would have sampled without the interruption, and a sequence's
+    thoughts do not depend on the process that has it or on the rest of its batch.
+    """
+    seed_B = torch.tensor(seeds)
+
+    def choose(logits_NV: Tensor, probability_NV: Tensor, step: int, first_row: int) -> Tensor:
+        number_N = torch.arange(first_row, first_row + len(logits_NV))
+        seed_N = seed_B[number_N // rows_per_sequence]
+        key_N2 = row_keys(seed_N, number_N % rows_per_sequence, torch.full_like(number_N, step))
+        weight_NV = _tempered(logits_NV, probability_NV, temperature)
+        return _invert(weight_NV, uniform_numbers(key_N2[:, 0]).to(weight_NV))
+
+    return choose
+
+
+def sequence_seeds(batch: Batch, seed: int, step: int | str) -> list[int]:
+    """A seed for every sequence, from the run's seed, the training step and the text."""
+    return [
+        seed_from_text(f"{seed}/{step}/{ids[labels != IGNORED].tolist()}")
+        for ids, labels in zip(batch.input_ids_BT.cpu(), batch.labels_BT.cpu(), strict=True)
+    ]
+
+
+def _tempered(logits_NV: Tensor, probability_NV: Tensor, temperature: float) -> Tensor:
     """softmax(logits / temperature), from logits and their softmax."""
     if temperature == 1:
         return probability_NV
     return (logits_NV / temperature).softmax(dim=-1)
 
 
-def invert(weight_NV: Tensor, uniform_N: Tensor) -> Tensor:
-    """Where the distribution function of some weights reaches a share in (0, 1] of its end, (N,).
+def _invert(weight_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """The inverse of the cumulative distribution of some weights at numbers in (0, 1], (N,).
 
     First the block of the vocabulary is found, then the entry in it, so that only short runs are
-    cumulated. An entry without weight is never hit; what is no number gives some entry.
+    cumulated. An entry of weight 0 is never returned; NaN weights give an arbitrary entry.
     """
     entries = weight_NV.shape[1]
     size = math.isqrt(entries)

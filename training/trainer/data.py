@@ -1,4 +1,4 @@
-"""Text from anywhere, as pieces of token ids: `datasets` does the reading."""
+"""Texts from files or the hub, loaded by `datasets`, as pieces of token ids."""
 
 import itertools
 import random
@@ -57,7 +57,7 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
             )
     if not data.streaming:
         return pieces
-    # Without end: Trainer cannot resume in the second pass over a stream.
+    # Endless, because Trainer cannot resume in the second pass over a stream.
     endless = train.repeat(None).shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
     return pieces._replace(train=_cut_all(endless, cut))
 
@@ -114,13 +114,13 @@ def cutter(
 
 
 def packed(documents: list[list[int]], window: int) -> list[list[int]]:
-    """All documents in a row, cut every `window` tokens; the last piece may be shorter."""
+    """All documents joined and cut every `window` tokens; the last piece may be shorter."""
     joined = list(itertools.chain.from_iterable(documents))
     return [joined[start : start + window] for start in range(0, len(joined), window)]
 
 
 def random_window(document: list[int], window: int, seed: str) -> list[int]:
-    """`window` tokens from a place that depends on the seed alone; all of a shorter document."""
+    """`window` tokens from a position that depends on the seed alone; all of a shorter document."""
     start = random.Random(seed).randint(0, max(0, len(document) - window))
     return document[start : start + window]
 

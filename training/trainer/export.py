@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from quietstar_infer.checkpoint import check_checkpoint
-from training.trainer.build import build
-from training.trainer.checkpoint import OFFICIAL_FLAGS, ThoughtFacts, write_json, write_tokenizer
 from training.errors import UsageError
+from training.output import write_json
+from training.trainer.build import build
+from training.trainer.checkpoint import OFFICIAL_FLAGS, ThoughtFacts, write_tokenizer
 from training.trainer.recipe import Recipe, load_recipe
 
 RECIPE = "recipe.yaml"
@@ -68,7 +69,7 @@ def export_run(run: Path) -> Path:
     if built.tuner is not None:
         built.tuner.merge_and_unload()
     thinker = built.model.thinker
-    former = thinker.trunk.config.to_dict().get("quiet_star", {})
+    former = thinker.base_model.config.to_dict().get("quiet_star", {})
     facts = ThoughtFacts(
         recipe.thinking.budget,
         trained_on=recipe.data.title or recipe.data.path,
@@ -81,9 +82,11 @@ def export_run(run: Path) -> Path:
     tensors = {name: t.to(dtype) for name, t in thinker.official_tensors().items()}
     save_torch_state_dict(tensors, writing)
     for weights in writing.glob("*.safetensors"):
-        weights.chmod(0o644)  # safetensors makes it private; a server may run as somebody else
-    write_json(writing / "config.json", config_json(thinker.trunk, facts, recipe.run.export_dtype))
-    thinker.trunk.generation_config.save_pretrained(writing)
+        weights.chmod(0o644)  # safetensors makes it private; a server may run as another user
+    write_json(
+        writing / "config.json", config_json(thinker.base_model, facts, recipe.run.export_dtype)
+    )
+    thinker.base_model.generation_config.save_pretrained(writing)
     write_tokenizer(built.tokenizer, writing)
     (writing / "README.md").write_text(model_card(recipe, chosen), encoding="utf-8")
     check_checkpoint(writing)
@@ -102,21 +105,22 @@ def choose_checkpoint(run: Path) -> Chosen:
     return Chosen(folder, int(folder.name.rpartition("-")[2]), evaluations)
 
 
-def config_json(trunk: PreTrainedModel, facts: ThoughtFacts, dtype: str) -> dict[str, Any]:
-    """`config.json`: the trunk's own, the official flags, and in the older names of two keys, too,
-    which the official code's transformers 4.37 reads."""
-    config = trunk.config.to_diff_dict()
+def config_json(base_model: PreTrainedModel, facts: ThoughtFacts, dtype: str) -> dict[str, Any]:
+    """`config.json`: the base model's own with the official flags; two keys also by their older
+    names, which the official code's transformers 4.37 reads.
+    """
+    config = base_model.config.to_diff_dict()
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type") == "default":
         config["rope_theta"] = rope["rope_theta"]
     return {
         **config,
         **OFFICIAL_FLAGS,
-        "architectures": [type(trunk).__name__],
+        "architectures": [type(base_model).__name__],
         "dtype": dtype,
         "torch_dtype": dtype,
         "use_cache": True,
-        "max_thoughts": facts.default_thought_budget + 5,  # passes + tokens talked ahead (1) + 1
+        "max_thoughts": facts.max_thoughts,
         "quiet_star": facts.section(),
     }
 

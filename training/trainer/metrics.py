@@ -1,7 +1,7 @@
-"""What is worth knowing about a training step: sums that add up over batches and processes.
+"""Metrics of training steps, as sums that add up over batches and processes.
 
-Shapes: F facts; B sequences, T text positions, P thoughts per position, K thought tokens, S tokens
-ahead.
+Shapes: M metrics; B sequences, T text positions, P thoughts per position, K thought tokens, S
+tokens ahead.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.thoughts.outputs import StepOutput
 
-FACTS = (
+METRICS = (
     "tokens",
     "loss",
     "base_nll",
@@ -20,15 +20,15 @@ FACTS = (
     "thought_entropy",
     "thought_repeated",
 )
-"""The order of F. But for `tokens` all are per text token, in nats where they are losses: `nll` is
-the loss of the next token as it is predicted after a thought, `gain` what the thought saved of
-`base_nll`, `reward` the gain over all tokens ahead, `thought_repeated` the share of thought tokens
-that repeat the one before."""
+"""In the order of M. All but `tokens` are per text token, losses in nats: `nll` is the loss of the
+next token predicted after a thought, `gain` is `base_nll` - `nll`, `reward` the gain over all
+tokens ahead, `thought_repeated` the share of thought tokens that repeat the one before.
+"""
 
 
 @torch.no_grad()
-def sum_up(output: StepOutput) -> Tensor:
-    """Sums over all text tokens that have a successor, (F,), float64."""
+def metric_sums(output: StepOutput) -> Tensor:
+    """Sums over all text tokens that have a successor, (M,), float64."""
     real_BT = output.real_BTS[..., 0]
     tokens = real_BT.sum()
     base = output.tokens.base_nll_BT.sum()
@@ -46,13 +46,13 @@ def sum_up(output: StepOutput) -> Tensor:
         _over(real_BT, output.thoughts.entropy[:, :-1]),
         _over(real_BT, repeats_BTPK),
     )
-    return torch.stack([fact.double() for fact in sums])
+    return torch.stack([metric.double() for metric in sums])
 
 
-def means(sums_F: Tensor) -> dict[str, float]:
-    """All facts but `tokens`, per text token."""
-    tokens, *rest = sums_F.tolist()
-    return {name: fact / max(tokens, 1) for name, fact in zip(FACTS[1:], rest, strict=True)}
+def metric_means(sums_M: Tensor) -> dict[str, float]:
+    """All metrics but `tokens`, per text token."""
+    tokens, *rest = sums_M.tolist()
+    return {name: total / max(tokens, 1) for name, total in zip(METRICS[1:], rest, strict=True)}
 
 
 def _over(real_BT: Tensor, x_BTPK: Tensor) -> Tensor:

@@ -18,16 +18,15 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from training.config import PRESETS, Objective, Optimisation, Preset, Recompute, Thinking
 from training.errors import UsageError
-from training.config import PRESETS, Objective, Optimisation, Preset, Thinking
-
-Recompute = Literal["nothing", "mlp", "layer"]
-"""Which activations are computed again in the backward pass (`training.kernels.activation_checkpointing`)."""
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Train low-rank updates of the trunk's linear layers instead of the trunk (peft's LoRA)."""
+    """Train low-rank updates of the base model's linear layers instead of all its weights (peft's
+    LoRA).
+    """
 
     rank: int = 16
     alpha: int = 32
@@ -36,7 +35,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`source` is a plain trunk or a Quiet-STaR checkpoint: a folder or a name on the hub."""
+    """`source` is a plain base model or a Quiet-STaR checkpoint: a folder or a name on the hub."""
 
     source: str
     lora: Lora | None = None
@@ -49,8 +48,8 @@ class DataConfig:
 
     `packed` joins documents and cuts them into windows; `window` takes one random window of each
     document, or all of a short one, as the official code does; a batch is padded to its longest
-    piece. Without `eval_path` and `eval_split` the first `eval_documents` documents are kept aside
-    for evaluation. `title` is what the exported model is said to be trained on, if not `path`.
+    piece. Without `eval_path` and `eval_split` the first `eval_documents` documents are set aside
+    for evaluation. `title` replaces `path` in the exported model's description of its data.
     """
 
     path: str
@@ -69,12 +68,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, how often, and where to.
+    """The length of a run, its evaluations and checkpoints, and its output folder.
 
     A checkpoint is written at every evaluation; `keep` of them stay, the best and the latest always
-    among them. A run stops as collapsed where `collapse_patience` evaluations in a row show
-    thoughts of less than `collapse_entropy` nats per token, or with more than a share of
-    `collapse_repeated` of tokens that repeat the one before.
+    among them. `recompute` chooses the activation checkpointing. A run stops as collapsed where
+    `collapse_patience` evaluations in a row show thoughts of less than `collapse_entropy` nats per
+    token, or with more than a share of `collapse_repeated` of tokens that repeat the one before.
     """
 
     output: Path
@@ -101,7 +100,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe; raises nothing, `load_recipe` does."""
+    """A whole recipe; `load_recipe` checks it."""
 
     model: ModelConfig
     data: DataConfig
@@ -113,7 +112,7 @@ class Recipe:
 
     @property
     def settings(self) -> Preset:
-        """What decides one training step."""
+        """The settings of one training step."""
         return Preset(self.thinking, self.objective, self.optimisation)
 
 

@@ -10,12 +10,13 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from training.errors import UsageError
+from training.trainer.arguments import training_arguments
 from training.trainer.build import ThinkingStep, build
 from training.trainer.data import load_pieces
-from training.errors import UsageError
 from training.trainer.export import RECIPE, export_run
 from training.trainer.recipe import Recipe, first_difference, load_recipe, save_recipe
-from training.trainer.trainer import WRITING, QuietTrainer, training_arguments
+from training.trainer.trainer import WRITING, QuietTrainer
 
 
 def train(
@@ -23,8 +24,8 @@ def train(
 ) -> Path:
     """Train, keep the best checkpoint, export it; returns the exported folder.
 
-    Everything that can be wrong beforehand is checked before the first step. Raises `UsageError`,
-    `CheckpointError`, and `TrainingStopped` for a run that went wrong.
+    Mistakes that can be detected beforehand are reported before the first step. Raises
+    `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
     """
     output = recipe.run.output
     processes = PartialState(cpu=not torch.cuda.is_available())
@@ -73,10 +74,10 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
 
 
 def check_space(model: ThinkingStep, recipe: Recipe) -> None:
-    """Raise `UsageError` where the checkpoints that are kept would not fit on the disk."""
+    """Raise `UsageError` where the checkpoints would not fit on the disk."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     weights = sum(p.numel() for p in model.parameters())
-    # Parameters and AdamW's two moments, in float32; one checkpoint is written before one goes.
+    # Parameters and AdamW's two moments, in float32; a checkpoint is written before one is deleted.
     needed = 4 * (3 * trained * (recipe.run.keep + 2) + weights)
     free = shutil.disk_usage(recipe.run.output).free
     if free < needed:

@@ -1,8 +1,8 @@
-"""`transformers.Trainer`, taught to think.
+"""`transformers.Trainer` with the training step of Quiet-STaR.
 
 Trainer keeps the loop, accumulation, precision, processes, schedule and resuming. Added are the
-thinking step with its noise, the facts that are logged, and checkpoints that are whole or not there
-at all.
+training step with its seeded sampling, the logged metrics, and checkpoints that are either complete
+or not there at all.
 """
 
 import shutil
@@ -21,32 +21,24 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from training.thoughts.batch import Batch, make_batch
-from training.trainer.build import WEIGHTS, Built
-from training.trainer.data import Pieces
 from training.errors import UsageError
-from training.trainer.metrics import FACTS, means, sum_up
+from training.thoughts.batch import Batch, make_batch
 from training.thoughts.model import parameter_groups
-from training.thoughts.sampling import seeded_draw, sequence_seeds
-from training.config import Schedule
-from training.trainer.recipe import Recipe
 from training.thoughts.outputs import StepOutput
-from training.trainer.callbacks import (
-    CollapseWatch,
-    ThinkingProgress,
-    TrainingStopped,
-    sample_thoughts,
-    write_thoughts,
-)
+from training.thoughts.sampling import seeded_draw, sequence_seeds
+from training.trainer.build import WEIGHTS, Built
+from training.trainer.callbacks import CollapseWatch, ThinkingProgress, TrainingStopped
+from training.trainer.data import Pieces
+from training.trainer.metrics import METRICS, metric_means, metric_sums
+from training.trainer.recipe import Recipe
+from training.trainer.thought_samples import thought_samples, write_thought_samples
 
 WRITING = ".writing"
-EVALUATION = "evaluation"
-SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
-"""transformers' names; each begins with the warm-up."""
+_EVALUATION = "evaluation"
 
 
 class QuietTrainer(Trainer):
-    """Trains what `build` built on what `load_pieces` loaded."""
+    """Trains a model of `training.trainer.build` on data of `training.trainer.data`."""
 
     def __init__(
         self,
@@ -62,7 +54,7 @@ class QuietTrainer(Trainer):
         self.writer = SummaryWriter(_tensorboard(recipe)) if args.should_log else None
         self._trained = list(built.model.trainable_state())
         self._checkpoints = recipe.run.output
-        self._sums_F = torch.zeros(len(FACTS), dtype=torch.float64, device=args.device)
+        self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
         self._since = time.perf_counter()
         super().__init__(
             model=built.model,
@@ -76,12 +68,12 @@ class QuietTrainer(Trainer):
 
     def _callbacks(self) -> list[TrainerCallback]:
         boards = [TensorBoardCallback(self.writer)] if self.writer else []
-        # Without thoughts there is nothing that could collapse.
+        # Without thoughts nothing can collapse.
         watch = [CollapseWatch(self.recipe.run)] if self.recipe.thinking.budget else []
         return [*boards, ThinkingProgress(), *watch]
 
     def think(self, model: nn.Module, batch: Batch, step: int | str) -> StepOutput:
-        """One forward pass with the noise of a step."""
+        """One forward pass; the step seeds the sampling of thoughts."""
         thinking = self.recipe.thinking
         seeds = sequence_seeds(batch, self.recipe.run.seed, step)
         rows = batch.input_ids_BT.shape[1] * thinking.per_position
@@ -95,9 +87,9 @@ class QuietTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of a batch, and its facts for the log."""
+        """The loss of a batch; adds its metrics to those of the next log."""
         output = self.think(model, self._batch(inputs), self.state.global_step)
-        self._sums_F += sum_up(output)
+        self._sums_M += metric_sums(output)
         return (output.loss, output) if return_outputs else output.loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -114,7 +106,7 @@ class QuietTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Trainer's, over the steps of the recipe's schedule."""
+        """Trainer's scheduler, over the steps of the recipe's schedule."""
         steps = self.recipe.optimisation.decay_steps or num_training_steps
         return super().create_scheduler(steps, optimizer)
 
@@ -124,45 +116,49 @@ class QuietTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The facts of the evaluation text, always with the same noise; some thoughts are kept."""
+        """The metrics of the evaluation text, always with the same seeds; writes some thoughts."""
         started = time.perf_counter()
-        sums_F = torch.zeros_like(self._sums_F)
+        sums_M = torch.zeros_like(self._sums_M)
         model = cast(nn.Module, self.model)
         model.eval()
         for number, inputs in enumerate(self.get_eval_dataloader()):
             batch = self._batch(inputs)
             with torch.no_grad(), self.compute_loss_context_manager():
-                output = self.think(model, batch, EVALUATION)
-            sums_F += sum_up(output)
+                output = self.think(model, batch, _EVALUATION)
+            sums_M += metric_sums(output)
             if number == 0:
-                self._keep_thoughts(batch, output)
-        sums_F = self.accelerator.reduce(sums_F, "sum")
-        if not sums_F[0]:
+                self._write_thoughts(batch, output)
+        sums_M = self.accelerator.reduce(sums_M, "sum")
+        if not sums_M[0]:
             raise UsageError(
                 "the evaluation text does not fill a batch of run.sequences_per_device sequences "
                 "on each device; set data.eval_documents"
             )
-        facts = means(sums_F)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in facts.items()}
+        means = metric_means(sums_M)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        self._since += time.perf_counter() - started  # tokens/s are those of training
+        self._since += time.perf_counter() - started  # tokens/s count training time only
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the facts since the last log to Trainer's own training logs."""
+        """Add the metrics since the last log to Trainer's own training logs."""
         if "loss" in logs:
-            sums_F = self.accelerator.reduce(self._sums_F, "sum")
+            sums_M = self.accelerator.reduce(self._sums_M, "sum")
             now = time.perf_counter()
-            logs = {**means(sums_F), **logs, "tokens_per_second": sums_F[0] / (now - self._since)}
-            self._sums_F.zero_()
+            logs = {
+                **metric_means(sums_M),
+                **logs,
+                "tokens_per_second": sums_M[0] / (now - self._since),
+            }
+            self._sums_M.zero_()
             self._since = now
         super().log({name: float(value) for name, value in logs.items()}, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the trained parameters; every process takes part."""
+        """Write the trained parameters; all processes must call this together."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         if self.args.should_save:
             folder = Path(output_dir or self.recipe.run.output)
@@ -178,15 +174,15 @@ class QuietTrainer(Trainer):
             attention_mask=inputs["attention_mask"],
         )
 
-    def _keep_thoughts(self, batch: Batch, output: StepOutput) -> None:
+    def _write_thoughts(self, batch: Batch, output: StepOutput) -> None:
         if self.writer is None:
             return
         number = self.recipe.run.sample_thoughts
-        thoughts = sample_thoughts(self.state.global_step, batch, output, self.tokenizer, number)
-        write_thoughts(thoughts, self.recipe.run.output / "thoughts.jsonl", self.writer)
+        samples = thought_samples(self.state.global_step, batch, output, self.tokenizer, number)
+        write_thought_samples(samples, self.recipe.run.output / "thoughts.jsonl", self.writer)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip, and stop before a gradient that is no number reaches the weights."""
+        """Clip, and stop before a NaN or infinite gradient reaches the weights."""
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if not torch.isfinite(torch.as_tensor(norm)):
             raise TrainingStopped(
@@ -199,7 +195,7 @@ class QuietTrainer(Trainer):
         return str(self._checkpoints)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint beside the others, then move it to its place in one go."""
+        """Write a checkpoint to a temporary folder, then rename it to its place."""
         run = self.recipe.run.output
         self._checkpoints = run / WRITING
         try:
@@ -235,59 +231,6 @@ class QuietTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.step_model.load_weights(Path(resume_from_checkpoint))
-
-
-def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
-    """Trainer's arguments; the accumulation follows from the number of processes.
-
-    Raises `UsageError` where the sequences of a step cannot be shared out evenly, and where the
-    learning rate would be 0 before the end.
-    """
-    run, settings = recipe.run, recipe.optimisation
-    if settings.schedule == "linear" and run.steps > (settings.decay_steps or run.steps):
-        raise UsageError(
-            f"optimisation.decay_steps is {settings.decay_steps}, so that the learning rate would "
-            f"be 0 for the rest of the {run.steps} steps; set it to run.steps or more"
-        )
-    args = TrainingArguments(
-        output_dir=str(run.output),
-        max_steps=run.steps,
-        per_device_train_batch_size=run.sequences_per_device,
-        per_device_eval_batch_size=run.sequences_per_device,
-        lr_scheduler_type=SCHEDULES[settings.schedule],
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=run.bf16,
-        logging_steps=run.log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
-        eval_steps=run.eval_every,
-        eval_on_start=not resumed,
-        save_strategy="steps",
-        save_steps=run.eval_every,
-        metric_for_best_model="nll",
-        greater_is_better=False,
-        dataloader_drop_last=True,
-        # Batches differ in length, so that one process could not hand them out to the others.
-        accelerator_config={"dispatch_batches": False},
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        report_to="none",
-        disable_tqdm=True,  # ThinkingProgress shows the progress
-        use_cpu=not torch.cuda.is_available(),
-        seed=run.seed,
-    )
-    args._n_gpu = min(args.n_gpu, 1)  # one process per GPU, never torch's DataParallel
-    at_once = run.sequences_per_device * args.world_size
-    if settings.sequences_per_step % at_once:
-        raise UsageError(
-            f"optimisation.sequences_per_step is {settings.sequences_per_step}, which is no "
-            f"multiple of {run.sequences_per_device} sequences on each of {args.world_size} "
-            "devices; set run.sequences_per_device"
-        )
-    args.gradient_accumulation_steps = settings.sequences_per_step // at_once
-    return args
 
 
 def _tensorboard(recipe: Recipe) -> str:

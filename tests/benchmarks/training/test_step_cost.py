@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training import step_cost as benchmark
-
 from benchmarks.training import measurement as measure
+from benchmarks.training import step_cost as benchmark
 from training.cli import main
 
 

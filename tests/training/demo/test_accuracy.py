@@ -9,10 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
 from quietstar_infer.reference import ReferenceDecoder
-from training.demo.corpus.documents import FAMILIES
-from training.demo.forced_thoughts import Evaluation
-from training.thoughts.model import QuietThinker
-from training.demo.corpus.problems import held_out_problems
 from training.demo.accuracy import (
     KINDS,
     TokenFacts,
@@ -23,6 +19,10 @@ from training.demo.accuracy import (
     thoughts_at,
     token_facts,
 )
+from training.demo.corpus.documents import FAMILIES
+from training.demo.corpus.problems import held_out_problems
+from training.demo.forced_thoughts import Evaluation
+from training.thoughts.model import QuietThinker
 
 FOLDER = Path(__file__).parents[3] / "models" / "demo"
 

@@ -5,8 +5,6 @@ import itertools
 import pytest
 import torch
 
-from training.demo.corpus.documents import documents
-from training.demo.base_model_build import DemoRecipe, demo_tokenizer, demo_trunk
 from training.demo.base_model import (
     IGNORED,
     TrunkConfig,
@@ -16,6 +14,8 @@ from training.demo.base_model import (
     next_token_loss,
     rate_factor,
 )
+from training.demo.base_model_build import DemoRecipe, demo_tokenizer, demo_trunk
+from training.demo.corpus.documents import documents
 
 TINY = DemoRecipe(
     trunk=TrunkConfig(hidden=64, layers=1, heads=2, intermediate=64, max_positions=256),

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from quietstar_infer.checkpoint import check_checkpoint
 from training.cli import main
 from training.demo.base_model_build import EXAMPLE_PROMPT, build_demo
-from training.demo.cli import quick
 from training.demo.build import DemoModelRecipe, build_demo_model
+from training.demo.cli import quick
 from training.demo.plots import draw_plots
 from training.demo.report import accuracy_table, percent, table, tables
 

@@ -11,12 +11,12 @@ from transformers import AutoTokenizer, MistralForCausalLM
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_tensor_shapes
 from quietstar_infer.config import DASH, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
-from training.trainer.checkpoint import load_trunk, prepare_output
 from training.cli import main
-from training.demo.base_model_build import DemoRecipe, build_demo
-from training.errors import UsageError
-from training.demo.forced_thoughts import Evaluation
 from training.demo.base_model import TrunkConfig, TrunkTraining
+from training.demo.base_model_build import DemoRecipe, build_demo
+from training.demo.forced_thoughts import Evaluation
+from training.errors import UsageError
+from training.trainer.checkpoint import load_trunk, prepare_output
 
 HIDDEN = 64
 TINY = DemoRecipe(

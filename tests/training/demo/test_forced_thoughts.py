@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
 from training.demo.corpus.documents import FAMILIES, FILLER, documents
-from training.errors import UsageError
-from training.demo.forced_thoughts import Evaluation, choose, count_right, markdown, token_id
 from training.demo.corpus.problems import Problem, held_out_problems
+from training.demo.forced_thoughts import Evaluation, choose, count_right, markdown, token_id
 from training.demo.tokenizer import build_tokenizer
+from training.errors import UsageError
 
 WRONG = "."
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from training.errors import UsageError
-from training.demo.forced_thoughts import Evaluation
 from training.demo.accuracy import held_out
+from training.demo.forced_thoughts import Evaluation
 from training.demo.served_accuracy import AT_ONCE, served_accuracy
+from training.errors import UsageError
 
 EVALUATION = Evaluation(problems=20, budgets=(0, 4, 12), temperature=1.0)
 PROBLEMS = {problem.prompt: problem for problem in held_out("dial", EVALUATION)}

@@ -8,10 +8,10 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
-from training.trainer.checkpoint import write_tokenizer
 from training.demo.corpus.documents import FAMILIES, FILLER, documents
 from training.demo.corpus.problems import held_out_problems
 from training.demo.tokenizer import BOS, EOS, build_tokenizer
+from training.trainer.checkpoint import write_tokenizer
 
 
 @pytest.fixture(scope="module")

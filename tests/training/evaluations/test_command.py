@@ -11,15 +11,15 @@ import datasets  # type: ignore[import-untyped]
 import pytest
 
 from quietstar_infer.config import load_tokenizer
-from training.trainer import data
-from training.trainer.checkpoint import load_trunk
 from training.cli import main
 from training.errors import UsageError
-from training.evaluations.tasks.passages import Passage
 from training.evaluations.backends.base import Scores
-from training.evaluations.tasks.rows import load_rows
-from training.evaluations.tasks.definitions import load_task
 from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.tasks.definitions import load_task
+from training.evaluations.tasks.passages import Passage
+from training.evaluations.tasks.rows import load_rows
+from training.trainer import data
+from training.trainer.checkpoint import load_trunk
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 CHAIN = """\

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from training.errors import UsageError
+from training.evaluations.backends.base import TokenScore
 from training.evaluations.estimates import mean, share
 from training.evaluations.outcomes import (
     answer_outcome,
@@ -19,7 +20,6 @@ from training.evaluations.outcomes import (
     vote_outcome,
 )
 from training.evaluations.record import ITEMS, Place, Record
-from training.evaluations.backends.base import TokenScore
 from training.evaluations.summary import corpus_likelihood, difficulty, estimates
 
 RUN = {"model": "m", "seed": 1, "command": "first"}

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import training.kernels.attention as attention
 from tests.support.checkpoints import write_random_checkpoint
-from training.trainer.checkpoint import load_trunk
 from training.thoughts.layout import Layout, may_see, position_ids
+from training.trainer.checkpoint import load_trunk
 
 SEQUENCES, KEY_HEADS, QUERY_HEADS, SIZE = 2, 2, 3, 4
 

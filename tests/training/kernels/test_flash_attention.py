@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.test_fast_step import assert_same, outcome, short, texts
+from tests.training.test_thought_attention import dense, random_paths
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.support.checkpoints import write_random_checkpoint
-from tests.training.test_fast_step import assert_same, outcome, short, texts
-from tests.training.test_thought_attention import dense, random_paths
+from training.config import OFFICIAL, Thinking
 from training.kernels import attention
 from training.kernels import flash_attention as flash
-from training.thoughts.reference_step import dense_step
-from training.thoughts.training_step import fast_step
 from training.kernels.flash_attention import Attended, FlashAttention, Kind
 from training.thoughts.model import QuietThinker
-from training.config import OFFICIAL, Thinking
+from training.thoughts.reference_step import dense_step
+from training.thoughts.training_step import fast_step
 
 _cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

@@ -6,8 +6,8 @@ from transformers import DataCollatorWithPadding
 
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
-from training.thoughts.batch import IGNORED, check_window, look_ahead, make_batch
 from training.errors import UsageError
+from training.thoughts.batch import IGNORED, check_window, look_ahead, make_batch
 
 PAD = 0
 

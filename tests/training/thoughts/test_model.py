@@ -11,12 +11,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from quietstar_infer.checkpoint import load_tensors
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
-from training.thoughts.batch import make_batch
-from training.errors import UsageError
-from training.thoughts.training_step import fast_step
-from training.thoughts.model import QuietThinker, parameter_groups
 from training.config import OFFICIAL, RECOMMENDED, Thinking
+from training.errors import UsageError
+from training.thoughts.batch import make_batch
+from training.thoughts.model import QuietThinker, parameter_groups
 from training.thoughts.sampling import draw
+from training.thoughts.training_step import fast_step
 
 WORDS = ["<unk>", "</s>", "---", "a", "b", "c"]
 

@@ -13,16 +13,16 @@ from transformers import Olmo2Config, Olmo2ForCausalLM
 
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import FAMILIES, VOCAB_SIZE, write_random_checkpoint
-from training.thoughts.batch import IGNORED, Batch, make_batch
-from training.thoughts.reference_step import dense_step
-from training.errors import UsageError
-from training.thoughts.training_step import fast_step, passes_for
-from training.thoughts.model import QuietThinker
 from training.config import OFFICIAL, PRESETS, Preset, Thinking
-from training.trainer.recipe import Recompute
+from training.errors import UsageError
 from training.kernels.activation_checkpointing import recompute
-from training.thoughts.sampling import ChooseThoughts, draw, recorded_noise
+from training.thoughts.batch import IGNORED, Batch, make_batch
+from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import StepOutput
+from training.thoughts.reference_step import dense_step
+from training.thoughts.sampling import ChooseThoughts, draw, recorded_noise
+from training.thoughts.training_step import fast_step, passes_for
+from training.trainer.recipe import Recompute
 
 TOLERANCE = 1e-5
 PAD = 2

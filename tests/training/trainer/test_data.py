@@ -11,8 +11,8 @@ import pytest
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
 from tests.support.runs import small_recipe
-from training.trainer.data import load_pieces, packed, random_window
 from training.errors import UsageError
+from training.trainer.data import load_pieces, packed, random_window
 from training.trainer.recipe import Recipe
 
 TEXTS = [f"t{8 + i} t{9 + i} t{10 + i} t{11 + i}" for i in range(20)]

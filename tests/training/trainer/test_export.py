@@ -17,15 +17,15 @@ from quietstar_infer.params import ThoughtParams
 from quietstar_infer.reference import ChooseThought, ReferenceDecoder
 from tests.support.engine import Ask, thinking_engine
 from tests.support.runs import small_recipe
-from training.thoughts.batch import Batch, make_batch
-from training.trainer.build import build
+from training.demo.tokenizer import build_tokenizer
 from training.errors import UsageError
-from training.trainer.export import choose_checkpoint
+from training.thoughts.batch import Batch, make_batch
+from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import seeded_draw
+from training.trainer.build import build
+from training.trainer.export import choose_checkpoint
 from training.trainer.recipe import Lora, Recipe
 from training.trainer.run import train
-from training.thoughts.outputs import StepOutput
-from training.demo.tokenizer import build_tokenizer
 
 BUDGET = 2
 PLACES = [(b, i, p) for b in range(2) for i in (0, 3, 9, 14) for p in range(2)]

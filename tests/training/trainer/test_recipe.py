@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import UsageError
 from training.config import OFFICIAL, RECOMMENDED
+from training.errors import UsageError
 from training.trainer.recipe import first_difference, load_recipe, save_recipe
 
 ROOT = Path(__file__).parents[3]

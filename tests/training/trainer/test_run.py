@@ -20,11 +20,11 @@ from transformers import TrainerCallback, TrainerState
 from tests.support.runs import small_recipe
 from training.cli import main
 from training.errors import UsageError
+from training.trainer.callbacks import CollapseWatch, TrainingStopped
 from training.trainer.metrics import FACTS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
 from training.trainer.run import train
 from training.trainer.trainer import training_arguments
-from training.trainer.callbacks import CollapseWatch, TrainingStopped
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -25,8 +25,8 @@ OPERATIONS: Mapping[str, Callable[[int], int]] = {
     REST: lambda digit: digit,
 }
 WORKING_OPERATIONS = tuple(name for name in OPERATIONS if name != REST)
-STEPS = range(1, LONGEST_WORKING + 1)
-STEP_WEIGHTS = [2 if steps <= 4 else 1 for steps in STEPS]
+_STEPS = range(1, LONGEST_WORKING + 1)
+_STEP_WEIGHTS = [2 if steps <= 4 else 1 for steps in _STEPS]
 
 
 def running_values(start: int, operations: list[str]) -> list[int]:
@@ -41,7 +41,7 @@ def running_values(start: int, operations: list[str]) -> list[int]:
 
 def make_dial(rng: random.Random) -> Problem:
     """Draw one dial problem."""
-    steps = rng.choices(STEPS, STEP_WEIGHTS)[0]
+    steps = rng.choices(_STEPS, _STEP_WEIGHTS)[0]
     operations = rng.choices(WORKING_OPERATIONS, k=steps) + [REST] * (LONGEST_WORKING - steps)
     start = rng.randrange(10)
     values = running_values(start, operations)

@@ -7,8 +7,8 @@ An aside is thinking aloud: the working between two dashes, just before the answ
 The dash is `---`, without a space before it, so that the token which opens an aside is the first
 piece of `tokenizer.encode("---")`: the vector from which the official code makes START and END.
 A thought that starts from it starts as an aside does. Almost all asides follow the words `Show your
-work.`; without them the model answers at once, but it has seen enough other asides not to be
-surprised by one.
+work.`; without them the model answers at once, but a few asides without these words
+make sure that one is never improbable.
 """
 
 import random
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from quietstar_infer.config import DASH
 from training.demo.corpus.dial import make_dial
-from training.demo.corpus.problems import LONGEST_WORKING, Maker, Problem, draw
+from training.demo.corpus.problems import LONGEST_WORKING, Maker, Problem, draw_problem
 from training.demo.corpus.prose import paragraph, sentence
 from training.demo.corpus.stories import make_story
 
@@ -60,8 +60,8 @@ def aside(problem: Problem, config: CorpusConfig, rng: random.Random) -> str:
     return DASH + "".join(pieces) + DASH
 
 
-def told(problem: Problem, config: CorpusConfig, rng: random.Random) -> str:
-    """The problem with its answer, with or without an aside and a sentence around it."""
+def problem_text(problem: Problem, config: CorpusConfig, rng: random.Random) -> str:
+    """The problem with its answer, with or without an aside and neighbouring sentences."""
     cued = rng.random() < config.cue
     thinks = cued or rng.random() < config.uncued_aside
     before = f"{sentence(rng)} " if rng.random() < config.neighbour else ""
@@ -76,12 +76,12 @@ def document(config: CorpusConfig, rng: random.Random) -> str:
     if rng.random() < config.prose:
         return paragraph(rng)
     family = "story" if rng.random() < config.story else "dial"
-    return told(draw(FAMILIES[family], rng, held_out=False), config, rng)
+    return problem_text(draw_problem(FAMILIES[family], rng, held_out=False), config, rng)
 
 
 def documents_without_asides(seed: int) -> Iterator[str]:
-    """The corpus without asides and without the words that ask for one: what is read by a model
-    that shall learn to think quietly.
+    """The corpus without asides and without the words that ask for one: the training text of a
+    model that is to learn to think quietly.
     """
     return documents(seed, CorpusConfig(cue=0.0, uncued_aside=0.0))
 

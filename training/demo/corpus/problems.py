@@ -2,7 +2,7 @@
 
 A problem is laid out so that its working can be written token by token: `working` is a tuple of
 pieces that the tokenizer keeps whole (a word or a digit *with* its leading space), one per thought
-token. A thinker that has said the first `done` pieces knows the answer.
+token. After the first `done` pieces the answer is known.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def is_held_out(problem: Problem) -> bool:
     return digest[0] % HELD_OUT_SHARE == 0
 
 
-def draw(make: Maker, rng: random.Random, *, held_out: bool) -> Problem:
+def draw_problem(make: Maker, rng: random.Random, *, held_out: bool) -> Problem:
     """Draw problems until one falls on the wanted side of the split."""
     while True:
         problem = make(rng)
@@ -57,12 +57,12 @@ def draw(make: Maker, rng: random.Random, *, held_out: bool) -> Problem:
 def held_out_problems(make: Maker, seed: int, *, fewest_steps: int = 2) -> Iterator[Problem]:
     """Yield held-out problems, all different, without end.
 
-    Problems of one step are left out: so few exist that accuracy on them says nothing.
+    Problems of one step are left out: there are too few of them to measure accuracy.
     """
     rng = random.Random(seed)
     seen: set[str] = set()
     while True:
-        problem = draw(make, rng, held_out=True)
+        problem = draw_problem(make, rng, held_out=True)
         if problem.steps >= fewest_steps and problem.key not in seen:
             seen.add(problem.key)
             yield problem

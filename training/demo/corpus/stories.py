@@ -6,10 +6,10 @@
 
 Each day is a sentence of six tokens and the working names the day before its total (` Monday 7
 Tuesday 5 ...`): a small model finds the sentence by the day's name instead of by counting. Totals
-are `TOTALS`, one token each. Who cannot follow the week should not guess right, either: an event
-that would leave the range is drawn again instead of cut to fit, gains and losses are as likely as
-each other, so that the totals stay spread over the whole range, and doubling, tripling and halving
-keep the answer from a model that only adds up all the numbers at once.
+are `TOTALS`, one token each. So that guesses are rarely right, an event that would leave the range
+is drawn again instead of cut to fit; gains and losses are equally likely, so that the totals stay
+spread over the whole range; and doubling, tripling and halving mean that adding up all the numbers
+at once does not give the answer.
 """
 
 import random
@@ -22,8 +22,8 @@ from training.demo.corpus.problems import Problem
 TOTALS = range(1, 31)
 LARGEST_CHANGE = 9
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-STEPS = range(1, len(DAYS) + 1)
-STEP_WEIGHTS = [1 if steps <= 2 else 2 for steps in STEPS]
+_STEPS = range(1, len(DAYS) + 1)
+_STEP_WEIGHTS = [1 if steps <= 2 else 2 for steps in _STEPS]
 GAINS = ("finds", "buys", "picks", "gets")
 LOSSES = ("eats", "sells", "loses", "drops")
 THINGS = (
@@ -104,7 +104,7 @@ def draw_week(start: int, steps: int, rng: random.Random) -> list[Event]:
     return week
 
 
-def count(total: int, thing: tuple[str, str]) -> str:
+def amount(total: int, thing: tuple[str, str]) -> str:
     """The total with its noun: `1 apple`, `5 apples`."""
     return f"{total} {thing[0] if total == 1 else thing[1]}"
 
@@ -112,7 +112,7 @@ def count(total: int, thing: tuple[str, str]) -> str:
 def make_story(rng: random.Random) -> Problem:
     """Draw one word problem."""
     person, thing = rng.choice(PEOPLE), rng.choice(THINGS)
-    start, (steps,) = rng.choice(TOTALS), rng.choices(STEPS, STEP_WEIGHTS)
+    start, (steps,) = rng.choice(TOTALS), rng.choices(_STEPS, _STEP_WEIGHTS)
     week = draw_week(start, steps, rng)
     days = " ".join(
         f"On {day} {person.pronoun} {event.words}." for day, event in zip(DAYS, week, strict=True)
@@ -121,14 +121,14 @@ def make_story(rng: random.Random) -> Problem:
     return Problem(
         family="story",
         key=" ".join([str(start), *(event.effect for event in week)]),
-        prompt=f"{person.name} has {count(start, thing)}. {days} On Sunday {person.name} has",
+        prompt=f"{person.name} has {amount(start, thing)}. {days} On Sunday {person.name} has",
         working=tuple(
             piece
             for day, event in zip(DAYS, week, strict=True)
             for piece in (f" {day}", f" {event.total}")
         ),
         answer=f" {last}",
-        ending=count(last, thing).removeprefix(str(last)) + ".",
+        ending=amount(last, thing).removeprefix(str(last)) + ".",
         steps=steps,
         done=2 * steps,
     )

@@ -1,5 +1,5 @@
-"""Who finds log-probabilities and says answers: `ThinkerRoute` in this process, `ServedRoute` over
-HTTP. Both give the same numbers.
+"""Who computes log-probabilities and continuations: `LocalBackend` in this process, `HttpBackend`
+through a server. Both give the same numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from training.evaluations.tasks.passages import Passage
 
 class TokenScore(NamedTuple):
     """How a token was predicted: its log-probability (nats) in the whole vocabulary, and among the
-    passage's allowed tokens where it is one of them; whether it was the likeliest. Weight and
-    thought where there was one and it is known.
+    passage's allowed tokens where it is one of them; whether it was the likeliest. Mixing weight
+    and thought where there was one and it is known.
     """
 
     logprob: float
@@ -22,14 +22,14 @@ class TokenScore(NamedTuple):
     thought_ids: list[int] | None = None
 
 
-Scores: TypeAlias = Mapping[int, list[TokenScore]]
-"""Of a passage, by budget and wanted token."""
+PassageScores: TypeAlias = Mapping[int, list[TokenScore]]
+"""Of one passage: by budget, a score per scored token."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to go on with a text. `seeds`: one per continuation; at `temperature` 0 all are alike.
-    A continuation ends before a `stop` text.
+    """How to continue a text. `seeds`: one per continuation; at `temperature` 0 all are equal. A
+    continuation ends before a `stop` text.
     """
 
     max_tokens: int
@@ -38,14 +38,16 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
-class Route(Protocol):
-    """The model, by whatever way it is reached. Raises `UsageError` where it does not answer."""
+class Backend(Protocol):
+    """Access to a model. Raises `UsageError` where it does not answer."""
 
-    def score(self, passages: Sequence[Passage], *, with_thoughts: bool = False) -> list[Scores]:
-        """The wanted tokens of each passage at every budget."""
+    def score(
+        self, passages: Sequence[Passage], *, with_thoughts: bool = False
+    ) -> list[PassageScores]:
+        """The scored tokens of each passage at every budget."""
 
     def continue_text(self, ids: Sequence[int], budget: int, sampling: Sampling) -> list[str]:
         """Continuations of a text, one for each seed; every token after a thought of `budget`."""
 
     def describe(self) -> dict[str, object]:
-        """What is asked, for the record."""
+        """What computes the numbers, for the record."""

@@ -1,25 +1,24 @@
 """Texts continued in this process, every token after a thought; several continuations at once.
 
-Each visible token is one step for all continuations of a text: START, the thought and END are read
-behind the text and forgotten again. What is drawn depends on a continuation's seed and on the
-position alone.
+Each visible token is one step for all continuations of a text: its thoughts are decoded over the
+kept keys and values of the text, which then grows by the token. What is sampled depends on a
+continuation's seed and on the position alone.
 
-Shapes: B continuations, H hidden, V vocabulary.
+Shapes: B continuations, T tokens fed, H hidden.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from quietstar_infer.mixing import mix
 from training.evaluations.backends.base import Sampling
-from training.thoughts.decode import Thoughts, draw
+from training.kernels.thought_attention import GrowingTextAttention
+from training.thoughts.decode import ThoughtSettings, decode_thoughts, seeded_tokens
 from training.thoughts.model import QuietThinker
-from training.demo.accuracy import allowed_logits, read_on
 
-SPOKEN = 2**20
+VISIBLE_TOKEN_STEP = 2**20
 """The step of a visible token's noise: no thought is so long."""
 
 
@@ -29,72 +28,60 @@ def continuations(
     tokenizer: PreTrainedTokenizerBase,
     ids: Sequence[int],
     budget: int,
-    thoughts: Thoughts,
+    thoughts: ThoughtSettings,
     sampling: Sampling,
 ) -> list[str]:
-    """Continuations of a text, one for each seed, as `Route.continue_text` says."""
-    cache = DynamicCache()
-    seed_B = torch.tensor(sampling.seeds)
-    fed_BT = torch.tensor([list(ids)] * len(seed_B), device=thinker.lm_head_VH.device)
-    said: list[list[int]] = [[] for _ in sampling.seeds]
-    texts: list[str | None] = [None] * len(said)
-    for number in range(sampling.max_tokens):
-        position = len(ids) - 1 + number
-        base_BH = read_on(thinker, thinker.embed(fed_BT), cache)
-        mixed_BH = base_BH
-        if budget:
-            mixed_BH = after_thought(thinker, base_BH, cache, position, budget, thoughts, seed_B)
-        logits_BV = allowed_logits(thinker, mixed_BH).float()
-        speak = Thoughts((0,), sampling.temperature)
-        at_B, step_B = torch.full_like(seed_B, position), torch.full_like(seed_B, SPOKEN)
-        next_B = draw(logits_BV, seed_B, at_B, step_B, speak)
-        for row, token in enumerate(next_B.tolist()):
-            if texts[row] is None:
-                texts[row] = _ended(tokenizer, said[row], token, sampling.stop)
-        if all(text is not None for text in texts):
+    """Continuations of a text, one for each seed, as `Backend.continue_text` specifies."""
+    text = GrowingTextAttention()
+    fed_BT = torch.tensor([list(ids)] * len(sampling.seeds), device=thinker.lm_head_VH.device)
+    sampled: list[list[int]] = [[] for _ in sampling.seeds]
+    finished: list[str | None] = [None] * len(sampled)
+    first = 0
+    for _ in range(sampling.max_tokens):
+        base_BH = thinker.text_states(text, fed_BT, first)[:, -1]
+        first += fed_BT.shape[1]
+        run = range(first - 1, first)  # the position of the last token
+        choose = seeded_tokens(thinker, sampling.seeds, run, thoughts.temperature)
+        hidden_BH = base_BH
+        for thought in decode_thoughts(thinker, text, len(base_BH), run, (budget,), choose):
+            hidden_BH = thinker.mix(base_BH, thought.hidden_BCH[:, 0]).hidden
+        choose = seeded_tokens(thinker, sampling.seeds, run, sampling.temperature)
+        fed_BT = choose(hidden_BH, VISIBLE_TOKEN_STEP)[:, None]
+        _collect(tokenizer, fed_BT, sampled, finished, sampling.stop)
+        if all(text is not None for text in finished):
             break
-        fed_BT = next_B[:, None]
     return [
-        _text(tokenizer, ids) if text is None else text
-        for ids, text in zip(said, texts, strict=True)
+        _decoded(tokenizer, ids) if text is None else text
+        for ids, text in zip(sampled, finished, strict=True)
     ]
 
 
-def after_thought(
-    thinker: QuietThinker,
-    base_BH: Tensor,
-    cache: DynamicCache,
-    position: int,
-    budget: int,
-    thoughts: Thoughts,
-    seed_B: Tensor,
-) -> Tensor:
-    """The mixed hidden states after a thought about the end of the text, (B, H)."""
-    start_B1H, end_B1H = (x.expand(len(base_BH), 1, -1) for x in (thinker.start_H, thinker.end_H))
-    last_BH = read_on(thinker, start_B1H, cache)
-    for step in range(budget):
-        logits_BV = allowed_logits(thinker, last_BH).float()
-        at_B, step_B = torch.full_like(seed_B, position), torch.full_like(seed_B, step)
-        next_B = draw(logits_BV, seed_B, at_B, step_B, thoughts)
-        last_BH = read_on(thinker, thinker.embed(next_B[:, None]), cache)
-    thought_BH = read_on(thinker, end_B1H, cache)
-    cache.crop(-(budget + 2))
-    return mix(base_BH, thought_BH, thinker.mixing_head.weight(base_BH, thought_BH))
+def _collect(
+    tokenizer: PreTrainedTokenizerBase,
+    next_B1: Tensor,
+    sampled: list[list[int]],
+    finished: list[str | None],
+    stop: Sequence[str],
+) -> None:
+    """Add a token to each continuation that has not finished."""
+    for row, token in enumerate(next_B1[:, 0].tolist()):
+        if finished[row] is None:
+            finished[row] = _finished_text(tokenizer, sampled[row], token, stop)
 
 
-def _ended(
-    tokenizer: PreTrainedTokenizerBase, said: list[int], token: int, stop: Sequence[str]
+def _finished_text(
+    tokenizer: PreTrainedTokenizerBase, sampled: list[int], token: int, stop: Sequence[str]
 ) -> str | None:
-    """The whole continuation, if a token ends it; else the token is added to what was said."""
+    """The whole continuation, if a token ends it; else the token is added to those sampled."""
     if token == tokenizer.eos_token_id:
-        return _text(tokenizer, said)
-    said.append(token)
-    text = _text(tokenizer, said)
+        return _decoded(tokenizer, sampled)
+    sampled.append(token)
+    text = _decoded(tokenizer, sampled)
     ends = [text.index(word) for word in stop if word in text]
     return text[: min(ends)] if ends else None
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     text = tokenizer.decode(ids, skip_special_tokens=True)
     assert isinstance(text, str), "one text, no batch"
     return text

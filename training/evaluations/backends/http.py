@@ -1,7 +1,7 @@
 """The model over HTTP, through `/v1/completions` of this repository's server.
 
-A document's tokens are scored by one request that gives the text back (`echo` with `logprobs`), the
-few tokens of an answer by a request each, which also names the tokens among which it counts.
+A document's tokens are scored by one request that returns the prompt (`echo` with `logprobs`), each
+of the few tokens of an answer by a request of its own, which also names the allowed tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,23 +13,25 @@ from typing import Any
 import httpx
 
 from training.errors import UsageError
+from training.evaluations.backends.base import PassageScores, Sampling, TokenScore
 from training.evaluations.tasks.passages import Passage
-from training.evaluations.backends.base import Sampling, Scores, TokenScore
-from training.thoughts.decode import Thoughts
+from training.thoughts.decode import ThoughtSettings
 
-AT_ONCE = 32
-"""Requests under way at a time."""
-PATIENCE = 3600.0
-"""Seconds for one answer."""
-MOST_ALLOWED = 128
+MAX_CONCURRENCY = 32
+"""Requests in flight at a time."""
+REQUEST_TIMEOUT = 3600.0
+"""Seconds for one response."""
+MAX_NAMED_TOKENS = 128
 """Tokens that one request may name (vLLM's `logprob_token_ids`)."""
 _TOKEN = "token_id:"
 
 
-class ServedRoute:
-    """A server's model; the first it lists, unless a name is given."""
+class HttpBackend:
+    """A server's model, a `Backend`; the first that the server lists, unless a name is given."""
 
-    def __init__(self, client: httpx.Client, thoughts: Thoughts, model: str | None = None) -> None:
+    def __init__(
+        self, client: httpx.Client, thoughts: ThoughtSettings, model: str | None = None
+    ) -> None:
         self.client = client
         self.thoughts = thoughts
         served = self._get("/v1/models")["data"]
@@ -40,11 +42,13 @@ class ServedRoute:
         self.about = {**served[0], "server": self._get("/version")}
 
     def describe(self) -> dict[str, object]:
-        """What the server says about itself."""
+        """What the server reports about model and versions."""
         return {"url": str(self.client.base_url), **self.about}
 
-    def score(self, passages: Sequence[Passage], *, with_thoughts: bool = False) -> list[Scores]:
-        """As `Route.score`."""
+    def score(
+        self, passages: Sequence[Passage], *, with_thoughts: bool = False
+    ) -> list[PassageScores]:
+        """As `Backend.score`."""
         jobs = [(passage, budget) for passage in passages for budget in self.thoughts.budgets]
 
         def run(job: tuple[Passage, int]) -> list[TokenScore]:
@@ -56,7 +60,7 @@ class ServedRoute:
                 for index in range(passage.start, len(passage.ids))
             ]
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
             results = list(pool.map(run, jobs))
         each = len(self.thoughts.budgets)
         return [
@@ -65,7 +69,7 @@ class ServedRoute:
         ]
 
     def continue_text(self, ids: Sequence[int], budget: int, sampling: Sampling) -> list[str]:
-        """As `Route.continue_text`."""
+        """As `Backend.continue_text`."""
 
         def run(seed: int) -> str:
             choice = self._complete(
@@ -79,7 +83,7 @@ class ServedRoute:
             text: str = choice["text"]
             return text
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
             return list(pool.map(run, sampling.seeds))
 
     def _score_document(
@@ -106,13 +110,13 @@ class ServedRoute:
         ]
 
     def _score_token(self, passage: Passage, index: int, budget: int) -> TokenScore:
-        """One request for one token, which is a choice of the likeliest one."""
+        """One request for one token, sampled greedily."""
         token = passage.ids[index]
         named = sorted({token, *passage.allowed})
-        if len(named) > MOST_ALLOWED:
+        if len(named) > MAX_NAMED_TOKENS:
             raise UsageError(
                 f"the tokenizer has {len(passage.allowed)} tokens of digits, and a server tells "
-                f"the log-probabilities of {MOST_ALLOWED}; evaluate in process, without --url"
+                f"the log-probabilities of {MAX_NAMED_TOKENS}; evaluate in process, without --url"
             )
         choice = self._complete(
             passage.ids[:index],
@@ -122,14 +126,14 @@ class ServedRoute:
             logprob_token_ids=named,
             return_tokens_as_token_ids=True,
         )
-        (said,) = choice["logprobs"]["tokens"]
+        (sampled,) = choice["logprobs"]["tokens"]
         (found,) = choice["logprobs"]["top_logprobs"]
         by_token = {int(name.removeprefix(_TOKEN)): value for name, value in found.items()}
         among = None
         if token in passage.allowed:
             total = sum(exp(by_token[other]) for other in passage.allowed)
             among = by_token[token] - log(total)
-        return TokenScore(by_token[token], said == f"{_TOKEN}{token}", among)
+        return TokenScore(by_token[token], sampled == f"{_TOKEN}{token}", among)
 
     def _complete(self, ids: Sequence[int], budget: int, **fields: Any) -> dict[str, Any]:
         """The only choice of a completion; raises `UsageError` for a refused request."""
@@ -156,11 +160,13 @@ class ServedRoute:
 
 
 @contextmanager
-def served_by(url: str, thoughts: Thoughts, model: str | None = None) -> Iterator[ServedRoute]:
+def served_by(
+    url: str, thoughts: ThoughtSettings, model: str | None = None
+) -> Iterator[HttpBackend]:
     """A server's model for the length of a `with` block; raises `UsageError` where none answers."""
-    limits = httpx.Limits(max_connections=AT_ONCE)
-    with httpx.Client(base_url=url, timeout=PATIENCE, limits=limits) as client:
-        yield ServedRoute(client, thoughts, model)
+    limits = httpx.Limits(max_connections=MAX_CONCURRENCY)
+    with httpx.Client(base_url=url, timeout=REQUEST_TIMEOUT, limits=limits) as client:
+        yield HttpBackend(client, thoughts, model)
 
 
 @contextmanager
@@ -174,7 +180,7 @@ def _explained(client: httpx.Client) -> Iterator[None]:
 
 
 def _reason(response: httpx.Response) -> str:
-    """What a refused request is told."""
+    """The error message of a refused request."""
     try:
         message: str = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):

@@ -1,7 +1,8 @@
-"""The model in this process: all wanted tokens of several passages think at once.
+"""The model in this process: thoughts at all scored positions of several passages are decoded at
+once.
 
 Shapes: B passages, T tokens, C positions of a run, H hidden, V vocabulary, b thought tokens; N
-wanted tokens.
+scored tokens.
 """
 
 from collections import defaultdict
@@ -12,25 +13,26 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from quietstar_infer.mixing import mix
-from quietstar_infer.sampling import mask_meta_tokens
-from training.kernels.attention import Text
-from training.thoughts.batch import check_window
-from training.kernels.cross_entropy import compute_dtype, logit_chunks
 from training.errors import UsageError
-from training.evaluations.tasks.passages import Passage
-from training.evaluations.backends.base import Sampling, Scores, TokenScore
+from training.evaluations.backends.base import PassageScores, Sampling, TokenScore
 from training.evaluations.backends.continuations import continuations
-from training.thoughts.decode import Thought, Thoughts, think
-from training.thoughts.training_step import read_text
+from training.evaluations.tasks.passages import Passage
+from training.kernels.thought_attention import TextAttention
+from training.thoughts.batch import check_window
+from training.thoughts.decode import (
+    DecodedThought,
+    ThoughtSettings,
+    decode_thoughts,
+    seeded_tokens,
+)
 from training.thoughts.model import QuietThinker
 
 TOKENS_AT_A_TIME = {"cpu": 2**12, "cuda": 2**15}
 """Tokens of padded texts, and of thoughts, whose keys and values are kept at a time."""
 
 
-class Wanted(NamedTuple):
-    """Tokens to be predicted from the positions of a run: rows and columns in it, (N,) each, and
+class ScoredTokens(NamedTuple):
+    """Tokens that are predicted from the positions of a run: rows and columns in it, (N,) each, and
     the tokens, (N,)."""
 
     row_N: Tensor
@@ -38,11 +40,11 @@ class Wanted(NamedTuple):
     token_N: Tensor
 
 
-class ThinkerRoute:
-    """A thinker, on its device and in its precision."""
+class LocalBackend:
+    """A thinker, on its device and in its precision; a `Backend`."""
 
     def __init__(
-        self, thinker: QuietThinker, tokenizer: PreTrainedTokenizerBase, thoughts: Thoughts
+        self, thinker: QuietThinker, tokenizer: PreTrainedTokenizerBase, thoughts: ThoughtSettings
     ) -> None:
         self.thinker = thinker.eval()
         self.tokenizer = tokenizer
@@ -54,8 +56,10 @@ class ThinkerRoute:
         return {"device": self.device.type, "dtype": str(self.thinker.lm_head_VH.dtype)[6:]}
 
     @torch.inference_mode()
-    def score(self, passages: Sequence[Passage], *, with_thoughts: bool = False) -> list[Scores]:
-        """As `Route.score`."""
+    def score(
+        self, passages: Sequence[Passage], *, with_thoughts: bool = False
+    ) -> list[PassageScores]:
+        """As `Backend.score`."""
         found: list[dict[int, list[TokenScore]]] = [defaultdict(list) for _ in passages]
         for numbers in self._batches(passages):
             batch = [passages[number] for number in numbers]
@@ -64,11 +68,11 @@ class ThinkerRoute:
         return [dict(scores) for scores in found]
 
     def continue_text(self, ids: Sequence[int], budget: int, sampling: Sampling) -> list[str]:
-        """As `Route.continue_text`."""
+        """As `Backend.continue_text`."""
         return continuations(self.thinker, self.tokenizer, ids, budget, self.thoughts, sampling)
 
     def _batches(self, passages: Sequence[Passage]) -> Iterator[list[int]]:
-        """Numbers of passages that are padded together: of like length, and not too many tokens."""
+        """Numbers of passages that are padded together, of similar length and few tokens in all."""
         most = TOKENS_AT_A_TIME[self.device.type]
         batch: list[int] = []
         for number in sorted(range(len(passages)), key=lambda n: len(passages[n].ids)):
@@ -82,24 +86,32 @@ class ThinkerRoute:
     def _score_batch(
         self, batch: Sequence[Passage], with_thoughts: bool
     ) -> Iterator[tuple[int, int, TokenScore]]:
-        """Budget, passage and score of every wanted token; those of a passage in order."""
+        """Budget, passage and score of every scored token; those of a passage in order."""
         ids_BT = self._pad(batch)
-        text = Text(needs_grad=False)
-        base_BTH = read_text(self.thinker, text, ids_BT)
+        text = TextAttention(needs_grad=False)
+        base_BTH = self.thinker.text_states(text, ids_BT)
         for run in self._runs(batch):
             base_BCH = base_BTH[:, run.start : run.stop]
-            wanted = self._wanted(batch, ids_BT, run)
-            if 0 in self.thoughts.budgets:
-                none = Thought(0, base_BCH, ids_BT.new_empty((*base_BCH.shape[:2], 0)))
-                yield from self._read_off(batch, base_BCH, none, wanted, with_thoughts)
-            if self.thoughts.longest:
-                for thought in think(self.thinker, text, len(batch), run, self.thoughts):
-                    yield from self._read_off(batch, base_BCH, thought, wanted, with_thoughts)
+            tokens = self._scored_tokens(batch, ids_BT, run)
+            for thought in self._thoughts(text, base_BCH, run):
+                yield from self._score_tokens(batch, base_BCH, thought, tokens, with_thoughts)
+
+    def _thoughts(
+        self, text: TextAttention, base_BCH: Tensor, run: range
+    ) -> Iterator[DecodedThought]:
+        """A thought at every position of a run, for each budget; that of budget 0 is the base."""
+        sequences, settings = len(base_BCH), self.thoughts
+        if 0 in settings.budgets:
+            no_ids = torch.empty((*base_BCH.shape[:2], 0), dtype=torch.int64, device=self.device)
+            yield DecodedThought(0, base_BCH, no_ids)
+        seeds = [settings.seed] * sequences
+        choose = seeded_tokens(self.thinker, seeds, run, settings.temperature)
+        yield from decode_thoughts(self.thinker, text, sequences, run, settings.budgets, choose)
 
     def _pad(self, batch: Sequence[Passage]) -> Tensor:
-        """Token ids, (B, T), filled up behind the texts, where nobody looks."""
+        """Token ids, (B, T), padded on the right, where no scored token attends to the padding."""
         longest = max(len(passage.ids) for passage in batch)
-        config = self.thinker.trunk.config.get_text_config().to_dict()
+        config = self.thinker.base_model.config.get_text_config().to_dict()
         check_window(longest, 0, config.get("sliding_window"))
         room = config.get("max_position_embeddings")
         needed = longest + (self.thoughts.longest + 1 if self.thoughts.longest else 0)
@@ -112,7 +124,7 @@ class ThinkerRoute:
         return torch.tensor(rows, device=self.device)
 
     def _runs(self, batch: Sequence[Passage]) -> Iterator[range]:
-        """Positions that are thought about at once, those of all wanted tokens together."""
+        """Runs of positions whose thoughts are decoded at once; together all scored positions."""
         first = min(passage.start for passage in batch) - 1
         last = max(len(passage.ids) for passage in batch) - 1
         tokens = len(batch) * (self.thoughts.longest + 2)
@@ -120,36 +132,35 @@ class ThinkerRoute:
         for start in range(first, last, size):
             yield range(start, min(start + size, last))
 
-    def _wanted(self, batch: Sequence[Passage], ids_BT: Tensor, run: range) -> Wanted:
+    def _scored_tokens(self, batch: Sequence[Passage], ids_BT: Tensor, run: range) -> ScoredTokens:
         position_1C = torch.arange(run.start, run.stop, device=self.device)[None]
         first_B1, last_B1 = (
             torch.tensor(numbers, device=self.device)[:, None]
             for numbers in ([p.start - 1 for p in batch], [len(p.ids) - 1 for p in batch])
         )
         row_N, column_N = ((first_B1 <= position_1C) & (position_1C < last_B1)).nonzero().T
-        return Wanted(row_N, column_N, ids_BT[row_N, column_N + run.start + 1])
+        return ScoredTokens(row_N, column_N, ids_BT[row_N, column_N + run.start + 1])
 
-    def _read_off(
+    def _score_tokens(
         self,
         batch: Sequence[Passage],
         base_BCH: Tensor,
-        thought: Thought,
-        wanted: Wanted,
+        thought: DecodedThought,
+        tokens: ScoredTokens,
         with_thoughts: bool,
     ) -> Iterator[tuple[int, int, TokenScore]]:
-        """Mix, and look the wanted tokens up in the predictions."""
-        at = (wanted.row_N, wanted.column_N)
+        """Mix, and look the tokens up in the predictions."""
+        at = (tokens.row_N, tokens.column_N)
         mixed_NH = base_BCH[at]
         weights: list[float | None] = [None] * len(mixed_NH)
         if thought.budget:
-            weight_N1 = self.thinker.mixing_head.weight(mixed_NH, thought.hidden_BCH[at])
-            mixed_NH = mix(mixed_NH, thought.hidden_BCH[at], weight_N1)
-            weights = weight_N1[:, 0].tolist()
+            mixed_NH, weight_N = self.thinker.mix(mixed_NH, thought.hidden_BCH[at])
+            weights = weight_N.tolist()
         thoughts = thought.ids_BCb[at].tolist() if with_thoughts else [None] * len(mixed_NH)
-        passages = [batch[row] for row in wanted.row_N.tolist()]
-        scores = self._look_up(mixed_NH, wanted.token_N, passages)
+        passages = [batch[row] for row in tokens.row_N.tolist()]
+        scores = self._look_up(mixed_NH, tokens.token_N, passages)
         for row, score, weight, ids in zip(
-            wanted.row_N.tolist(), scores, weights, thoughts, strict=True
+            tokens.row_N.tolist(), scores, weights, thoughts, strict=True
         ):
             thinks = ids if thought.budget else None
             yield thought.budget, row, score._replace(mixing_weight=weight, thought_ids=thinks)
@@ -157,9 +168,7 @@ class ThinkerRoute:
     def _look_up(
         self, hidden_NH: Tensor, token_N: Tensor, passages: Sequence[Passage]
     ) -> Iterator[TokenScore]:
-        weight_VH = self.thinker.lm_head_VH
-        for rows, logits_NV in logit_chunks(hidden_NH, weight_VH, compute_dtype(weight_VH)):
-            mask_meta_tokens(logits_NV, self.thinker.meta_token_ids)
+        for rows, logits_NV in self.thinker.logits(hidden_NH):
             tokens = token_N[rows]
             likeliest = (logits_NV.argmax(dim=-1) == tokens).tolist()
             logits_N = logits_NV.gather(1, tokens[:, None])[:, 0]
@@ -170,7 +179,7 @@ class ThinkerRoute:
 
 
 def _among_allowed(logits_V: Tensor, token: int, allowed: tuple[int, ...]) -> float | None:
-    """The log-probability of a token among some, of which it may be none."""
+    """A token's log-probability among the allowed ones; None if it is not one of them."""
     if token not in allowed:
         return None
     chosen = logits_V[torch.tensor(allowed, device=logits_V.device)]

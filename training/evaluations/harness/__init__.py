@@ -1,1 +1,1 @@
-"""Tasks of lm-evaluation-harness: start it with `--include_path training/harness`."""
+"""Tasks of lm-evaluation-harness: start it with `--include_path training/evaluations/harness`."""

@@ -1,16 +1,15 @@
-"""Rows for the tasks beside this file, wherever lm-evaluation-harness is started: those of
-`training/tasks`. It loads this file by its path."""
+"""Rows for lm-evaluation-harness, which loads this file by its path: those of our own tasks."""
 
 from pathlib import Path
 from typing import Any
 
 from datasets import load_dataset  # type: ignore[import-untyped]
 
-TASKS = Path(__file__).parents[1] / "tasks"
+_TASKS = Path(__file__).parents[1] / "tasks"
 
 
 def _rows(name: str) -> dict[str, Any]:
-    path = str(TASKS / f"{name}.jsonl")
+    path = str(_TASKS / f"{name}.jsonl")
     return {"test": load_dataset("json", data_files=path, split="train")}
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation asks: a YAML file per task, those of `training/tasks` by their names.
+"""Definitions of tasks: a YAML file per task; those in this folder are known by their names.
 
 kind: number                                  # which of the classes below
 data: {path: openai/gsm8k, name: main}        # on the hub, or a file beside the YAML
@@ -16,15 +16,16 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from training.errors import UsageError
 
-TASKS = Path(__file__).parents[1] / "tasks"
+TASKS = Path(__file__).parent
 Row: TypeAlias = Mapping[str, Any]
+"""A row of a task's data set, by column."""
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set of `datasets`: a file, a folder or a name on the hub. With `streaming` only as
-    much is fetched as is asked.
+    """A data set of `datasets`: a file, a folder or a name on the hub. With `streaming` only
+    the rows that are used are downloaded.
     """
 
     __pydantic_config__ = _STRICT
@@ -51,7 +52,7 @@ class NumberTask:
         """The prompt."""
         return self.prompt.format(question=row["question"])
 
-    def say(self, row: Row) -> str:
+    def answer_text(self, row: Row) -> str:
         """The right answer as it follows the prompt."""
         return self.answer.format(answer=gold_number(row))
 
@@ -79,7 +80,7 @@ class LetterTask:
         )
         return self.prompt.format(question=row["question"], choices=choices)
 
-    def say(self, label: str) -> str:
+    def answer_text(self, label: str) -> str:
         """An answer as it follows the prompt."""
         return self.answer.format(label=label)
 
@@ -100,7 +101,7 @@ class ChoiceTask:
         """The prompt."""
         return self.prompt.format(question=row["question"])
 
-    def say(self, row: Row) -> list[str]:
+    def answer_texts(self, row: Row) -> list[str]:
         """All answers as they follow the prompt."""
         return [self.answer.format(text=text) for text in row["choices"]["text"]]
 

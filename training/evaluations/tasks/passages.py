@@ -1,4 +1,4 @@
-"""Rows of a task as token ids, and which tokens' log-probabilities are wanted.
+"""Rows of a task as token ids, and which of the tokens are scored.
 
 The accuracy of the official code is a product of probabilities among few tokens: of a number's
 digits and the newline behind it among all digits and the newline, of a letter and its newline among
@@ -8,23 +8,21 @@ that any tokenizer will do.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from training.errors import UsageError
-from training.evaluations.tasks.definitions import ChoiceTask, LetterTask, NumberTask, TextTask
+from training.evaluations.tasks.definitions import ChoiceTask, LetterTask, NumberTask, Row, TextTask
 
-# What tokenizers put before a token that begins with a space.
+# How tokenizers mark a token that begins with a space.
 _SPACES = "▁Ġ "
 _DIGITS = re.compile(f"[{_SPACES}]?[0-9]+")
-Row = Mapping[str, Any]
 
 
 class Passage(NamedTuple):
-    """A text, of whose tokens those from `start` on are to be predicted; `allowed`: among which
-    tokens, beside the whole vocabulary."""
+    """A text whose tokens from `start` on are scored, also among the `allowed` tokens alone."""
 
     ids: list[int]
     start: int
@@ -32,12 +30,12 @@ class Passage(NamedTuple):
 
     @property
     def num_scored(self) -> int:
-        """Tokens whose log-probabilities are wanted."""
+        """The number of scored tokens."""
         return len(self.ids) - self.start
 
 
 class Item(NamedTuple):
-    """What is asked with one row: passages, and which of them is right where one has to be chosen.
+    """One row: its passages, and the number of the right one where one is to be chosen.
 
     `num_bytes` and `num_words` are a document's, for the perplexities of other programs.
     """
@@ -67,8 +65,8 @@ def item_maker(
     return _text_item(task, tokenizer, document_tokens)
 
 
-def answered(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Passage:
-    """A prompt and its answer, tokenized together; the answer's tokens are wanted."""
+def answer_passage(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Passage:
+    """A prompt and its answer, tokenized together; the answer's tokens are scored."""
     ids = tokenizer.encode(prompt + answer)
     return Passage(ids, len(tokenizer.encode(prompt)))
 
@@ -77,7 +75,7 @@ def _number_item(task: NumberTask, tokenizer: PreTrainedTokenizerBase) -> MakeIt
     digits = {id_ for token, id_ in tokenizer.get_vocab().items() if _DIGITS.fullmatch(token)}
 
     def make(row: Row) -> Item:
-        passage = answered(tokenizer, task.ask(row), task.say(row))
+        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row))
         allowed = digits | _end(tokenizer, passage)
         return Item([passage._replace(allowed=tuple(sorted(allowed)))])
 
@@ -87,7 +85,9 @@ def _number_item(task: NumberTask, tokenizer: PreTrainedTokenizerBase) -> MakeIt
 def _letter_item(task: LetterTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:
     def make(row: Row) -> Item:
         prompt, labels = task.ask(row), row["choices"]["label"]
-        by_label = {label: answered(tokenizer, prompt, task.say(label)) for label in labels}
+        by_label = {
+            label: answer_passage(tokenizer, prompt, task.answer_text(label)) for label in labels
+        }
         passage = by_label[row["answerKey"]]
         letters = _where_they_differ(list(by_label.values()))
         allowed = letters | _end(tokenizer, passage)
@@ -99,7 +99,7 @@ def _letter_item(task: LetterTask, tokenizer: PreTrainedTokenizerBase) -> MakeIt
 def _choice_item(task: ChoiceTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:
     def make(row: Row) -> Item:
         prompt = task.ask(row)
-        passages = [answered(tokenizer, prompt, answer) for answer in task.say(row)]
+        passages = [answer_passage(tokenizer, prompt, answer) for answer in task.answer_texts(row)]
         return Item(passages, gold=row["choices"]["label"].index(row["answerKey"]))
 
     return make
@@ -108,7 +108,7 @@ def _choice_item(task: ChoiceTask, tokenizer: PreTrainedTokenizerBase) -> MakeIt
 def _text_item(
     task: TextTask, tokenizer: PreTrainedTokenizerBase, document_tokens: int
 ) -> MakeItem:
-    # As in other programs: something has to stand before the first token.
+    # As in other programs: a token before the first, so that the first is predicted, too.
     first = tokenizer.bos_token_id
     if first is None:
         first = tokenizer.eos_token_id

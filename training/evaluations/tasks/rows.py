@@ -1,10 +1,10 @@
-"""The rows of a task's data set: `datasets` does the reading."""
+"""The rows of a task's data set, loaded by `datasets`."""
 
 from typing import Any
 
-from training.trainer.data import open_data_set
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import Task
+from training.trainer.data import open_data_set
 from training.trainer.recipe import DataConfig
 
 

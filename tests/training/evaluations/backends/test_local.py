@@ -17,10 +17,10 @@ from quietstar_infer.reference import (
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
 from training.errors import UsageError
 from training.evaluations import thinker_route
-from training.evaluations.evaluated_model import load_for_evaluation
-from training.evaluations.tasks.passages import Passage
 from training.evaluations.backends.base import Sampling, TokenScore
 from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.evaluated_model import load_for_evaluation
+from training.evaluations.tasks.passages import Passage
 from training.thoughts.decode import Thoughts
 
 BUDGETS = (0, 1, 4)

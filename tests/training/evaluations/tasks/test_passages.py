@@ -8,14 +8,14 @@ from typing import Any
 
 import mistral_common
 import pytest
+from training.demo.task_rows import MAKERS
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
 from training.cli import main
 from training.errors import UsageError
-from training.demo.task_rows import MAKERS
-from training.evaluations.tasks.passages import Item, Passage, item_maker
 from training.evaluations.tasks.definitions import TASKS, ChainTask, TextTask, load_task, task_names
+from training.evaluations.tasks.passages import Item, Passage, item_maker
 
 DEMO = Path(__file__).parents[4] / "models" / "demo"
 # `valid_number_tokens` and `valid_letter_tokens` of the official code, 13 being the newline.

@@ -1,4 +1,6 @@
-"""The demonstration's held-out problems in the columns of GSM8K, CommonsenseQA and plain text."""
+"""Files of held-out problems: rows for evaluations, in the columns of GSM8K, CommonsenseQA and
+plain text, and prompts with their answers for load tests.
+"""
 
 import itertools
 import json
@@ -10,27 +12,29 @@ from typing import Any
 from training.demo.corpus.documents import FAMILIES
 from training.demo.corpus.problems import Problem, held_out_problems
 
-SEED = 1
+FILE_SEED = 1
 """As that of the demonstration's evaluation: these are its first problems."""
 LABELS = "ABCDE"
-Row = dict[str, Any]
+ProblemRow = dict[str, Any]
 
 
-def problems(per_family: int) -> Iterator[Problem]:
+def file_problems(per_family: int) -> Iterator[Problem]:
     """A problem of each family in turn."""
-    streams = [held_out_problems(make, SEED) for make in FAMILIES.values()]
+    streams = [held_out_problems(make, FILE_SEED) for make in FAMILIES.values()]
     for found in itertools.islice(zip(*streams, strict=True), per_family):
         yield from found
 
 
-def number_row(problem: Problem) -> Row:
+def number_row(problem: Problem) -> ProblemRow:
     """GSM8K's columns: the working, four number signs, the answer."""
     working = "".join(problem.working[: problem.done]).strip()
     return {"question": problem.prompt, "answer": f"{working}\n#### {problem.answer.strip()}"}
 
 
-def choice_row(problem: Problem) -> Row:
-    """CommonsenseQA's columns; what is wrong was right on another day, where there are enough."""
+def choice_row(problem: Problem) -> ProblemRow:
+    """CommonsenseQA's columns; wrong choices are running values of the problem, where there are
+    enough.
+    """
     rng = random.Random(problem.key)
     right = problem.answer.strip()
     seen = {piece.strip() for piece in problem.working if piece.strip().isdigit()}
@@ -47,12 +51,12 @@ def choice_row(problem: Problem) -> Row:
     }
 
 
-def text_row(problem: Problem) -> Row:
+def text_row(problem: Problem) -> ProblemRow:
     """A solved problem as a document."""
     return {"text": problem.prompt + problem.answer + problem.ending}
 
 
-MAKERS: dict[str, Callable[[Problem], Row]] = {
+MAKERS: dict[str, Callable[[Problem], ProblemRow]] = {
     "demo-numbers": number_row,
     "demo-choices": choice_row,
     "demo-text": text_row,
@@ -65,7 +69,15 @@ def write_rows(folder: Path, per_family: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, make in MAKERS.items():
-        lines = (json.dumps(make(problem)) + "\n" for problem in problems(per_family))
+        lines = (json.dumps(make(problem)) + "\n" for problem in file_problems(per_family))
         written.append(folder / f"{name}.jsonl")
         written[-1].write_text("".join(lines), encoding="utf-8")
     return written
+
+
+def answer_lines(per_family: int) -> Iterator[str]:
+    """JSON lines of prompts with their expected answers, a problem of each family in turn."""
+    for problem in file_problems(per_family):
+        expected = f"{problem.answer}{problem.ending}".strip()
+        content = {"prompt": problem.prompt, "expected": expected, "family": problem.family}
+        yield json.dumps(content)
