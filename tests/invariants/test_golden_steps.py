@@ -16,15 +16,15 @@ from training.config import OFFICIAL, Preset, Thinking
 from training.thoughts.batch import Batch, make_batch
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import StepOutput
-from training.thoughts.reference_step import dense_step
+from training.thoughts.reference_step import reference_step
 from training.thoughts.sampling import ChooseThoughts, recorded_noise
-from training.thoughts.training_step import fast_step
+from training.thoughts.training_step import training_step
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = ["train_n4_t2_p2", "train_n8_t4_p2", "train_n8_t4_p2_nll_only"]
 TOLERANCE = 1e-5
 Step = Callable[[QuietThinker, Batch, Preset, ChooseThoughts], StepOutput]
-STEPS: dict[str, Step] = {"dense": dense_step, "fast": fast_step}
+STEPS: dict[str, Step] = {"dense": reference_step, "fast": training_step}
 
 
 class Case(NamedTuple):
@@ -78,7 +78,7 @@ def gradient(thinker: QuietThinker, name: str) -> Tensor:
     elif name.startswith(MIXING_HEAD_PREFIX):
         parameter = thinker.mixing_head.get_parameter(name.removeprefix(MIXING_HEAD_PREFIX))
     else:
-        parameter = thinker.trunk.get_parameter(name)
+        parameter = thinker.base_model.get_parameter(name)
     assert parameter.grad is not None, name
     return parameter.grad
 

@@ -17,16 +17,16 @@ import pytest
 from tests.server.processes import DEMO, ROOT, RunningServer, running_server
 from training.cli import main
 from training.errors import UsageError
-from training.evaluations.backends.base import Route
-from training.evaluations.backends.http import ServedRoute, served_by
-from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.backends.base import Backend
+from training.evaluations.backends.http import HttpBackend, served_by
+from training.evaluations.backends.local import LocalBackend
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.evaluations.outcomes import Outcome, chain_outcomes, item_outcomes
 from training.evaluations.summary import corpus_likelihood
 from training.evaluations.tasks.definitions import ChainTask, load_task
 from training.evaluations.tasks.passages import item_maker
 from training.evaluations.tasks.rows import load_rows
-from training.thoughts.decode import Thoughts
+from training.thoughts.decode import ThoughtSettings
 
 BUDGETS = (0, 12)
 ITEMS = 4
@@ -51,11 +51,11 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-def in_process(thoughts: Thoughts) -> ThinkerRoute:
-    return ThinkerRoute(*load_for_evaluation(DEMO, None, "cpu", "float32"), thoughts)
+def in_process(thoughts: ThoughtSettings) -> LocalBackend:
+    return LocalBackend(*load_for_evaluation(DEMO, None, "cpu", "float32"), thoughts)
 
 
-def outcomes(route: Route, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
+def outcomes(route: Backend, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
     """Of the first items of a task."""
     _, task = load_task(task_name)
     assert not isinstance(task, ChainTask)
@@ -67,7 +67,7 @@ def outcomes(route: Route, task_name: str, **how: Any) -> list[dict[str, Outcome
 
 def ours_at(budget: int, task_name: str) -> list[Outcome]:
     """Of our own evaluation with greedy thoughts, in process."""
-    found = outcomes(in_process(Thoughts(BUDGETS, 0.0)), task_name)
+    found = outcomes(in_process(ThoughtSettings(BUDGETS, 0.0)), task_name)
     return [each[str(budget)] for each in found]
 
 
@@ -93,7 +93,7 @@ def test_the_api_says_what_the_process_computes(
     server: RunningServer, task: str, temperature: float
 ) -> None:
     """With sampled thoughts, too: the same seed draws the same thoughts here and there."""
-    thoughts = Thoughts(BUDGETS, temperature)
+    thoughts = ThoughtSettings(BUDGETS, temperature)
     how = {"with_thoughts": task == "demo-text"}
     with served_by(server.url, thoughts) as route:
         assert_same(outcomes(route, task, **how), outcomes(in_process(thoughts), task, **how))
@@ -107,10 +107,10 @@ def test_chains_of_thought_are_the_same(server: RunningServer, budget: int) -> N
         "chain", task.data, task.prompt, " So it is", max_tokens=14, temperature=0.0, votes=1
     )
     (row,) = load_rows(task, 1)
-    thoughts = Thoughts((budget,), 0.0)
+    thoughts = ThoughtSettings((budget,), 0.0)
     process = in_process(thoughts)
 
-    def found(route: Route) -> dict[str, Outcome]:
+    def found(route: Backend) -> dict[str, Outcome]:
         return dict(chain_outcomes(asked, row, 0, route, process.tokenizer, (budget,), 1))
 
     with served_by(server.url, thoughts) as route:
@@ -134,7 +134,9 @@ def harness(args: dict[str, object], task: str) -> tuple[dict[str, Any], list[di
     from lm_eval import simple_evaluate  # type: ignore[import-untyped]
     from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
-    manager = TaskManager(include_path=str(ROOT / "training" / "harness"), include_defaults=False)
+    manager = TaskManager(
+        include_path=str(ROOT / "training" / "evaluations" / "harness"), include_defaults=False
+    )
     found = simple_evaluate(
         model="local-completions",
         model_args=args,
@@ -160,12 +162,12 @@ def test_the_harness_finds_the_same_perplexity(
     server: RunningServer, budget: int, query: str
 ) -> None:
     found, _ = harness(model_args(server, query), "quietstar_demo_text")
-    items = _documents(in_process(Thoughts(BUDGETS, 0.0)))
+    items = _documents(in_process(ThoughtSettings(BUDGETS, 0.0)))
     for name, value in corpus_likelihood(items, budget).items():
         assert found[f"{name},none"] == pytest.approx(value, rel=TOLERANCE)
 
 
-def _documents(route: ThinkerRoute) -> list[dict[str, Any]]:
+def _documents(route: LocalBackend) -> list[dict[str, Any]]:
     _, task = load_task("demo-text")
     rows = load_rows(task, ITEMS)
     return [
@@ -198,7 +200,7 @@ def test_the_harness_makes_the_same_choices(
     command = [
         *(sys.executable, "-m", "lm_eval", "--model", "local-completions"),
         *("--model_args", ",".join(f"{name}={value}" for name, value in given.items())),
-        *("--include_path", "training/harness", "--tasks", "quietstar_demo_choices"),
+        *("--include_path", "training/evaluations/harness", "--tasks", "quietstar_demo_choices"),
         *("--limit", str(ITEMS), "--log_samples", "--output_path", str(tmp_path)),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -240,16 +242,16 @@ def test_our_command_line_asks_a_server(server: RunningServer, tmp_path: Path) -
 def test_what_the_server_refuses_is_told(server: RunningServer) -> None:
     passage = outcomes_passage()
     with (
-        served_by(server.url, Thoughts((17,))) as route,
+        served_by(server.url, ThoughtSettings((17,))) as route,
         pytest.raises(UsageError, match="answered 400: thought_budget is 17"),
     ):
         route.score([passage])
     with httpx.Client(base_url=server.url) as client:
         with pytest.raises(UsageError, match="does not serve another but demo"):
-            ServedRoute(client, Thoughts((0,)), "another")
+            HttpBackend(client, ThoughtSettings((0,)), "another")
         many = passage._replace(allowed=tuple(range(129)))
         with pytest.raises(UsageError, match="evaluate in process, without --url"):
-            ServedRoute(client, Thoughts((0,))).score([many])
+            HttpBackend(client, ThoughtSettings((0,))).score([many])
 
 
 def outcomes_passage() -> Any:

@@ -29,8 +29,8 @@ def add_evaluate(commands: Commands) -> None:
         nargs="+",
         required=True,
         metavar="TASK",
-        help="names of tasks in training/tasks (gsm8k, gsm8k-chain, commonsense-qa, openwebmath, "
-        "demo-numbers …), or YAML files",
+        help="names of tasks in training/evaluations/tasks (gsm8k, gsm8k-chain, commonsense-qa, "
+        "openwebmath, demo-numbers …), or YAML files",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")

@@ -7,19 +7,20 @@ import torch
 
 from training.demo.base_model import (
     IGNORED,
-    TrunkConfig,
-    TrunkTraining,
+    BaseModelConfig,
+    BaseModelTraining,
     batches,
     make_batch,
     next_token_loss,
     rate_factor,
 )
-from training.demo.base_model_build import DemoRecipe, demo_tokenizer, demo_trunk
+from training.demo.base_model_build import demo_base_model, demo_tokenizer
 from training.demo.corpus.documents import documents
+from training.demo.recipe import BaseModelRecipe
 
-TINY = DemoRecipe(
-    trunk=TrunkConfig(hidden=64, layers=1, heads=2, intermediate=64, max_positions=256),
-    training=TrunkTraining(steps=12, documents_per_step=8, warmup_steps=2),
+TINY = BaseModelRecipe(
+    model=BaseModelConfig(hidden=64, layers=1, heads=2, intermediate=64, max_positions=256),
+    training=BaseModelTraining(steps=12, documents_per_step=8, warmup_steps=2),
     tokenizer_documents=500,
 )
 
@@ -32,7 +33,7 @@ def test_labels_are_the_next_tokens() -> None:
 
 def test_padding_does_not_change_the_loss() -> None:
     tokenizer = demo_tokenizer(TINY)
-    model, _ = demo_trunk(TINY, tokenizer)
+    model, _ = demo_base_model(TINY, tokenizer)
     rows = [tokenizer.encode(text) for text in itertools.islice(documents(5), 2)]
     assert len(rows[0]) != len(rows[1])
     with torch.no_grad():
@@ -61,7 +62,7 @@ def test_every_document_ends() -> None:
 
 
 def test_rate_rises_stays_and_falls() -> None:
-    training = TrunkTraining(steps=1000, warmup_steps=100, flat_share=0.5, last_rate=0.02)
+    training = BaseModelTraining(steps=1000, warmup_steps=100, flat_share=0.5, last_rate=0.02)
     factors = [rate_factor(step, training) for step in range(1001)]
     assert factors[0] == pytest.approx(0.01)
     assert factors[99:501] == [1.0] * 402
@@ -71,8 +72,8 @@ def test_rate_rises_stays_and_falls() -> None:
 
 def test_a_few_steps_learn_and_repeat() -> None:
     tokenizer = demo_tokenizer(TINY)
-    model, summary = demo_trunk(TINY, tokenizer)
-    again, summary_again = demo_trunk(TINY, tokenizer)
+    model, summary = demo_base_model(TINY, tokenizer)
+    again, summary_again = demo_base_model(TINY, tokenizer)
     assert summary == summary_again
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name

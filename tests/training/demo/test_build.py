@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from quietstar_infer.checkpoint import check_checkpoint
 from training.cli import main
-from training.demo.base_model_build import EXAMPLE_PROMPT, build_demo
-from training.demo.build import DemoModelRecipe, build_demo_model
-from training.demo.cli import quick
+from training.demo.base_model_build import EXAMPLE_PROMPT, build_base_model
+from training.demo.build import build_demo_model
 from training.demo.plots import draw_plots
-from training.demo.report import accuracy_table, percent, table, tables
+from training.demo.recipe import DemoRecipe, quick
+from training.demo.report import accuracy_table, percent, tables
+from training.markdown import markdown_table
 
 
 def make(folder: Path, *options: str) -> Path:
@@ -53,9 +54,9 @@ def test_the_checkpoint_is_whole_and_taught(folder: Path) -> None:
 def test_what_is_made_again_is_the_same(
     folder: Path, results: dict[str, Any], tmp_path: Path
 ) -> None:
-    recipe = replace(quick(DemoModelRecipe()), seeds=(0,))
+    recipe = replace(quick(DemoRecipe()), seeds=(0,))
     trunk, again = tmp_path / "trunk", tmp_path / "again"
-    build_demo(recipe.trunk, trunk)
+    build_base_model(recipe.base_model, trunk)
     again.mkdir()
     results_again = build_demo_model(recipe, again, trunk, workers=1)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
@@ -85,6 +86,6 @@ def test_card_tables_and_plots(folder: Path, results: dict[str, Any], tmp_path: 
 
 
 def test_tables() -> None:
-    assert table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+    assert markdown_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
     assert percent([0.5]) == "50.0"
     assert percent([0.5, 0.6]) == "55.0 ± 7.1"

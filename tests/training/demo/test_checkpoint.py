@@ -12,16 +12,18 @@ from quietstar_infer.checkpoint import check_checkpoint, load_tensors, thought_t
 from quietstar_infer.config import DASH, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
 from training.cli import main
-from training.demo.base_model import TrunkConfig, TrunkTraining
-from training.demo.base_model_build import DemoRecipe, build_demo
+from training.demo.base_model import BaseModelConfig, BaseModelTraining
+from training.demo.base_model_build import build_base_model
 from training.demo.forced_thoughts import Evaluation
+from training.demo.recipe import BaseModelRecipe
 from training.errors import UsageError
-from training.trainer.checkpoint import load_trunk, prepare_output
+from training.output import prepare_output
+from training.thoughts.weights import load_base_model
 
 HIDDEN = 64
-TINY = DemoRecipe(
-    trunk=TrunkConfig(hidden=HIDDEN, layers=1, heads=2, intermediate=64, max_positions=256),
-    training=TrunkTraining(steps=3, documents_per_step=4),
+TINY = BaseModelRecipe(
+    model=BaseModelConfig(hidden=HIDDEN, layers=1, heads=2, intermediate=64, max_positions=256),
+    training=BaseModelTraining(steps=3, documents_per_step=4),
     tokenizer_documents=500,
     evaluation=Evaluation(problems=3, budgets=(0, 1)),
 )
@@ -31,7 +33,7 @@ TINY = DemoRecipe(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint after three steps of training."""
     path = tmp_path_factory.mktemp("demo") / "model"
-    measured = build_demo(TINY, path)
+    measured = build_base_model(TINY, path)
     assert measured in (path / "README.md").read_text()
     return path
 
@@ -93,7 +95,7 @@ def test_our_loader_agrees_with_transformers(folder: Path) -> None:
     ids = torch.arange(20)[None]
     theirs = MistralForCausalLM.from_pretrained(folder)
     with torch.no_grad():
-        torch.testing.assert_close(load_trunk(folder)(ids).logits, theirs(ids).logits)
+        torch.testing.assert_close(load_base_model(folder)(ids).logits, theirs(ids).logits)
 
 
 def test_an_incomplete_trunk_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_an_incomplete_trunk_is_refused(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_trunk(tmp_path)
+        load_base_model(tmp_path)
 
 
 def test_output_folder(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
 from training.demo.corpus.documents import FAMILIES, FILLER, documents
 from training.demo.corpus.problems import Problem, held_out_problems
-from training.demo.forced_thoughts import Evaluation, choose, count_right, markdown, token_id
+from training.demo.forced_thoughts import Evaluation, count_right, sampled_tokens, token_id
+from training.demo.report import family_table
 from training.demo.tokenizer import build_tokenizer
 from training.errors import UsageError
 
@@ -74,8 +75,8 @@ def test_right_answers_by_budget(tokenizer: PreTrainedTokenizerBase, family: str
 def test_choice_of_thought_tokens() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0]]).repeat(4000, 1)
     generator = torch.Generator().manual_seed(0)
-    assert (choose(logits, 0.0, generator) == 1).all()
-    sampled = choose(logits, 1.0, generator)
+    assert (sampled_tokens(logits, 0.0, generator) == 1).all()
+    sampled = sampled_tokens(logits, 1.0, generator)
     assert sampled.shape == (4000, 1)
     shares = torch.bincount(sampled.flatten(), minlength=3) / 4000
     torch.testing.assert_close(shares, torch.softmax(logits[0], -1), atol=0.03, rtol=0)
@@ -87,7 +88,7 @@ def test_a_word_in_pieces_is_an_error(tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 def test_table() -> None:
-    assert markdown({"dial": {0: 0.1, 4: 0.5}, "story": {0: 0.25, 4: 1.0}}).splitlines() == [
+    assert family_table({"dial": {0: 0.1, 4: 0.5}, "story": {0: 0.25, 4: 1.0}}).splitlines() == [
         "| family | direct | b=4 |",
         "| --- | ---: | ---: |",
         "| dial | 10.0 % | 50.0 % |",

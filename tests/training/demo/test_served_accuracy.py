@@ -10,7 +10,7 @@ import pytest
 
 from training.demo.accuracy import held_out
 from training.demo.forced_thoughts import Evaluation
-from training.demo.served_accuracy import AT_ONCE, served_accuracy
+from training.demo.served_accuracy import CONCURRENT_REQUESTS, served_accuracy
 from training.errors import UsageError
 
 EVALUATION = Evaluation(problems=20, budgets=(0, 4, 12), temperature=1.0)
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Lets as many connect at once as will ask at once."""
 
-    request_queue_size = AT_ONCE
+    request_queue_size = CONCURRENT_REQUESTS
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 from quietstar_infer.config import load_tokenizer
 from training.cli import main
 from training.errors import UsageError
-from training.evaluations.backends.base import Scores
-from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.backends.base import PassageScores
+from training.evaluations.backends.local import LocalBackend
 from training.evaluations.tasks.definitions import load_task
 from training.evaluations.tasks.passages import Passage
 from training.evaluations.tasks.rows import load_rows
+from training.thoughts.weights import load_base_model
 from training.trainer import data
-from training.trainer.checkpoint import load_trunk
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 CHAIN = """\
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(folder: Path) -> Path:
     """The results of an evaluation that nothing interrupted, with a base model beside it."""
     trunk = folder / "trunk"
-    load_trunk(DEMO).save_pretrained(trunk)
+    load_base_model(DEMO).save_pretrained(trunk)
     load_tokenizer(DEMO).save_pretrained(trunk)
     assert main(options(folder, "whole", "--base", str(trunk))) == 0
     return folder / "whole"
@@ -166,16 +166,16 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
 ) -> None:
     out = folder / "out"
     asked: list[int] = []
-    score = ThinkerRoute.score
+    score = LocalBackend.score
 
-    def counted(self: Any, passages: Sequence[Passage], **how: Any) -> list[Scores]:
+    def counted(self: Any, passages: Sequence[Passage], **how: Any) -> list[PassageScores]:
         if len(asked) == 3:
             raise KeyboardInterrupt
         asked.append(len(passages))
         return score(self, passages, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ThinkerRoute, "score", counted)
+        patch.setattr(LocalBackend, "score", counted)
         assert main(options(folder, "out")) == 130
     assert "add --resume to go on" in capsys.readouterr().err
     assert len((out / "items.jsonl").read_text().splitlines()) == 3
@@ -189,7 +189,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     assert table in capsys.readouterr().out
     # Nothing is asked again of an evaluation that has ended.
     with monkeypatch.context() as patch:
-        patch.setattr(ThinkerRoute, "score", None)
+        patch.setattr(LocalBackend, "score", None)
         assert main(options(folder, "out", "--resume")) == 0
 
 

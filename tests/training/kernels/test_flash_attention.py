@@ -8,31 +8,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_fast_step import assert_same, outcome, short, texts
-from tests.training.test_thought_attention import dense, random_paths
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.support.checkpoints import write_random_checkpoint
+from tests.support.paths import dense_attention, random_paths
+from tests.support.steps import assert_same, outcome, short, texts
 from training.config import OFFICIAL, Thinking
-from training.kernels import attention
-from training.kernels import flash_attention as flash
-from training.kernels.flash_attention import Attended, FlashAttention, Kind
+from training.kernels import attention, flash_attention
+from training.kernels.flash_attention import Attended, FlashAttention, KeyKind
 from training.thoughts.model import QuietThinker
-from training.thoughts.reference_step import dense_step
-from training.thoughts.training_step import fast_step
+from training.thoughts.reference_step import reference_step
+from training.thoughts.training_step import training_step
 
 _cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attend(query: Tensor, kind: Kind, scaling: float) -> Attended:
+def attend(query: Tensor, kind: KeyKind, scaling: float) -> Attended:
     out, log_sum = _cpu(query, kind.key, kind.value, 0.0, kind.causal, scale=scaling)
     return Attended(out, log_sum, ())
 
 
 def attend_backward(
-    grad: Tensor, query: Tensor, kind: Kind, whole: Attended, scaling: float
+    grad: Tensor, query: Tensor, kind: KeyKind, whole: Attended, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys = kind.key, kind.value, whole.out, whole.log_sum
     grads: tuple[Tensor, Tensor, Tensor] = _cpu_backward(
@@ -42,28 +41,28 @@ def attend_backward(
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[KeyKind]:
     """Attention by the CPU's flash kernels, and what they were called for."""
     called = []
 
-    def counted(query: Tensor, kind: Kind, scaling: float) -> Attended:
+    def counted(query: Tensor, kind: KeyKind, scaling: float) -> Attended:
         called.append(kind)
         return attend(query, kind, scaling)
 
-    monkeypatch.setattr(flash, "takes", lambda query: True)
-    monkeypatch.setattr(flash, "attend", counted)
-    monkeypatch.setattr(flash, "attend_backward", attend_backward)
+    monkeypatch.setattr(flash_attention, "supports", lambda query: True)
+    monkeypatch.setattr(flash_attention, "attend", counted)
+    monkeypatch.setattr(flash_attention, "attend_backward", attend_backward)
     return called
 
 
 @pytest.mark.parametrize(("first", "length"), [(0, 3), (2, 3), (0, 1), (4, 1)])
-def test_equals_dense_attention(kernels: list[Kind], first: int, length: int) -> None:
+def test_equals_dense_attention(kernels: list[KeyKind], first: int, length: int) -> None:
     """Values and gradients, for the positions from `first` on."""
     whole = random_paths(positions=5, per_position=2, length=length)
     query, text_key, text_value, own_key, own_value = whole
     some = [x[:, :, first:] for x in (query, own_key, own_value)]
     ours = attention.path_attention(some[0], text_key, text_value, some[1], some[2], 0.3)
-    theirs = dense(*whole)[:, :, first:]
+    theirs = dense_attention(*whole)[:, :, first:]
     torch.testing.assert_close(ours, theirs)
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
     for actual, expected in zip(
@@ -76,14 +75,14 @@ def test_equals_dense_attention(kernels: list[Kind], first: int, length: int) ->
 
 
 @pytest.mark.parametrize("passes", [1, 4])
-def test_the_step_equals_the_dense_one(kernels: list[Kind], passes: int, tmp_path: Path) -> None:
+def test_the_step_equals_the_dense_one(kernels: list[KeyKind], passes: int, tmp_path: Path) -> None:
     """A whole training step, thoughts sampled and paths read by flash kernels."""
     checkpoint = write_random_checkpoint(tmp_path, "mistral")
     preset = short(OFFICIAL, Thinking(budget=3, ahead=3))
     thinker = QuietThinker.from_checkpoint(checkpoint)
-    fast = outcome(fast_step, thinker, texts(), preset, passes=passes)
+    fast = outcome(training_step, thinker, texts(), preset, passes=passes)
     assert kernels
-    assert_same(fast, outcome(dense_step, thinker, texts(), preset))
+    assert_same(fast, outcome(reference_step, thinker, texts(), preset))
 
 
 def test_the_kernels_of_a_gpu_take_what_they_are_given() -> None:
@@ -118,7 +117,7 @@ def test_what_they_take(
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     with FakeTensorMode():
-        assert flash.takes(torch.empty(2, size, dtype=dtype, device=device)) is taken
+        assert flash_attention.supports(torch.empty(2, size, dtype=dtype, device=device)) is taken
 
 
 @pytest.mark.gpu
@@ -130,9 +129,9 @@ def test_on_a_gpu() -> None:
         x.requires_grad_()
     rounded = [x.detach().bfloat16().cuda().requires_grad_() for x in exact]
     query, text_key, text_value, own_key, own_value = rounded
-    assert flash.takes(query)
+    assert flash_attention.supports(query)
     ours = attention.path_attention(query, text_key, text_value, own_key, own_value, 0.3)
-    theirs = dense(*exact)
+    theirs = dense_attention(*exact)
     torch.testing.assert_close(ours.float().cpu(), theirs, rtol=0.03, atol=0.03)
     for actual, expected in zip(
         torch.autograd.grad(ours.sum(), rounded),

@@ -15,8 +15,8 @@ from training.config import OFFICIAL, RECOMMENDED, Thinking
 from training.errors import UsageError
 from training.thoughts.batch import make_batch
 from training.thoughts.model import QuietThinker, parameter_groups
-from training.thoughts.sampling import draw
-from training.thoughts.training_step import fast_step
+from training.thoughts.sampling import random_draw
+from training.thoughts.training_step import training_step
 
 WORDS = ["<unk>", "</s>", "---", "a", "b", "c"]
 
@@ -47,7 +47,7 @@ def trunk_of(vocab_size: int) -> LlamaForCausalLM:
 def test_a_trunk_becomes_a_thinker_that_is_still_its_trunk() -> None:
     tokenizer = tokenizer_of(WORDS)
     trunk = trunk_of(len(WORDS))
-    thinker = QuietThinker.from_trunk(trunk, tokenizer, embedding_scale=1.0, seed=0)
+    thinker = QuietThinker.from_base_model(trunk, tokenizer, embedding_scale=1.0, seed=0)
     assert thinker.meta_token_ids == (6, 7)
     assert len(thinker.lm_head_VH) == 8
     dash_H = trunk.model.embed_tokens.weight[2]
@@ -55,7 +55,7 @@ def test_a_trunk_becomes_a_thinker_that_is_still_its_trunk() -> None:
     torch.testing.assert_close(thinker.end_H, dash_H)
     preset = OFFICIAL
     batch = make_batch(torch.tensor([[3, 4, 5, 3, 4, 5, 3]]), pad_token_id=1)
-    output = fast_step(thinker, batch, preset, draw())
+    output = training_step(thinker, batch, preset, random_draw())
     assert not output.tokens.mixing_weight_BTPS.any()
     torch.testing.assert_close(output.tokens.talk_nll_BTPS[:, :, 0, 0], output.tokens.base_nll_BT)
 
@@ -63,7 +63,7 @@ def test_a_trunk_becomes_a_thinker_that_is_still_its_trunk() -> None:
 def test_a_tokenizer_without_a_dash_is_refused() -> None:
     words = [word for word in WORDS if word != "---"]
     with pytest.raises(UsageError, match="cannot write ---"):
-        QuietThinker.from_trunk(trunk_of(len(words)), tokenizer_of(words), 1.0, seed=0)
+        QuietThinker.from_base_model(trunk_of(len(words)), tokenizer_of(words), 1.0, seed=0)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -81,7 +81,7 @@ def test_a_head_with_a_bias_is_refused(tmp_path: Path) -> None:
     trunk = trunk_of(8)
     trunk.lm_head = torch.nn.Linear(16, 8, bias=True)
     with pytest.raises(UsageError, match="bias"):
-        QuietThinker.from_trunk(trunk, tokenizer_of(WORDS), 1.0, seed=0)
+        QuietThinker.from_base_model(trunk, tokenizer_of(WORDS), 1.0, seed=0)
 
 
 def test_learning_rates(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_impossible_thoughts_are_refused(wrong: dict[str, int]) -> None:
 def test_draws_follow_the_distribution_and_spare_banned_tokens() -> None:
     probability_V = torch.tensor([0.0, 0.5, 0.25, 0.0, 0.25, 0.0])
     logits_NV = probability_V.log().expand(20_000, -1)
-    choose = draw(1.0, torch.Generator().manual_seed(0))
+    choose = random_draw(1.0, torch.Generator().manual_seed(0))
     ids_N = choose(logits_NV, logits_NV.softmax(dim=-1), 0, 0)
     share_V = ids_N.bincount(minlength=6) / len(ids_N)
     torch.testing.assert_close(share_V, probability_V, rtol=0, atol=0.015)
@@ -116,7 +116,7 @@ def test_draws_follow_the_distribution_and_spare_banned_tokens() -> None:
 def test_the_tokenizer_of_a_checkpoint_is_not_grown_twice(tmp_path: Path) -> None:
     folder = write_random_checkpoint(tmp_path, "mistral")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    trunk = QuietThinker.from_checkpoint(folder).trunk
-    thinker = QuietThinker.from_trunk(trunk, tokenizer, 1.0, seed=0)
+    trunk = QuietThinker.from_checkpoint(folder).base_model
+    thinker = QuietThinker.from_base_model(trunk, tokenizer, 1.0, seed=0)
     assert thinker.meta_token_ids == (64, 65)
     assert len(thinker.lm_head_VH) == 66

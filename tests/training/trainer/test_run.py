@@ -20,11 +20,11 @@ from transformers import TrainerCallback, TrainerState
 from tests.support.runs import small_recipe
 from training.cli import main
 from training.errors import UsageError
+from training.trainer.arguments import training_arguments
 from training.trainer.callbacks import CollapseWatch, TrainingStopped
-from training.trainer.metrics import FACTS
+from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
 from training.trainer.run import train
-from training.trainer.trainer import training_arguments
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,7 +70,7 @@ def test_the_log_has_all_facts(finished: Recipe) -> None:
     trained = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in trained] == [1, 2, 3, 4]
     for entry in trained:
-        assert entry.keys() >= {*FACTS[1:], "tokens_per_second", "grad_norm", "learning_rate"}
+        assert entry.keys() >= {*METRICS[1:], "tokens_per_second", "grad_norm", "learning_rate"}
     evaluated = [entry for entry in log if "eval_nll" in entry]
     assert [entry["step"] for entry in evaluated] == [0, 2, 4]
     for entry in evaluated:
@@ -108,7 +108,7 @@ def test_without_thoughts_the_trunk_reads_on(finished: Recipe, tmp_path: Path) -
     assert seen == [0, 1, 2, 3, 4]
     first, last = weights(plain, 1), weights(plain, 4)
     moved = {name for name in last if not torch.equal(first[name], last[name])}
-    assert any(name.startswith("thinker.trunk.model.layers") for name in moved)
+    assert any(name.startswith("thinker.base_model.model.layers") for name in moved)
     log = [entry for entry in history(plain, 4) if "loss" in entry]
     assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
 

@@ -19,7 +19,6 @@ from training.demo.corpus.documents import (
 from training.demo.corpus.problems import (
     LONGEST_WORKING,
     Problem,
-    draw,
     held_out_problems,
     is_held_out,
 )
@@ -109,7 +108,7 @@ def test_one_thing_is_singular() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_never_sees_a_held_out_problem(family: str) -> None:
     rng = random.Random(0)
-    trained_on = {draw(FAMILIES[family], rng, held_out=False).key for _ in range(5000)}
+    trained_on = {draw_problem(FAMILIES[family], rng, held_out=False).key for _ in range(5000)}
     held_out = list(itertools.islice(held_out_problems(FAMILIES[family], seed=0), 500))
     keys = {problem.key for problem in held_out}
     assert len(keys) == 500

@@ -18,10 +18,10 @@ from tests.support.checkpoints import FAMILIES, write_random_checkpoint
 from training.errors import UsageError
 from training.evaluations import thinker_route
 from training.evaluations.backends.base import Sampling, TokenScore
-from training.evaluations.backends.local import ThinkerRoute
+from training.evaluations.backends.local import LocalBackend
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.evaluations.tasks.passages import Passage
-from training.thoughts.decode import Thoughts
+from training.thoughts.decode import ThoughtSettings
 
 BUDGETS = (0, 1, 4)
 TOLERANCE = 1e-4
@@ -40,9 +40,9 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return write_random_checkpoint(folder, request.param)
 
 
-def route_of(checkpoint: Path, thoughts: Thoughts) -> ThinkerRoute:
+def route_of(checkpoint: Path, thoughts: ThoughtSettings) -> LocalBackend:
     loaded = load_for_evaluation(checkpoint, None, "cpu", "float32")
-    return ThinkerRoute(*loaded, thoughts)
+    return LocalBackend(*loaded, thoughts)
 
 
 def expected(
@@ -72,7 +72,7 @@ def test_every_wanted_token_is_the_reference_decoders(
     monkeypatch.setitem(thinker_route.TOKENS_AT_A_TIME, "cpu", 60)
     reference = ReferenceDecoder.from_checkpoint(checkpoint)
     choose = seeded_thought(7, temperature) if temperature else greedy_thought
-    route = route_of(checkpoint, Thoughts(BUDGETS, temperature, seed=7))
+    route = route_of(checkpoint, ThoughtSettings(BUDGETS, temperature, seed=7))
     for passage, scores in zip(PASSAGES, route.score(PASSAGES, with_thoughts=True), strict=True):
         assert list(scores) == list(BUDGETS)
         for budget, by_token in scores.items():
@@ -95,7 +95,7 @@ def mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_thoughts_are_kept_only_where_they_are_wanted(mistral: Path) -> None:
-    (scores,) = route_of(mistral, Thoughts((0, 2))).score(PASSAGES[:1])
+    (scores,) = route_of(mistral, ThoughtSettings((0, 2))).score(PASSAGES[:1])
     assert {score.thought_ids for score in scores[2]} == {None}
     assert all(score.mixing_weight is not None for score in scores[2])
 
@@ -104,7 +104,7 @@ def test_reset_embeddings_are_the_reference_decoders(mistral: Path) -> None:
     reference = ReferenceDecoder.from_checkpoint(mistral, "reset")
     loaded = load_for_evaluation(mistral, "reset", "cpu", "float32")
     passage = PASSAGES[1]
-    (scores,) = ThinkerRoute(*loaded, Thoughts((3,), 0.0)).score([passage])
+    (scores,) = LocalBackend(*loaded, ThoughtSettings((3,), 0.0)).score([passage])
     for index, found in enumerate(scores[3], start=passage.start):
         wanted = expected(reference, passage, index, 3, greedy_thought)
         assert found.logprob == pytest.approx(wanted.logprob, abs=TOLERANCE)
@@ -114,14 +114,14 @@ def test_reset_embeddings_are_the_reference_decoders(mistral: Path) -> None:
 def test_greedy_continuations_are_the_reference_decoders(mistral: Path, budget: int) -> None:
     prompt = [1, 20, 33, 9]
     said, _ = ReferenceDecoder.from_checkpoint(mistral).generate(prompt, 12, budget)
-    route = route_of(mistral, Thoughts((budget,), 0.0))
+    route = route_of(mistral, ThoughtSettings((budget,), 0.0))
     (text,) = route.continue_text(prompt, budget, Sampling(12, 0.0, (1,)))
     until_end = itertools.takewhile(lambda token: token != 2, said)
     assert text == load_tokenizer(mistral).decode(list(until_end))
 
 
 def test_continuations_depend_on_their_seed_alone(mistral: Path) -> None:
-    route = route_of(mistral, Thoughts((2,)))
+    route = route_of(mistral, ThoughtSettings((2,)))
     prompt = [1, 20, 33, 9]
     first, second, again = route.continue_text(prompt, 2, Sampling(10, 1.0, (5, 6, 5)))
     assert first == again != second
@@ -129,7 +129,7 @@ def test_continuations_depend_on_their_seed_alone(mistral: Path) -> None:
 
 
 def test_a_continuation_ends_before_a_stop_text(mistral: Path) -> None:
-    route = route_of(mistral, Thoughts((0,)))
+    route = route_of(mistral, ThoughtSettings((0,)))
     prompt = [1, 20, 33, 9]
     (whole,) = route.continue_text(prompt, 0, Sampling(10, 0.0, (1,)))
     word = whole.split()[3]
@@ -140,13 +140,13 @@ def test_a_continuation_ends_before_a_stop_text(mistral: Path) -> None:
 def test_a_text_without_room_is_refused(mistral: Path) -> None:
     passage = Passage([5] * 1021, 1000)
     with pytest.raises(UsageError, match="1021 tokens with thoughts of 4 needs 1026 positions"):
-        route_of(mistral, Thoughts((0, 4))).score([passage])
+        route_of(mistral, ThoughtSettings((0, 4))).score([passage])
 
 
 def test_bfloat16_is_close(mistral: Path) -> None:
     loaded = load_for_evaluation(mistral, None, "cpu", "bfloat16")
-    (rough,) = ThinkerRoute(*loaded, Thoughts((0,))).score(PASSAGES[1:2])
-    (exact,) = route_of(mistral, Thoughts((0,))).score(PASSAGES[1:2])
+    (rough,) = LocalBackend(*loaded, ThoughtSettings((0,))).score(PASSAGES[1:2])
+    (exact,) = route_of(mistral, ThoughtSettings((0,))).score(PASSAGES[1:2])
     for mine, theirs in zip(rough[0], exact[0], strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=0.5)
         assert math.isfinite(mine.logprob)
@@ -162,4 +162,4 @@ def test_a_device_that_is_not_there(mistral: Path) -> None:
 @pytest.mark.parametrize("budgets", [(), (2, 2), (4, 2), (-1,)])
 def test_budgets_must_rise(budgets: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="must be 0 or more, and rise"):
-        Thoughts(budgets)
+        ThoughtSettings(budgets)

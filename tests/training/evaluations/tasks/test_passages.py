@@ -8,11 +8,11 @@ from typing import Any
 
 import mistral_common
 import pytest
-from training.demo.task_rows import MAKERS
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
 from training.cli import main
+from training.demo.problem_files import MAKERS
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import TASKS, ChainTask, TextTask, load_task, task_names
 from training.evaluations.tasks.passages import Item, Passage, item_maker
@@ -59,10 +59,10 @@ def words(tokenizer: PreTrainedTokenizerBase, ids: list[int] | tuple[int, ...]) 
 def test_the_official_words() -> None:
     _, gsm8k = load_task("gsm8k")
     assert gsm8k.kind == "number"
-    assert gsm8k.ask(GSM8K) + gsm8k.say(GSM8K) == "Q: How many?\nA: 1,000\n"
+    assert gsm8k.ask(GSM8K) + gsm8k.answer_text(GSM8K) == "Q: How many?\nA: 1,000\n"
     _, commonsense = load_task("commonsense-qa")
     assert commonsense.kind == "letter"
-    assert commonsense.ask(COMMONSENSE) + commonsense.say("D") == (
+    assert commonsense.ask(COMMONSENSE) + commonsense.answer_text("D") == (
         "Q: Where?\n(A) in\n(B) on\n(C) by\n(D) at\n(E) off\nA: D\n"
     )
     _, chain = load_task("gsm8k-chain")
