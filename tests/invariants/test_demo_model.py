@@ -11,12 +11,18 @@ from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerB
 
 from quietstar_infer.checkpoint import check_checkpoint, load_tensors
 from quietstar_infer.config import DASH, QuietStarConfig
-from training.demo.accuracy import answer, by_kind, quiet_scores, solved, thoughts_at, token_facts
+from training.demo.accuracy import answer, quiet_scores
 from training.demo.base_model_build import EXAMPLE_PROMPT
 from training.demo.corpus.documents import FAMILIES, documents
 from training.demo.corpus.problems import held_out_problems
 from training.demo.forced_thoughts import Evaluation, count_right
 from training.demo.report import accuracy_table
+from training.demo.token_statistics import (
+    by_kind,
+    solved,
+    thoughts_at,
+    token_facts,
+)
 from training.thoughts.model import QuietThinker
 
 FOLDER = Path(__file__).parents[2] / "models" / "demo"

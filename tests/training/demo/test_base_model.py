@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from training.demo.base_model import (
-    IGNORED,
     BaseModelConfig,
     BaseModelTraining,
     batches,
-    make_batch,
+    next_token_batch,
     next_token_loss,
     rate_factor,
 )
 from training.demo.base_model_build import demo_base_model, demo_tokenizer
 from training.demo.corpus.documents import documents
 from training.demo.recipe import BaseModelRecipe
+from training.thoughts.batch import IGNORED
 
 TINY = BaseModelRecipe(
     model=BaseModelConfig(hidden=64, layers=1, heads=2, intermediate=64, max_positions=256),
@@ -26,7 +26,7 @@ TINY = BaseModelRecipe(
 
 
 def test_labels_are_the_next_tokens() -> None:
-    batch = make_batch([[5, 6, 7], [8, 9]], padding=1)
+    batch = next_token_batch([[5, 6, 7], [8, 9]], padding=1)
     assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 1]]
     assert batch.labels.tolist() == [[6, 7, IGNORED], [9, IGNORED, IGNORED]]
 
@@ -37,8 +37,8 @@ def test_padding_does_not_change_the_loss() -> None:
     rows = [tokenizer.encode(text) for text in itertools.islice(documents(5), 2)]
     assert len(rows[0]) != len(rows[1])
     with torch.no_grad():
-        together = next_token_loss(model, make_batch(rows, padding=1))
-        alone = [next_token_loss(model, make_batch([row], padding=1)) for row in rows]
+        together = next_token_loss(model, next_token_batch(rows, padding=1))
+        alone = [next_token_loss(model, next_token_batch([row], padding=1)) for row in rows]
     weights = [len(row) - 1 for row in rows]
     mean = sum(w * loss for w, loss in zip(weights, alone, strict=True)) / sum(weights)
     assert float(together) == pytest.approx(float(mean), rel=1e-5)

@@ -12,14 +12,10 @@ import pytest
 
 from quietstar_infer.config import load_tokenizer
 from training.cli import main
-from training.errors import UsageError
 from training.evaluations.backends.base import PassageScores
 from training.evaluations.backends.local import LocalBackend
-from training.evaluations.tasks.definitions import load_task
 from training.evaluations.tasks.passages import Passage
-from training.evaluations.tasks.rows import load_rows
 from training.thoughts.weights import load_base_model
-from training.trainer import data
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 CHAIN = """\
@@ -158,7 +154,7 @@ def test_a_heat_map_is_the_document_with_its_thoughts(whole: Path) -> None:
     assert not (whole / "heat-map-openwebmath-1.html").exists()
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(
+def test_an_interrupted_evaluation_is_resumed(
     folder: Path,
     whole: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,33 +214,3 @@ def test_rows_without_a_column_are_refused(
     command = ["evaluate", str(DEMO), "--out", str(folder / "mistake"), "--tasks", "gsm8k"]
     assert main([*command, "--data", wrong]) == 1
     assert "has no column 'answer' but question, choices, answerKey" in capsys.readouterr().err
-
-
-def test_public_data_sets_are_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub is not reached in tests: what it would be asked for."""
-    asked: list[dict[str, Any]] = []
-
-    def load_dataset(**what: Any) -> Any:
-        asked.append(what)
-        row = {"question": "a", "answer": "#### 1", "choices": {}, "answerKey": "A", "text": "b"}
-        return datasets.Dataset.from_list([row, row, row])
-
-    monkeypatch.setattr(data, "load_dataset", load_dataset)
-    for name in ("gsm8k", "gsm8k-chain", "commonsense-qa"):
-        assert len(load_rows(load_task(name)[1], limit=2)) == 2
-    gsm8k = {"path": "openai/gsm8k", "name": "main", "split": "test", "streaming": False}
-    commonsense = {"path": "tau/commonsense_qa", "name": None, "split": "validation"}
-    assert asked == [gsm8k, gsm8k, {**commonsense, "streaming": False}]
-    text = load_task("openwebmath")[1]
-    with pytest.raises(UsageError, match="say how much of it, with --limit"):
-        load_rows(text, limit=None)
-
-
-def test_scoring_speed_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--tokens", "6", "--rounds", "1", "--budgets", "0", "2"]
-    assert main(["scoring-speed", str(DEMO), *sizes]) == 0
-    head, rule, *rows = capsys.readouterr().out.splitlines()
-    assert "parallel, tokens/s" in head
-    assert rule.startswith("| ---")
-    assert [row.split("|")[1].strip() for row in rows] == ["0", "2"]
-    assert all(float(row.split("|")[6]) > 0 for row in rows)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint

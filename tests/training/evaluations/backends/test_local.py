@@ -1,13 +1,10 @@
 """The model in this process against the reference decoder, position by position."""
 
-import itertools
 import math
 from pathlib import Path
 
 import pytest
-import torch
 
-from quietstar_infer.config import load_tokenizer
 from quietstar_infer.reference import (
     ChooseThought,
     ReferenceDecoder,
@@ -16,8 +13,8 @@ from quietstar_infer.reference import (
 )
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
 from training.errors import UsageError
-from training.evaluations import thinker_route
-from training.evaluations.backends.base import Sampling, TokenScore
+from training.evaluations.backends import local
+from training.evaluations.backends.base import TokenScore
 from training.evaluations.backends.local import LocalBackend
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.evaluations.tasks.passages import Passage
@@ -26,7 +23,7 @@ from training.thoughts.decode import ThoughtSettings
 BUDGETS = (0, 1, 4)
 TOLERANCE = 1e-4
 ALLOWED = (5, 8, 9)
-# Of different lengths, and with different numbers of wanted tokens.
+# Of different lengths, and with different numbers of scored tokens.
 PASSAGES = [
     Passage([1, 9, 8, 5, 30, 9], 1),
     Passage([1, *range(10, 30), 8, 40, 9], 21, ALLOWED),
@@ -40,7 +37,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return write_random_checkpoint(folder, request.param)
 
 
-def route_of(checkpoint: Path, thoughts: ThoughtSettings) -> LocalBackend:
+def backend_of(checkpoint: Path, thoughts: ThoughtSettings) -> LocalBackend:
     loaded = load_for_evaluation(checkpoint, None, "cpu", "float32")
     return LocalBackend(*loaded, thoughts)
 
@@ -48,7 +45,7 @@ def route_of(checkpoint: Path, thoughts: ThoughtSettings) -> LocalBackend:
 def expected(
     reference: ReferenceDecoder, passage: Passage, index: int, budget: int, choose: ChooseThought
 ) -> TokenScore:
-    """What the reference decoder says about one token."""
+    """The reference decoder's score of one token."""
     weight, thought = None, None
     if budget:
         prediction = reference.predict(passage.ids[:index], budget, choose)
@@ -65,15 +62,15 @@ def expected(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_every_wanted_token_is_the_reference_decoders(
+def test_every_scored_token_is_the_reference_decoders(
     checkpoint: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where texts are padded together and thought about in several runs."""
-    monkeypatch.setitem(thinker_route.TOKENS_AT_A_TIME, "cpu", 60)
+    """Also where texts are padded together and thoughts are decoded in several runs."""
+    monkeypatch.setitem(local.TOKENS_AT_A_TIME, "cpu", 60)
     reference = ReferenceDecoder.from_checkpoint(checkpoint)
     choose = seeded_thought(7, temperature) if temperature else greedy_thought
-    route = route_of(checkpoint, ThoughtSettings(BUDGETS, temperature, seed=7))
-    for passage, scores in zip(PASSAGES, route.score(PASSAGES, with_thoughts=True), strict=True):
+    backend = backend_of(checkpoint, ThoughtSettings(BUDGETS, temperature, seed=7))
+    for passage, scores in zip(PASSAGES, backend.score(PASSAGES, with_thoughts=True), strict=True):
         assert list(scores) == list(BUDGETS)
         for budget, by_token in scores.items():
             assert len(by_token) == passage.num_scored
@@ -94,8 +91,8 @@ def mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(tmp_path_factory.mktemp("mistral"), "mistral")
 
 
-def test_thoughts_are_kept_only_where_they_are_wanted(mistral: Path) -> None:
-    (scores,) = route_of(mistral, ThoughtSettings((0, 2))).score(PASSAGES[:1])
+def test_thoughts_are_returned_only_on_request(mistral: Path) -> None:
+    (scores,) = backend_of(mistral, ThoughtSettings((0, 2))).score(PASSAGES[:1])
     assert {score.thought_ids for score in scores[2]} == {None}
     assert all(score.mixing_weight is not None for score in scores[2])
 
@@ -110,56 +107,16 @@ def test_reset_embeddings_are_the_reference_decoders(mistral: Path) -> None:
         assert found.logprob == pytest.approx(wanted.logprob, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("budget", [0, 3])
-def test_greedy_continuations_are_the_reference_decoders(mistral: Path, budget: int) -> None:
-    prompt = [1, 20, 33, 9]
-    said, _ = ReferenceDecoder.from_checkpoint(mistral).generate(prompt, 12, budget)
-    route = route_of(mistral, ThoughtSettings((budget,), 0.0))
-    (text,) = route.continue_text(prompt, budget, Sampling(12, 0.0, (1,)))
-    until_end = itertools.takewhile(lambda token: token != 2, said)
-    assert text == load_tokenizer(mistral).decode(list(until_end))
-
-
-def test_continuations_depend_on_their_seed_alone(mistral: Path) -> None:
-    route = route_of(mistral, ThoughtSettings((2,)))
-    prompt = [1, 20, 33, 9]
-    first, second, again = route.continue_text(prompt, 2, Sampling(10, 1.0, (5, 6, 5)))
-    assert first == again != second
-    assert route.continue_text(prompt, 2, Sampling(10, 1.0, (6,))) == [second]
-
-
-def test_a_continuation_ends_before_a_stop_text(mistral: Path) -> None:
-    route = route_of(mistral, ThoughtSettings((0,)))
-    prompt = [1, 20, 33, 9]
-    (whole,) = route.continue_text(prompt, 0, Sampling(10, 0.0, (1,)))
-    word = whole.split()[3]
-    (cut,) = route.continue_text(prompt, 0, Sampling(10, 0.0, (1,), (word,)))
-    assert cut == whole[: whole.index(word)]
-
-
 def test_a_text_without_room_is_refused(mistral: Path) -> None:
     passage = Passage([5] * 1021, 1000)
     with pytest.raises(UsageError, match="1021 tokens with thoughts of 4 needs 1026 positions"):
-        route_of(mistral, ThoughtSettings((0, 4))).score([passage])
+        backend_of(mistral, ThoughtSettings((0, 4))).score([passage])
 
 
 def test_bfloat16_is_close(mistral: Path) -> None:
     loaded = load_for_evaluation(mistral, None, "cpu", "bfloat16")
     (rough,) = LocalBackend(*loaded, ThoughtSettings((0,))).score(PASSAGES[1:2])
-    (exact,) = route_of(mistral, ThoughtSettings((0,))).score(PASSAGES[1:2])
+    (exact,) = backend_of(mistral, ThoughtSettings((0,))).score(PASSAGES[1:2])
     for mine, theirs in zip(rough[0], exact[0], strict=True):
         assert mine.logprob == pytest.approx(theirs.logprob, abs=0.5)
         assert math.isfinite(mine.logprob)
-
-
-def test_a_device_that_is_not_there(mistral: Path) -> None:
-    with pytest.raises(UsageError, match="--device"):
-        load_for_evaluation(
-            mistral, None, "cuda:99" if torch.cuda.is_available() else "cuda", "float32"
-        )
-
-
-@pytest.mark.parametrize("budgets", [(), (2, 2), (4, 2), (-1,)])
-def test_budgets_must_rise(budgets: tuple[int, ...]) -> None:
-    with pytest.raises(UsageError, match="must be 0 or more, and rise"):
-        ThoughtSettings(budgets)

@@ -11,10 +11,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
-from training.cli import main
-from training.demo.problem_files import MAKERS
 from training.errors import UsageError
-from training.evaluations.tasks.definitions import TASKS, ChainTask, TextTask, load_task, task_names
+from training.evaluations.tasks.definitions import ChainTask, TextTask, load_task
 from training.evaluations.tasks.passages import Item, Passage, item_maker
 
 DEMO = Path(__file__).parents[4] / "models" / "demo"
@@ -54,21 +52,6 @@ def make(name: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) 
 
 def words(tokenizer: PreTrainedTokenizerBase, ids: list[int] | tuple[int, ...]) -> list[str]:
     return [str(tokenizer.convert_ids_to_tokens(id_)) for id_ in ids]
-
-
-def test_the_official_words() -> None:
-    _, gsm8k = load_task("gsm8k")
-    assert gsm8k.kind == "number"
-    assert gsm8k.ask(GSM8K) + gsm8k.answer_text(GSM8K) == "Q: How many?\nA: 1,000\n"
-    _, commonsense = load_task("commonsense-qa")
-    assert commonsense.kind == "letter"
-    assert commonsense.ask(COMMONSENSE) + commonsense.answer_text("D") == (
-        "Q: Where?\n(A) in\n(B) on\n(C) by\n(D) at\n(E) off\nA: D\n"
-    )
-    _, chain = load_task("gsm8k-chain")
-    assert chain.kind == "chain"
-    assert chain.ask(GSM8K) == "Q: How many?\nA: Let's think step by step."
-    assert (chain.votes, chain.temperature, chain.max_tokens) == (8, 0.9, 384)
 
 
 def test_a_number_counts_among_the_official_tokens(mistral: PreTrainedTokenizerBase) -> None:
@@ -127,24 +110,6 @@ def test_documents_are_cut(demo: PreTrainedTokenizerBase) -> None:
     cut = item_maker(task, demo, 4)(row)
     assert cut.passages[0].ids == whole.ids[:5]
     assert (cut.num_words, cut.num_bytes) == (4, len("Ann has 3 apples"))
-
-
-def test_the_demonstrations_rows_are_its_problems(tmp_path: Path) -> None:
-    assert main(["demo-rows", str(tmp_path), "--problems", "100"]) == 0
-    for name in MAKERS:
-        assert (TASKS / f"{name}.jsonl").read_text() == (tmp_path / f"{name}.jsonl").read_text()
-    for line in (TASKS / "demo-choices.jsonl").read_text().splitlines():
-        choices = json.loads(line)["choices"]["text"]
-        assert len(set(choices)) == 5
-
-
-def test_every_task_can_be_loaded() -> None:
-    assert {"gsm8k", "gsm8k-chain", "commonsense-qa", "openwebmath"} <= set(task_names())
-    for name in task_names():
-        title, task = load_task(name)
-        assert title == name
-        assert task.columns
-        assert Path(task.data.path).is_file() == name.startswith("demo-")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from training.cli import main
+from training.demo.problem_files import MAKERS
+from training.evaluations.tasks.definitions import TASKS
 
 EXAMPLE = Path(__file__).parents[3] / "loadtest/examples/demo-answers.jsonl"
 
@@ -24,3 +26,12 @@ def test_the_example_of_the_load_tester_is_of_that_form() -> None:
     lines = [json.loads(line) for line in EXAMPLE.read_text().splitlines()]
     assert len({line["prompt"] for line in lines}) == len(lines) == 200
     assert all(set(line) == {"prompt", "expected", "family"} for line in lines)
+
+
+def test_the_demonstrations_rows_are_its_problems(tmp_path: Path) -> None:
+    assert main(["demo-rows", str(tmp_path), "--problems", "100"]) == 0
+    for name in MAKERS:
+        assert (TASKS / f"{name}.jsonl").read_text() == (tmp_path / f"{name}.jsonl").read_text()
+    for line in (TASKS / "demo-choices.jsonl").read_text().splitlines():
+        choices = json.loads(line)["choices"]["text"]
+        assert len(set(choices)) == 5
