@@ -62,8 +62,8 @@ A Mistral with about a million parameters (4 layers, hidden size 128, 4 heads, 1
 positions, float32) and a Quiet-STaR mixing head, in the official layout. The base model was trained
 from scratch on text that `training/demo/corpus` generates: puzzles with a dial, word problems about
 one week, and plain sentences; it knows nothing else. Then it was taught to think by Quiet-STaR
-training (`recipes/demo.yaml`, {steps} steps of 8 documents) on text without visible thoughts. All
-of it:
+training (`recipes/demo.yaml`, {steps} steps of 8 documents) on text without visible thoughts.
+All of it:
 
     python -m training demo-model --out models/demo
 
@@ -79,8 +79,7 @@ With it, it writes its working down first, between dashes.
 
 {problems} held-out problems per family, all different, with two steps or more; direct answers, no
 working in the prompt, nothing forced: the mixed prediction, as the server gives it. Mean ± standard
-deviation of {seeds} training seeds over the same base model; the shipped weights are those of seed
-0.
+deviation of {seeds} training seeds over the same base model; the shipped weights are of seed 0.
 
 {accuracy}
 
