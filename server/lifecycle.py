@@ -15,26 +15,28 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.app import build_app
-from server.connection import Connection
-from server.engine import AsyncEngineArgs, Engine, create_server_socket, running_engine
+from server.engine.engine import Engine, running_engine
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.greeting import greeting
-from server.keys import read_keys
+from server.middleware.auth import read_keys
+from server.middleware.connection import Connection
+from server.vllm_api import AsyncEngineArgs, create_server_socket
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# How long a server goes on without its engine: health checks should see it.
+# How long a server goes on without its engine, so that health checks see it.
 _SECONDS_WITHOUT_ENGINE = 2.0
-# uvicorn cancels requests and does not wait: how long these have to tell their clients.
-_SECONDS_TO_SAY_SO = 2.0
+# uvicorn cancels requests and does not wait for them: how long they have to answer their clients.
+_SECONDS_TO_ANSWER = 2.0
 _MAX_FILES = 65536
 _ANY_HOST = {"", "0.0.0.0", "::"}
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which says when it listens, and ends without raising the signal that
-    stopped it again.
+    """uvicorn's server, which calls `on_ready` when it listens, and does not raise the signal that
+    stopped it again when it ends.
 
-    A second signal does not wait: it ends the process, and that the engine (`server.child`).
+    A second signal ends the process at once, and with it the engine's processes
+    (`engine.child_process`).
     """
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
@@ -45,14 +47,14 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:
-            # Two servers that start at once can bind the same address, but not listen at it.
+            # Two servers that start at once can bind the same address, but not listen on it.
             raise StartError(f"cannot listen: {error}", ExitStatus.ADDRESS_TAKEN) from error
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_SECONDS_TO_SAY_SO)
+            await asyncio.wait(self.server_state.tasks, timeout=_SECONDS_TO_ANSWER)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -75,11 +77,10 @@ class Server(uvicorn.Server):
 
 
 async def serve(args: Namespace, engine_args: AsyncEngineArgs) -> None:
-    """Serve until a signal comes.
+    """Serve until SIGTERM or SIGINT; then running requests have `--shutdown-timeout` seconds.
 
-    On SIGTERM and SIGINT running requests have `--shutdown-timeout` seconds to finish. Raises
-    `StartError` where the address is taken or vLLM refuses an option, `EngineFailed` where the
-    engine does not start or dies.
+    Raises `StartError` where the address is taken or vLLM refuses an option, `EngineFailed` where
+    the engine does not start or dies.
     """
     keys = read_keys(args, os.environ)
     with _bound_socket(args) as listener:
@@ -87,11 +88,11 @@ async def serve(args: Namespace, engine_args: AsyncEngineArgs) -> None:
             app = build_app(engine, args, keys)
             url = _url(args, listener)
 
-            def say_ready() -> None:
+            def print_greeting() -> None:
                 print(greeting(engine, url, bool(keys)), flush=True)
 
-            server = Server(_uvicorn_config(app, args), say_ready)
-            # vLLM's error handlers stop this when the engine has died. Our server ends a little
+            server = Server(_uvicorn_config(app, args), print_greeting)
+            # vLLM's error handlers set this when the engine has died. Our server ends a little
             # later, see _end_with_engine.
             app.state.server = Namespace(should_exit=False)
             watchdog = asyncio.create_task(_end_with_engine(server, engine))
@@ -104,7 +105,7 @@ async def serve(args: Namespace, engine_args: AsyncEngineArgs) -> None:
 
 
 async def _end_with_engine(server: Server, engine: Engine) -> None:
-    """Watch the engine, and end the server where it has died."""
+    """Watch the engine, and end the server when the engine has died."""
     while not engine.client.errored:  # noqa: ASYNC110  # vLLM has no event for it
         await asyncio.sleep(0.5)
     await asyncio.sleep(_SECONDS_WITHOUT_ENGINE)
@@ -119,8 +120,8 @@ def _let_signals_kill(loop: asyncio.AbstractEventLoop) -> None:
 
 @contextlib.contextmanager
 def _bound_socket(args: Namespace) -> Iterator[socket.socket]:
-    """The address, taken before the engine starts: it should not start for nothing."""
-    _allow_many_connections()
+    """The server's socket, bound before the engine starts: a taken address is known at once."""
+    _raise_file_limit()
     try:
         listener = create_server_socket((args.host, args.port), reuse_port=False)
     except (OSError, OverflowError) as error:
@@ -128,15 +129,15 @@ def _bound_socket(args: Namespace) -> Iterator[socket.socket]:
             f"cannot listen on {args.host} port {args.port}: {error}", ExitStatus.ADDRESS_TAKEN
         ) from error
     with listener:
-        # Inherited by its connections. Without it the kernel keeps a streamed token back until the
-        # client has acknowledged the one before it, which is put off for 40 ms. asyncio sees to it
-        # for the sockets that it opens itself, uvloop does not for one that it is given.
+        # Connections inherit it. Without it Nagle's algorithm keeps a streamed token back until the
+        # client has acknowledged the one before, which clients delay by 40 ms. asyncio sets it on
+        # sockets that it opens itself, uvloop does not on one that it is given.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         yield listener
 
 
-def _allow_many_connections() -> None:
-    """Each takes a file descriptor, of which the usual 1024 are few."""
+def _raise_file_limit() -> None:
+    """Each connection takes a file descriptor, and the usual limit of 1024 is low."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_FILES if most == resource.RLIM_INFINITY else min(most, _MAX_FILES)
     if now != resource.RLIM_INFINITY and now < wanted:

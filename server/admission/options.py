@@ -1,14 +1,13 @@
-"""What the server bears: the options about it, and their defaults."""
+"""The command line's options about limits, and their defaults."""
 
 import argparse
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from server.admission import AdmissionLimits
+from server.admission.queue import AdmissionLimits
 
-# By option: default, metavar, help. Generous: a benchmark that sends thousands of requests at once
-# should meet none of them.
+# By option: default, metavar, help. Large enough that a benchmark which sends thousands of requests
+# at once reaches none of them.
 _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "max-queued-requests": (
         10_000,
@@ -19,8 +18,8 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "max-queued-passes": (
         100_000_000,
         "N",
-        "passes of the model that these requests may take: tokens × (thought budget + 1). Divide "
-        "by the passes your machine makes per second to get the longest wait",
+        "passes of the model that these requests may take: tokens × (thought budget + 1). Divided "
+        "by the passes that your machine makes per second it is the longest wait",
     ),
     "max-request-passes": (
         10_000_000,
@@ -31,14 +30,14 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "request-timeout": (
         3600.0,
         "S",
-        "seconds that a request may take, waiting included; then it is ended with an error",
+        "seconds that a request may take, waiting included; after that it ends with an error",
     ),
     "receive-timeout": (
         60.0,
         "S",
         "seconds that a client may take to send its headers, and again to send its body",
     ),
-    "max-body-mib": (32, "N", "size of a request's body"),
+    "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }
 
 
@@ -47,44 +46,34 @@ def add_limit_options(group: Any) -> None:
     for name, (default, metavar, text) in _OPTIONS.items():
         group.add_argument(
             f"--{name}",
-            type=whole_number if isinstance(default, int) else seconds,
+            type=_whole_number if isinstance(default, int) else _seconds,
             default=default,
             metavar=metavar,
             help=f"{text} (default: %(default)s)",
         )
 
 
-def add_key_option(group: Any) -> None:
-    """Add --api-key-file to a group of a parser."""
-    group.add_argument(
-        "--api-key-file",
-        type=Path,
-        metavar="FILE",
-        help="API keys, one per line, # begins a comment. Also QUIETSTAR_API_KEYS in the "
-        "environment; --api-key is visible to all users of the machine (default: no key is needed)",
-    )
-
-
 def admission_limits(args: Namespace) -> AdmissionLimits:
-    """What may be served at once."""
+    """The limits of a parsed command line."""
     return AdmissionLimits(
         args.max_queued_requests, args.max_queued_passes, args.max_request_passes
     )
 
 
 def max_body_bytes(args: Namespace) -> int:
+    """The largest body of a request, of a parsed command line; 0 = no limit."""
     bytes_: int = args.max_body_mib << 20
     return bytes_
 
 
-def whole_number(text: str) -> int:
+def _whole_number(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is negative, must be 0 (no limit) or more")
     return number
 
 
-def seconds(text: str) -> float:
+def _seconds(text: str) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be 0 (no limit) or more seconds")

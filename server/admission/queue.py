@@ -1,4 +1,4 @@
-"""Who is let in: how much work may wait, how much one request may cost."""
+"""The requests in flight: how much work may run and wait, and how much one request may cost."""
 
 import math
 import time
@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quietstar_infer.params import ThoughtParams
-from server.cost import PromptCost, affordable_tokens, request_passes
+from server.admission.cost import PromptCost, affordable_tokens, request_passes
 from server.errors import BadRequest, Overloaded
 
-# Bounds of Retry-After in seconds: a client should neither hammer nor give up.
+# Bounds of Retry-After in seconds: clients should neither retry at once nor give up.
 _SOONEST, _LATEST = 1, 60
-# After how many seconds of work a measured speed counts half.
+# Half-life of a measured speed, in seconds of work.
 _HALF_LIFE = 30.0
 
 
 @dataclass(frozen=True)
 class AdmissionLimits:
-    """0 = no limit. `queued_requests` and `queued_passes` count what is running and what waits,
-    `request_passes` is for one request alone."""
+    """0 = no limit. `queued_requests` and `queued_passes` bound all requests that run or wait,
+    `request_passes` a single one."""
 
     queued_requests: int
     queued_passes: int
@@ -26,30 +26,30 @@ class AdmissionLimits:
 
 
 class PassRate:
-    """Passes per second of work; what was long ago counts little."""
+    """Passes per second of work: an exponentially weighted mean."""
 
     def __init__(self) -> None:
         self._passes = 0.0
         self._seconds = 0.0
 
     def add(self, passes: int, seconds: float) -> None:
-        """Note that the last `seconds` of work made so many passes."""
+        """Count the passes of the last `seconds` of work."""
         fade = 0.5 ** (seconds / _HALF_LIFE)
         self._passes = self._passes * fade + passes
         self._seconds = self._seconds * fade + seconds
 
     def seconds_for(self, passes: float) -> float:
-        """How long so many passes take; 0 where nothing was measured yet."""
+        """How long so many passes take; 0 before the first measurement."""
         return passes * self._seconds / self._passes if self._passes else 0.0
 
 
 class Admission:
-    """Counts what is being served, and refuses what would be too much."""
+    """Counts the requests in flight, and refuses what would exceed the limits."""
 
     def __init__(
         self, limits: AdmissionLimits, chunk: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`chunk`: how many tokens of a prompt one pass reads at most."""
+        """`chunk`: tokens of a prompt that one pass prefills, at most."""
         self._limits = limits
         self._chunk = chunk
         self._clock = clock
@@ -59,16 +59,16 @@ class Admission:
         self._measured_at = 0.0
 
     def ticket(self) -> "Ticket":
-        """For a request that has arrived."""
+        """A ticket for a request that has arrived."""
         return Ticket(self)
 
     def enter(
         self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int
     ) -> tuple[int, int]:
-        """Let a request in; returns what it counts as, in requests and in passes.
+        """Admit a request; returns what it counts as, in requests and in passes.
 
-        Raises `BadRequest` for one that costs too much, `Overloaded` where too much is being
-        served already. A request that is alone is never too many.
+        Raises `BadRequest` for one that costs too much, `Overloaded` where too much is in flight
+        already. A request that finds the server idle is never refused as `Overloaded`.
         """
         requests = len(prompts) * choices
         passes = request_passes(params, prompts, choices, self._chunk)
@@ -83,7 +83,7 @@ class Admission:
         return requests, passes
 
     def leave(self, requests: int, passes: int, passes_made: int) -> None:
-        """Let a request out: what it counted as, and the passes it really took."""
+        """A request has ended: what it counted as, and the passes that it really took."""
         now = self._clock()
         self._rate.add(passes_made, now - self._measured_at)
         self._measured_at = now
@@ -132,19 +132,18 @@ class Admission:
 
 
 class Ticket:
-    """One request's place among those that are served, from when it is let in to when it is
-    closed."""
+    """One request's place in the queue, from `enter` to `close`."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._counted: tuple[int, int] | None = None
 
     def enter(self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int) -> None:
-        """Be let in, or raise what `Admission.enter` does."""
+        """Take the place, or raise what `Admission.enter` raises."""
         self._counted = self._admission.enter(params, prompts, choices)
 
     def close(self, passes_made: int) -> None:
-        """Make room, if there was any taken."""
+        """Give the place back, if it was taken."""
         if self._counted is not None:
             self._admission.leave(*self._counted, passes_made)
             self._counted = None

@@ -7,20 +7,20 @@ from typing import TypeVar
 
 from server.errors import OutOfTime
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class TimeLimit:
-    """The time of one request, which begins when this is made. 0 seconds = no limit.
+    """The time of one request, from the construction of this object. 0 seconds = no limit.
 
-    What is still under way when the time is up is cancelled, which aborts it in the engine.
+    Work that is still running when the time is up is cancelled, which aborts it in the engine.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = asyncio.get_running_loop().time() + seconds if seconds else None
 
-    async def wait_for(self, work: Awaitable[T]) -> T:
+    async def wait_for(self, work: Awaitable[_T]) -> _T:
         """The work's result; raises `OutOfTime`."""
         try:
             async with asyncio.timeout_at(self._end) as timeout:
@@ -29,12 +29,12 @@ class TimeLimit:
             if not timeout.expired():
                 raise
             raise self._error() from None
-        # vLLM answers its cancellation with a response.
+        # vLLM turns its cancellation into a response.
         if timeout.expired():
             raise self._error()
         return result
 
-    async def limit(self, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    async def limit(self, items: AsyncGenerator[_T]) -> AsyncGenerator[_T]:
         """What a generator yields until the time is up; then raises `OutOfTime`."""
         async with aclosing(items):
             while True:
@@ -48,6 +48,6 @@ class TimeLimit:
         return OutOfTime(
             f"the request took longer than the {self._seconds:g} s that this server allows, "
             "waiting included: ask for fewer tokens or shorter thoughts",
-            # Clients of OpenAI's would try the same again, at once.
+            # OpenAI's client would send the same request again, at once.
             headers={"x-should-retry": "false"},
         )

@@ -1,12 +1,17 @@
 """`/v1/completions`: vLLM's serving class, with thoughts."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
 
-from server.engine import (
+from server.api.generation import Generation
+from server.api.schemas import ThinkingCompletionRequest
+from server.api.service import Service
+from server.api.serving_base import Answer, ThinkingServing
+from server.api.streaming import with_counts, with_thoughts
+from server.vllm_api import (
     CompletionRequest,
     CompletionResponse,
     EngineInput,
@@ -14,43 +19,37 @@ from server.engine import (
     OpenAIServingCompletion,
     RequestOutput,
 )
-from server.protocol import ThinkingCompletionRequest
-from server.thinking import Answer, Service, ThinkingServing, described
-from server.thoughts import RequestThoughts
 
 
 class ThinkingCompletions(ThinkingServing, OpenAIServingCompletion):
     """Serves completions with thoughts."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service, service.parts.of_completions)
+        super().__init__(service, service.parts.for_completions)
 
     async def complete(
-        self, request: ThinkingCompletionRequest, raw_request: Request, at_end: ExitStack
+        self, generation: Generation[ThinkingCompletionRequest], raw_request: Request
     ) -> Answer:
-        """See `ThinkingServing.answer`."""
-        return await self.answer(
-            request, raw_request, at_end, lambda: self.create_completion(request, raw_request)
-        )
+        """Serve an accepted request. Raises `RequestError`."""
+        serving = self.serving(generation)
+        return await serving.answer(serving.create_completion(generation.request, raw_request))
 
     async def render_completion_request(
         self, request: CompletionRequest
     ) -> list[EngineInput] | ErrorResponse:
-        """Tokenize and check the prompts, and see whether there is room for them."""
-        assert isinstance(request, ThinkingCompletionRequest)
+        """Tokenize the prompts, and admit the request."""
         prompts = await super().render_completion_request(request)
         if not isinstance(prompts, ErrorResponse):
-            self._admit(request, prompts)
+            self.generation.admit(prompts)
         return prompts
 
     def request_output_to_completion_response(
-        self, final_res_batch: list[RequestOutput], request: CompletionRequest, *args: Any
+        self, final_res_batch: list[RequestOutput], *args: Any
     ) -> CompletionResponse:
-        """Count the tokens of a whole response while the engine's outputs are at hand."""
-        assert isinstance(request, ThinkingCompletionRequest)
+        """vLLM's response; counts its tokens."""
         for prompt, output in enumerate(final_res_batch):
-            request.thoughts.count_tokens(prompt, output)
-        return super().request_output_to_completion_response(final_res_batch, request, *args)
+            self.generation.thoughts.count_tokens(prompt, output)
+        return super().request_output_to_completion_response(final_res_batch, *args)
 
     async def completion_stream_generator(
         self,
@@ -60,24 +59,13 @@ class ThinkingCompletions(ThinkingServing, OpenAIServingCompletion):
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str]:
-        """vLLM's stream, each chunk completed with what is known about its thoughts."""
-        assert isinstance(request, ThinkingCompletionRequest)
+        """vLLM's stream, with thoughts."""
         assert isinstance(result_generator, AsyncGenerator)
-        outputs = seen(result_generator, request.thoughts)
+        thoughts = self.generation.thoughts
+        outputs = with_counts(result_generator, thoughts)
         lines = super().completion_stream_generator(
             request, engine_inputs, outputs, *args, **kwargs
         )
-        async with aclosing(described(lines, outputs, request.thoughts)) as stream:
+        async with aclosing(with_thoughts(lines, outputs, thoughts)) as stream:
             async for line in stream:
                 yield line
-
-
-async def seen(
-    outputs: AsyncGenerator[tuple[int, RequestOutput]], thoughts: RequestThoughts
-) -> AsyncGenerator[tuple[int, RequestOutput]]:
-    """The engine's outputs, their thoughts fetched and their tokens counted."""
-    # Closed explicitly, so that an abandoned request is aborted before its thoughts are forgotten.
-    async with aclosing(outputs):
-        async for prompt, output in outputs:
-            await thoughts.see(prompt, output)
-            yield prompt, output

@@ -1,21 +1,25 @@
-"""What `/v1/completions` and `/v1/chat/completions` take and give beyond vLLM's own protocol."""
+"""Requests and responses of `/v1/completions` and `/v1/chat/completions`, where they go beyond
+vLLM's.
+
+Pure pydantic: nothing here depends on the engine or the queue (a test holds it to that), and no
+request carries state of the server.
+"""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from server.engine import (
+from server.api.thought_fields import ThoughtFields
+from server.errors import BadRequest
+from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,
     ChatCompletionResponseChoice,
     CompletionRequest,
     CompletionResponse,
     CompletionResponseChoice,
-    SamplingParams,
 )
-from server.errors import BadRequest
-from server.fields import ThoughtFields, thinking
 
 
 class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
@@ -25,8 +29,7 @@ class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
 
     @classmethod
     def check_text(cls, text: Any, data: dict[str, Any]) -> None:
-        """What else a prompt may not be shows when it is tokenized, see
-        `server.checks.check_prompt`."""
+        """`validation.check_prompt` checks the rest, when the prompt has been tokenized."""
         if text is None and data.get("prompt_embeds") is None:
             raise BadRequest(
                 "prompt is missing, must be a text, a list of token ids, or a list of either",
@@ -42,26 +45,18 @@ class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """How long each answer may become at most; None = as long as fits."""
+        """The largest length of each answer; None = as long as fits."""
         return self.max_tokens
 
     @property
     def wanted_tokens(self) -> int:
-        """How many tokens must fit behind the prompt: without `max_tokens`, one is enough."""
-        return max(1, self.max_tokens or 1) if "max_tokens" in self._given else 1
+        """How many tokens must fit after the prompt: without `max_tokens`, one is enough."""
+        return max(1, self.max_tokens or 1) if "max_tokens" in self.model_fields_set else 1
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether log-probabilities of the prompt are wanted."""
+        """Whether the request asks for log-probabilities of the prompt."""
         return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
-
-    def to_sampling_params(
-        self, max_tokens: int, default_sampling_params: dict[str, Any] | None = None
-    ) -> SamplingParams:
-        """vLLM calls this once per prompt, in order."""
-        prompt = self._thoughts.next_prompt()
-        room = min(max_tokens, prompt.room_for_output)
-        return thinking(super().to_sampling_params(room, default_sampling_params), prompt)
 
 
 class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
@@ -80,81 +75,73 @@ class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
 
     @property
     def max_answer_tokens(self) -> int | None:
-        """How long each answer may become at most; None = as long as fits."""
+        """The largest length of each answer; None = as long as fits."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def wanted_tokens(self) -> int:
-        """How many tokens must fit behind the messages: where none are asked for, one is enough."""
+        """How many tokens must fit after the messages: without a number, one is enough."""
         return max(1, self.max_answer_tokens or 1)
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether log-probabilities of the messages are wanted. In vLLM's chats `echo` implies
-        them."""
+        """Whether the request asks for log-probabilities of the messages. In vLLM's chats `echo`
+        implies them."""
         return self.prompt_logprobs is not None or self.echo
-
-    def to_sampling_params(
-        self, max_tokens: int, default_sampling_params: dict[str, Any]
-    ) -> SamplingParams:
-        """vLLM calls this once."""
-        prompt = self._thoughts.next_prompt()
-        room = min(max_tokens, prompt.room_for_output)
-        return thinking(super().to_sampling_params(room, default_sampling_params), prompt)
 
 
 ThinkingRequest: TypeAlias = ThinkingCompletionRequest | ThinkingChatRequest
 
 
 class QuietStar(BaseModel):
-    """How a response was thought about."""
+    """The settings with which a response was thought about."""
 
     thought_budget: int = Field(description="The budget in force, per visible token.")
     thought_temperature: float = Field(description="The temperature in force.")
     thinking_token_budget: int | None = Field(description="The limit per completion, if any.")
     prompt_thought_tokens: int | None = Field(
         None,
-        description="Thought tokens that the log-probabilities of the prompts took, where they "
+        description="Thought tokens sampled for the log-probabilities of the prompts, if these "
         "were asked for. Not part of usage.",
     )
 
 
 class Thought(BaseModel):
-    """What was thought before one visible token."""
+    """The thought before one visible token."""
 
     token_ids: list[int] = Field(description="The sampled thought tokens, without START and END.")
     text: str
     mixing_weight: float = Field(
-        description="How much the prediction after the thought counted: 0 = not at all, 1 = alone. "
-        "Unbounded."
+        description="Weight of the prediction after the thought: 0 = the base model's prediction "
+        "alone, 1 = the one after the thought alone. Unbounded."
     )
     base_logprob: float = Field(
-        description="Log-probability (nats) of the visible token by the plain prediction, as if "
-        "nothing had been thought; before temperature, penalties, grammar and biases."
+        description="Log-probability (nats) of the visible token by the base model's prediction, "
+        "without the thought; before temperature, penalties, grammar and biases."
     )
     mixed_logprob: float = Field(
-        description="The same by the prediction after the thought, which was in force: "
-        "mixed_logprob - base_logprob is what the thought gained."
+        description="The same by the mixed prediction, from which the token was sampled: "
+        "mixed_logprob - base_logprob is the gain of the thought."
     )
 
 
 class ChoiceThoughts(BaseModel):
-    """What a choice has beyond vLLM's where its request asked for thoughts."""
+    """The fields that a choice has beyond vLLM's, if its request asked for thoughts."""
 
     thoughts: list[Thought | None] | None = Field(
         None,
-        description="One per completion token of the choice (in streams, of the chunk): null where "
-        "none was thought (budget 0, or spent). Only with return_thoughts.",
+        description="One per completion token of the choice (in streams, of the chunk); null for a "
+        "token without a thought (budget 0, or spent). Only with return_thoughts.",
     )
     prompt_thoughts: list[Thought | None] | None = Field(
         None,
-        description="What was thought before each token of the prompt, null before the first. Only "
-        "with return_thoughts and log-probabilities of the prompt (echo with logprobs, or "
+        description="The thought before each token of the prompt, null for the first. Only with "
+        "return_thoughts and log-probabilities of the prompt (echo with logprobs, or "
         "prompt_logprobs).",
     )
     thoughts_truncated: bool | None = Field(
         None,
-        description="True where the server had no room to keep all thoughts; the lost are null.",
+        description="True if the server had no room to keep all thoughts; the lost ones are null.",
     )
 
 
@@ -163,8 +150,8 @@ class ThinkingCompletionChoice(ChoiceThoughts, CompletionResponseChoice):
 
 
 class ThinkingCompletionResponse(CompletionResponse):
-    """vLLM's response, and how it was thought about. In streams, `quiet_star` is in the first
-    chunk."""
+    """vLLM's response, and how it was thought about. In a stream the first chunk has
+    `quiet_star`."""
 
     quiet_star: QuietStar
     choices: list[ThinkingCompletionChoice]  # type: ignore[assignment]  # subclass, only ever read
@@ -175,8 +162,8 @@ class ThinkingChatChoice(ChoiceThoughts, ChatCompletionResponseChoice):
 
 
 class ThinkingChatResponse(ChatCompletionResponse):
-    """vLLM's response, and how it was thought about. In streams, `quiet_star` is in the first
-    chunk, which says the role."""
+    """vLLM's response, and how it was thought about. In a stream the first chunk, which has the
+    role, has `quiet_star`."""
 
     quiet_star: QuietStar
     choices: list[ThinkingChatChoice]  # type: ignore[assignment]  # subclass, only ever read

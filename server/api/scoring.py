@@ -1,19 +1,19 @@
 """Log-probabilities of given text, each token predicted after a thought about the text before it.
 
 vLLM's serving layer asks for a prompt's log-probabilities (`echo` with `logprobs`,
-`prompt_logprobs`) in the same breath as for its completion, and its engine computes them while it
-reads the prompt. A thinking model has to think at every position first. Positions do not depend on
-each other once the text is given, so a prompt of n tokens is fanned out into requests that think
-side by side in the same batch:
+`prompt_logprobs`) in the same request as for its completion, and its engine computes them in the
+prefill. A thinking model has to think at every position first. Positions do not depend on each
+other once the text is given, so a prompt of n tokens is split into requests that think in the same
+batch:
 
-    read       x_0 … x_{n-1}   once, without a thought: its KV goes into the prefix cache
+    prefill    x_0 … x_{n-1}   once, without a thought: its KV goes into the prefix cache
     segment s  x_0 … x_{sL}    then x_{sL+1} … x_{(s+1)L}
 
 A segment's prompt comes from the prefix cache, and the L tokens that follow it are not sampled but
-given (`forced_tokens`), so that each costs what a visible token costs: b + 1 passes of one row.
-With a row to spare for every position L is 1 and the prompt takes b + 1 steps; a longer prompt
-takes longer segments rather than more rows. A segment that does not start where a block of the KV
-cache does reads the rest of that block again, in its first pass.
+given (`forced_tokens`), so that each costs what a visible token costs: b + 1 passes of one
+sequence. With a free sequence of the batch for every position, L is 1 and the prompt takes b + 1
+steps; a longer prompt takes longer segments rather than more sequences. A segment that does not
+start at a block of the KV cache prefills the rest of that block again, in its first pass.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
-from quietstar_infer.params import ThoughtLimits, ThoughtParams
-from server.engine import (
-    Engine,
+from quietstar_infer.params import ThoughtParams
+from server.engine.engine import Engine
+from server.vllm_api import (
     EngineInput,
     Logprob,
     RequestOutput,
@@ -35,12 +35,12 @@ from server.engine import (
     tokens_input,
 )
 
-TokenLogprobs: TypeAlias = dict[int, Logprob]
-Thought: TypeAlias = Mapping[str, Any]
+_TokenLogprobs: TypeAlias = dict[int, Logprob]
+_RecordedThought: TypeAlias = Mapping[str, Any]
 
 
 class Segment(NamedTuple):
-    """Consecutive tokens of a prompt that one request scores: those from `start` up to `end`."""
+    """Consecutive tokens of a prompt that one request scores: from `start` up to `end`."""
 
     start: int
     end: int
@@ -51,26 +51,26 @@ class Segment(NamedTuple):
 
 
 class ScoredTokens(NamedTuple):
-    """By token: its log-probability with the likeliest tokens', and the thought before it where it
-    was recorded."""
+    """By token: its log-probability together with those of the likeliest tokens, and the thought
+    before it, if that was recorded."""
 
-    logprobs: list[TokenLogprobs]
-    thoughts: list[Thought | None]
+    logprobs: list[_TokenLogprobs]
+    thoughts: list[_RecordedThought | None]
 
 
 class PromptScores(NamedTuple):
-    """By token of the prompt. Nothing predicts the first."""
+    """By token of the prompt; the first has neither, because nothing predicts it."""
 
-    logprobs: list[TokenLogprobs | None]
-    thoughts: list[Thought | None]
+    logprobs: list[_TokenLogprobs | None]
+    thoughts: list[_RecordedThought | None]
 
 
-def cut(num_tokens: int, max_rows: int, block_size: int) -> list[Segment]:
-    """The segments of a prompt: one token each where the rows suffice for that, else as many as
-    they must, up to a block.
+def split(num_tokens: int, max_rows: int, block_size: int) -> list[Segment]:
+    """The segments of a prompt: of one token each if `max_rows` suffice for that, else as long as
+    they must be, up to a block.
 
-    Lengths are powers of two, as block sizes are: where segments are as long as blocks, each
-    starts behind whole ones and nothing is read twice.
+    Lengths are powers of two, as block sizes are: segments as long as blocks start where blocks do,
+    and nothing is prefilled twice.
     """
     length = 1
     while length < block_size and length * max_rows < num_tokens - 1:
@@ -81,39 +81,40 @@ def cut(num_tokens: int, max_rows: int, block_size: int) -> list[Segment]:
 
 
 def prompt_scores(output: RequestOutput) -> PromptScores | None:
-    """What `ScoringClient` found out about the prompt of an output."""
+    """The scores of an output's prompt, if `PromptScorer` made the output."""
     return getattr(output, "prompt_scores", None)
 
 
-class ScoringClient:
-    """The engine's client, which also gives `prompt_logprobs` to requests that think.
+def with_params(sampling_params: SamplingParams, params: ThoughtParams) -> dict[str, Any]:
+    """`SamplingParams.extra_args` that tell the engine how to think."""
+    return {**(sampling_params.extra_args or {}), **params.to_mapping()}
 
-    All scoring requests together take at most `max_rows` rows, so that others find room beside
-    them. Everything else is the client's own.
+
+class PromptScorer:
+    """Gives `prompt_logprobs` to requests that think.
+
+    All scoring requests together take at most `max_rows` sequences of the batch, so that other
+    requests find room beside them.
     """
 
     def __init__(self, engine: Engine, max_rows: int) -> None:
         self._engine = engine
         self._client = engine.client
-        self._limits: ThoughtLimits = engine.setup.limits
         self._max_rows = max_rows
         self._rows = asyncio.Semaphore(max_rows)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
 
     def generate(
         self,
         prompt: EngineInput,
         sampling_params: SamplingParams,
+        params: ThoughtParams,
         request_id: str,
-        **options: Any,
+        options: dict[str, Any],
     ) -> AsyncGenerator[RequestOutput]:
-        """As vLLM's `AsyncLLM.generate`."""
-        params = ThoughtParams.from_mapping(sampling_params.extra_args, self._limits)
+        """As vLLM's `AsyncLLM.generate`, with which `options` are shared, for a prompt that is to
+        be scored as `sampling_params.prompt_logprobs` says."""
         num_logprobs = sampling_params.prompt_logprobs
-        if num_logprobs is None or params.budget == 0:
-            return self._client.generate(prompt, sampling_params, request_id, **options)
+        assert num_logprobs is not None
         scoring = _Scoring(prompt, num_logprobs, params, sampling_params.seed, request_id, options)
         return self._generate_scored(scoring, sampling_params)
 
@@ -122,14 +123,15 @@ class ScoringClient:
     ) -> AsyncGenerator[RequestOutput]:
         unscored = sampling_params.clone()
         unscored.prompt_logprobs = None
+        unscored.extra_args = with_params(unscored, scoring.params)
         completion = self._client.generate(
             scoring.prompt, unscored, scoring.request_id, **scoring.options
         )
         async with aclosing(completion):
-            await self._read(scoring)
-            # The completion's first token is one position more.
+            await self._prefill(scoring)
+            # The completion's first token is one more position.
             output, *scored = await _together(
-                anext(completion), *(self._score_segment(scoring, s) for s in self._cut(scoring))
+                anext(completion), *(self._score_segment(scoring, s) for s in self._split(scoring))
             )
             scores = PromptScores(
                 [None, *chain.from_iterable(segment.logprobs for segment in scored)],
@@ -139,13 +141,13 @@ class ScoringClient:
             async for output in completion:
                 yield _with_scores(output, scores)
 
-    def _cut(self, scoring: "_Scoring") -> list[Segment]:
-        return cut(len(scoring.token_ids), self._max_rows, self._engine.block_size)
+    def _split(self, scoring: "_Scoring") -> list[Segment]:
+        return split(len(scoring.token_ids), self._max_rows, self._engine.block_size)
 
-    async def _read(self, scoring: "_Scoring") -> None:
-        """Read the text once, for the prefix cache."""
+    async def _prefill(self, scoring: "_Scoring") -> None:
+        """Prefill the text once, for the prefix cache."""
         if len(scoring.token_ids) > self._engine.block_size:
-            await self._finish(scoring, len(scoring.token_ids), "read", scoring.reading())
+            await self._finish(scoring, len(scoring.token_ids), "prefill", scoring.prefilling())
 
     async def _score_segment(self, scoring: "_Scoring", segment: Segment) -> ScoredTokens:
         key = secrets.token_urlsafe() if scoring.params.record_key is not None else None
@@ -159,8 +161,8 @@ class ScoringClient:
             completion.logprobs, [thoughts.get(index) for index in range(segment.num_tokens)]
         )
 
-    async def _take(self, key: str) -> dict[int, Thought]:
-        """What was thought under a key, by the number of the token it came before."""
+    async def _take(self, key: str) -> dict[int, _RecordedThought]:
+        """The thoughts recorded under a key, by the index of the token that each came before."""
         by_request = await self._engine.take_thoughts(key)
         return {
             thought["index"]: thought for thoughts in by_request.values() for thought in thoughts
@@ -169,11 +171,11 @@ class ScoringClient:
     async def _finish(
         self, scoring: "_Scoring", num_tokens: int, name: str, sampling_params: SamplingParams
     ) -> RequestOutput:
-        """The only output of a request for what follows the text's first tokens."""
+        """The only output of a request whose prompt is the text's first tokens."""
         prompt = scoring.beginning(num_tokens)
         request_id = f"{scoring.request_id}-score-{name}"
         outputs = self._client.generate(prompt, sampling_params, request_id, **scoring.options)
-        # Closed explicitly: whoever gives up on the answer must reach the engine as an abort.
+        # Closed explicitly, so that a cancellation reaches the engine as an abort.
         async with aclosing(outputs):
             return await anext(outputs)
 
@@ -185,7 +187,7 @@ def _with_scores(output: RequestOutput, scores: PromptScores) -> RequestOutput:
 
 
 async def _together(*jobs: Awaitable[Any]) -> list[Any]:
-    """The jobs' results; where one fails the others are cancelled, and its own error is raised."""
+    """The jobs' results; if one fails the others are cancelled, and its own error is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_run(job)) for job in jobs]
@@ -199,7 +201,7 @@ async def _run(job: Awaitable[Any]) -> Any:
 
 
 class _Scoring(NamedTuple):
-    """One text to be scored."""
+    """One text to be scored, and the sampling parameters of the requests that do it."""
 
     prompt: EngineInput
     num_logprobs: int
@@ -214,13 +216,13 @@ class _Scoring(NamedTuple):
         return self.prompt["prompt_token_ids"]
 
     def beginning(self, num_tokens: int) -> EngineInput:
-        """The text's first tokens, to be found in the cache by whoever may find the text there."""
+        """The text's first tokens as a prompt, with the salt of the whole text's cache entry."""
         salt = self.prompt.get("cache_salt")
         assert salt is None or isinstance(salt, str)
         return tokens_input(self.token_ids[:num_tokens], cache_salt=salt)
 
-    def reading(self) -> SamplingParams:
-        """Of the request that only reads."""
+    def prefilling(self) -> SamplingParams:
+        """Of the request that only prefills the text."""
         return self._sampling_params(replace(self.params, budget=0, record_key=None), 1)
 
     def forcing(self, segment: Segment, record_key: str | None) -> SamplingParams:

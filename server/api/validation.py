@@ -1,15 +1,17 @@
-"""What a server refuses of a request that is well formed in itself: each check raises
-`BadRequest`."""
+"""What a server refuses of a request that is well formed in itself.
+
+Each check raises `BadRequest`.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quietstar_infer.config import END_TOKEN, START_TOKEN
 from quietstar_infer.params import ThoughtParams
+from server.api.schemas import ThinkingCompletionRequest, ThinkingRequest
 from server.errors import BadRequest
-from server.protocol import ThinkingCompletionRequest, ThinkingRequest
 
-# Fields of vLLM's, and one of OpenAI's, that do nothing here, and why. vLLM would ignore them.
+# Fields of vLLM's, and one of OpenAI's, that have no effect here, and why. vLLM would ignore them.
 _WITHOUT_EFFECT = {
     "best_of": "ask for n answers, and choose",
     "length_penalty": "it is a part of beam search, which is not supported",
@@ -25,8 +27,11 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What the checks know of the model and its engine: the context in positions, the vocabulary,
-    START's and END's ids, and whether requests may have priorities."""
+    """What the checks need to know of the model and its engine.
+
+    `context_length` is in positions, thoughts included; `meta_token_ids` are START's and END's;
+    `has_priorities` = requests may have priorities.
+    """
 
     context_length: int
     vocab_size: int
@@ -40,7 +45,7 @@ def check_options(
     model: ServedModel,
     allow_return: bool,
 ) -> None:
-    """Refuse fields that do not go with each other, with thinking or with this server."""
+    """Refuse fields that conflict with each other, with thinking or with this server."""
     _check_return_thoughts(request, allow_return)
     if isinstance(request, ThinkingCompletionRequest) and request.prompt_embeds is not None:
         raise BadRequest(
@@ -63,13 +68,12 @@ def check_options(
 def check_prompt(
     token_ids: Sequence[int], request: ThinkingRequest, params: ThoughtParams, model: ServedModel
 ) -> int:
-    """Refuse a tokenized prompt that cannot be thought about; returns how many tokens may follow
-    it."""
+    """Refuse a tokenized prompt that cannot be served; returns how many tokens may follow it."""
     field = request.text_field
     if not token_ids:
         raise BadRequest("a prompt is empty, must be at least one token", field)
     _check_token_ids(token_ids, field, model)
-    # Without thoughts vLLM's own rule holds: what does not fit is cut off.
+    # Without thoughts vLLM's own rule holds: the completion is as long as fits.
     needed = request.wanted_tokens if params.budget > 0 else 1
     limit = model.context_length - params.reserve
     if len(token_ids) + needed > limit:
@@ -79,7 +83,13 @@ def check_prompt(
             f"{params.reserve} for thoughts of {params.budget}",
             field,
         )
-    return limit - len(token_ids)
+    room = limit - len(token_ids)
+    if params.budget > 0 and request.min_tokens > room:
+        raise BadRequest(
+            f"min_tokens is {request.min_tokens}, but only {room} tokens fit after the prompt",
+            "min_tokens",
+        )
+    return room
 
 
 def _check_return_thoughts(request: ThinkingRequest, allow_return: bool) -> None:
@@ -97,7 +107,7 @@ def _check_return_thoughts(request: ThinkingRequest, allow_return: bool) -> None
 
 
 def _check_effect(request: ThinkingRequest) -> None:
-    """Refuse fields that would be ignored without a word, unless they say what is so anyway."""
+    """Refuse fields that would be ignored silently, unless their value is the default."""
     defaults = {name: field.default for name, field in type(request).model_fields.items()}
     defaults |= {"best_of": request.n, "watermarking": False}
     given = dict(request)
@@ -107,7 +117,7 @@ def _check_effect(request: ThinkingRequest) -> None:
 
 
 def _check_scoring(request: ThinkingRequest, params: ThoughtParams) -> None:
-    """A prompt is scored by thinking at all its positions at once, none of them before another."""
+    """Refuse a budget for the whole request: all positions of a scored prompt think at once."""
     if request.scores_prompt and params.token_budget is not None:
         raise BadRequest(
             "thinking_token_budget does not go with log-probabilities of the prompt: every "
@@ -133,8 +143,7 @@ def _check_token_ids(token_ids: Sequence[int], field: str, model: ServedModel) -
 
 
 def _check_no_meta_tokens(request: ThinkingRequest, model: ServedModel) -> None:
-    """The meta-tokens are never sampled as text: to ask for them is a mistake, whatever was hoped
-    for."""
+    """Refuse fields that name START or END, which are never sampled as text."""
     for field, token_ids in _token_ids_by_field(request):
         named = sorted(set(token_ids) & set(model.meta_token_ids))
         if named:
@@ -157,5 +166,5 @@ def _token_ids_by_field(
     yield "allowed_token_ids", request.allowed_token_ids or ()
     yield "stop_token_ids", request.stop_token_ids or ()
     yield "logprob_token_ids", request.logprob_token_ids or ()
-    # Keys that are no numbers are vLLM's to refuse.
+    # vLLM refuses keys that are not numbers.
     yield "logit_bias", [int(key) for key in request.logit_bias or () if key.strip().isdecimal()]

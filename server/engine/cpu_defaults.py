@@ -1,4 +1,4 @@
-"""What suits a CPU where the user asks for nothing in particular."""
+"""Engine options on a CPU, where the user sets none."""
 
 import os
 from collections.abc import Mapping

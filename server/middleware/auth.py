@@ -1,41 +1,42 @@
-"""API keys: where they come from, and what needs one."""
+"""API keys: where they come from, and which requests need one."""
 
 import hashlib
 import hmac
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.error_responses import refusal
 from server.errors import StartError, Unauthorized
-from server.refusals import refusal
 
-# Several keys, apart by commas or spaces, and vLLM's name for one.
+# Several keys, separated by commas or spaces; and vLLM's variable, for one key.
 KEYS_VARIABLE, VLLM_KEY_VARIABLE = "QUIETSTAR_API_KEYS", "VLLM_API_KEY"
-# For probes, scrapers and browsers that have no key yet. All other paths need one, also those that
-# are added later.
+# For probes, scrapers and browsers that have no key yet. All other paths need one, those that are
+# added later included.
 OPEN_PATHS = frozenset({"/", "/health", "/ping", "/version", "/metrics"})
 OPEN_FOLDERS = ("/page/",)
 
 
 class ApiKeys:
-    """The keys that open the server: none at all, and it is open."""
+    """The keys that the server accepts; without any it is open to everyone."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        # Digests: a key cannot be read off this process's memory dump or an error's locals, and
-        # all are equally long to compare.
+        # Digests: a memory dump or an error's local variables show no key, and all comparisons take
+        # the same time.
         self._digests = [_digest(key.encode()) for key in keys]
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
     def accept(self, authorization: str | None) -> bool:
-        """Whether an `Authorization` header carries one of the keys, found in constant time."""
+        """Whether an `Authorization` header has one of the keys, compared in constant time."""
         scheme, _, key = (authorization or "").partition(" ")
-        # Starlette decodes headers as latin-1, whatever they were.
+        # Starlette decodes all headers as latin-1.
         given = _digest(key.strip().encode("latin-1"))
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return scheme.lower() == "bearer" and any(matches)
@@ -44,8 +45,8 @@ class ApiKeys:
 def read_keys(args: Namespace, environment: Mapping[str, str]) -> ApiKeys:
     """All keys of the command line, the key file and the environment.
 
-    Raises `StartError` for a key file that cannot be read or is empty: whoever names one does not
-    want an open server.
+    Raises `StartError` for a key file that cannot be read or has no key: a user who names a file
+    does not want an open server.
     """
     keys = set(args.api_key or ())
     if args.api_key_file is not None:
@@ -53,6 +54,17 @@ def read_keys(args: Namespace, environment: Mapping[str, str]) -> ApiKeys:
     keys |= set(environment.get(KEYS_VARIABLE, "").replace(",", " ").split())
     keys |= set(environment.get(VLLM_KEY_VARIABLE, "").split())
     return ApiKeys(key for key in keys if key)
+
+
+def add_key_option(group: Any) -> None:
+    """Add --api-key-file to a group of a parser."""
+    group.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="API keys, one per line, # begins a comment. Also QUIETSTAR_API_KEYS in the "
+        "environment; --api-key is visible to all users of the machine (default: no key is needed)",
+    )
 
 
 def _keys_in(file: Path) -> set[str]:
@@ -85,7 +97,7 @@ class KeyMiddleware:
 
     def _allowed(self, scope: Scope) -> bool:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        # Browsers ask with OPTIONS, without the key, whether they may send it.
+        # Browsers ask by OPTIONS, without the key, whether they may send it (CORS).
         if scope["method"] == "OPTIONS" or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
             return True
         return self._keys.accept(Headers(scope=scope).get("authorization"))

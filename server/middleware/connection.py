@@ -1,4 +1,4 @@
-"""One client's connection: uvicorn's, for clients that send slowly, endlessly or never."""
+"""uvicorn's connection with limits: for clients that send slowly, endlessly or never."""
 
 import asyncio
 from http import HTTPStatus
@@ -12,8 +12,8 @@ MAX_HEADER_BYTES = 64 * 1024
 class Connection(HttpToolsProtocol):
     """Closes itself where a request's headers are too long, or a request takes too long to arrive.
 
-    The refusals are of one line, without JSON: there is no application yet to speak to. Bodies have
-    an answer of their own, see `server.receiving`; here is only the end of what goes on after it.
+    It refuses with one line of text, without JSON: the request has not reached the application.
+    `middleware.body` refuses bodies; this only closes a connection that goes on sending after that.
     """
 
     def __init__(self, *args: Any, receive_seconds: float, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._header_bytes = None
-        # Later than the application's own limit for the body, which can explain itself.
+        # Later than the application's own limit for the body, whose refusal says more.
         self._start_timer(2 * self._receive_seconds)
         super().on_headers_complete()
 

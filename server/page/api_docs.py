@@ -1,12 +1,16 @@
-"""`/docs`: a page about the API, made from its OpenAPI document, without outside hosts."""
+"""`/docs`: a page about the API, made from its OpenAPI document, without files of other hosts."""
+
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from server.engine import SWAGGER_FOLDER
+from server.vllm_api import offline_docs
 
+# The page's script and style, which come with vLLM.
+_FOLDER = Path(offline_docs.__file__).parent / "static"
 _FILES = "/docs/files"
 _NO_ICON = "data:,"
 
@@ -16,7 +20,7 @@ def add_docs(app: FastAPI) -> None:
     document = app.openapi_url
     if document is None:
         return
-    app.mount(_FILES, StaticFiles(directory=SWAGGER_FOLDER))
+    app.mount(_FILES, StaticFiles(directory=_FOLDER))
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

@@ -1,4 +1,4 @@
-"""The page at `/`: a few files, served as they are in `server/page`."""
+"""The page at `/`: the files in `static/`, served as they are."""
 
 import mimetypes
 from pathlib import Path
@@ -8,9 +8,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.staticfiles import StaticFiles
 
-PAGE = Path(__file__).parent / "page"
-# The page loads its own files and asks this server, nothing else; no script or style stands in its
-# HTML, none is made of text, and no other site may frame it.
+PAGE = Path(__file__).parent / "static"
+# The page loads its own files and talks to this server only; its HTML has no inline scripts or
+# styles, no script is made from text, and no other site may frame it.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -23,13 +23,13 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    # Kept, and asked for again by its ETag: a new server's page is never mixed with an old one's.
+    # Cached, but revalidated by its ETag: files of an old and a new server are never mixed.
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Some systems know another type, and browsers refuse modules that are not of this one.
+# Some systems have another type for it, with which browsers refuse modules.
 mimetypes.add_type("text/javascript", ".js")
 
 
