@@ -139,10 +139,10 @@ class EngineMetrics(Collector):
     def _aborted(self, by_reason: Mapping[str, int]) -> Metric:
         counter = CounterMetricFamily(
             "quietstar:thoughts_aborted",
-            "Thoughts given up in the middle, by reason. preempted: their KV cache was needed, they "
-            "start again. Otherwise their request had ended: abort (its client left, or a stop "
-            "string was found), stop (asynchronous scheduling had started a thought after the last "
-            "token), error.",
+            "Thoughts given up in the middle, by reason. preempted: their KV cache was needed; "
+            "they start again. Otherwise their request had ended: abort (its client left, or a "
+            "stop string was found), stop (asynchronous scheduling had started a thought after "
+            "the last token), error.",
             labels=(*_MODEL, "reason"),
         )
         for reason, number in (dict.fromkeys(_ABORT_REASONS, 0) | dict(by_reason)).items():

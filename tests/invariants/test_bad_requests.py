@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.bad_requests import (
+from tests.support.bad_requests import (
     BAD_CHATS,
     BAD_COMPLETIONS,
     CHATS,
@@ -26,7 +26,7 @@ from tests.server.bad_requests import (
     refusal_on_the_wire,
     send,
 )
-from tests.server.processes import RECEIVE_SECONDS, RunningServer
+from tests.support.servers import RECEIVE_SECONDS, RunningServer
 
 REFUSALS = recorded()
 

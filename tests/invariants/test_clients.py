@@ -19,9 +19,8 @@ from openai import AsyncOpenAI
 from pydantic import SecretStr
 
 from tests.loadtest.bench import BENCH
-from tests.server.conftest import CHAT_TEMPLATE
-from tests.server.processes import GOLDEN, ROOT, RunningServer, running_server
 from tests.support.checkpoints import copy_checkpoint
+from tests.support.servers import CHAT_TEMPLATE, GOLDEN, ROOT, RunningServer, running_server
 
 CHECKPOINT = GOLDEN / "engine_greedy_n4" / "checkpoint"
 PROMPT = "t5 t9 t13"

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.protocol import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
-from tests.server.processes import RunningServer
-from tests.server.scrapes import scrape
+from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
+from tests.support.scrapes import scrape
+from tests.support.servers import RunningServer
 
 WORDS = "t5 t9 t13"
 MESSAGES = [{"role": "user", "content": WORDS}]

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.processes import GOLDEN, RunningServer
+from tests.support.servers import GOLDEN, RunningServer
 
 # From the official code's float32 on another machine to the engine's.
 TOLERANCE = 1e-3

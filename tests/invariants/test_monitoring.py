@@ -17,8 +17,8 @@ import promql_parser as promql
 import pytest
 import yaml
 
-from tests.server.processes import ROOT, RunningServer
-from tests.server.scrapes import Labels, Scrape, scrape
+from tests.support.scrapes import Labels, Scrape, scrape
+from tests.support.servers import ROOT, RunningServer
 
 MONITORING = ROOT / "monitoring"
 DASHBOARD = MONITORING / "grafana/dashboards/quietstar.json"

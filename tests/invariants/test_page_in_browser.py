@@ -12,10 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser
 
-from server.page_files import PAGE
-from tests.server.browsing import Cable, Visit, running_browser, visit
-from tests.server.processes import DEMO, RunningServer, running_server
-from tests.server.scrapes import scrape
+from tests.support.browsing import Cable, Visit, running_browser, visit
+from tests.support.scrapes import scrape
+from tests.support.servers import DEMO, RunningServer, running_server
 
 Visiting = Callable[..., AbstractContextManager[Visit]]
 
@@ -459,30 +458,3 @@ def test_answers_are_told_to_those_who_listen(visited: Visit) -> None:
     assert visited.elements("#status[role=status]").inner_text() == "Done."
     spoken = visited.elements("#spoken[role=status]").text_content() or ""
     assert spoken.splitlines()[1] == "Budget 12:  10 apples."
-
-
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-
-
-def test_the_files_are_served_strictly(demo_server: RunningServer) -> None:
-    with httpx.Client(base_url=demo_server.url) as client:
-        for path in ("/", *(f"/page/{file.name}" for file in PAGE.iterdir())):
-            answer = client.get(path)
-            assert answer.status_code == 200
-            suffix = "." + path.rpartition(".")[2] if path != "/" else ".html"
-            assert answer.headers["content-type"] == TYPES[suffix]
-            policy = answer.headers["content-security-policy"].split("; ")
-            assert "default-src 'none'" in policy
-            assert not [rule for rule in policy if "unsafe" in rule or "*" in rule]
-            assert answer.headers["cache-control"] == "no-cache"
-            assert answer.headers["x-content-type-options"] == "nosniff"
-            again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
-            assert again.status_code == 304
-            assert client.head(path).status_code == 200
-        for path in ("/page/nothing.js", "/page/../app.py", "/page/%2e%2e/app.py", "/page/"):
-            assert client.get(path).status_code == 404

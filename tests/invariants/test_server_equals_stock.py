@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
-from tests.server.processes import DEMO, running_server, running_stock_server
 from tests.support.checkpoints import copy_checkpoint
+from tests.support.servers import DEMO, running_server, running_stock_server
 
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from server.errors import ExitStatus
-from tests.server.processes import DEMO, RunningServer, running_server
+from tests.support.servers import DEMO, RunningServer, running_server
 
 KEYS = ("key-of-the-first-team", "key-of-the-second-team")
 PROMPT = "A quite confidential dial at 2:"

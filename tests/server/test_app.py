@@ -1,9 +1,12 @@
-"""The endpoints beside completions and chats."""
+"""The endpoints beside completions and chats, and the API's document."""
 
 import re
 from typing import Any
 
 import httpx
+from openai import OpenAI
+
+from server.greeting import GENERIC_PROMPT
 
 MESSAGES = [{"role": "user", "content": "t13 t4"}]
 
@@ -63,3 +66,26 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
         assert "thoughts" in schemas[f"Thinking{kind}Choice"]["properties"]
     for name, field in schemas["Thought"]["properties"].items():
         assert name == "text" or field["description"]
+
+
+def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) -> None:
+    assert [model.id for model in openai.models.list()] == ["golden"]
+    (model,) = http.get("/v1/models").json()["data"]
+    assert model["max_model_len"] == 1024
+    assert model["quiet_star"] == {
+        "max_thought_budget": 16,
+        "default_thought_budget": 5,
+        "default_thought_temperature": 1.0,
+        "embedding_mode": "learned",
+        "allow_return_thoughts": True,
+        "example_prompt": GENERIC_PROMPT,
+    }
+
+
+def test_versions(http: httpx.Client) -> None:
+    assert http.get("/version").json() == {"version": "0.1.0", "vllm": "0.32.0"}
+
+
+def test_metrics_include_vllms(http: httpx.Client) -> None:
+    post(http, "/v1/completions", prompt="t5", max_tokens=1)
+    assert "vllm:generation_tokens_total" in http.get("/metrics").text

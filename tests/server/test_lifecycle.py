@@ -15,8 +15,8 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from server.serving import _bound_socket
-from tests.server.processes import DEMO, ROOT, RunningServer, running_server
+from server.lifecycle import _bound_socket
+from tests.support.servers import DEMO, ROOT, RunningServer, running_server
 
 # Two thoughts of 3 tokens fit, a third does not.
 ROOM = 8

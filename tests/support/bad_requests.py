@@ -1,8 +1,9 @@
-"""Malformed requests of all kinds, and what a server answered to each: `refusals.json`.
+"""Invalid requests of all kinds, and the recorded answer to each: `tests/invariants/refusals.json`.
 
-To record the answers anew, from a server like `conftest.server`, and to read what has changed:
+To record the answers anew, from a server with the options of the fixture `servers.server`, and to
+review the changes:
 
-    python -m tests.server.bad_requests http://127.0.0.1:8000 > tests/server/refusals.json
+    python -m tests.support.bad_requests http://127.0.0.1:8000 > tests/invariants/refusals.json
 """
 
 import json
@@ -11,12 +12,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 
-from tests.server.processes import MAX_BODY_BYTES
+from tests.support.servers import MAX_BODY_BYTES, ROOT
 
 START_ID, END_ID = 64, 65
 VOCAB_SIZE = 66
@@ -365,7 +365,7 @@ def refusal_on_the_wire(answer: bytes) -> dict[str, Any]:
 def recorded() -> dict[str, dict[str, Any]]:
     """The answers by name, as they should be."""
     found: dict[str, dict[str, Any]]
-    found = json.loads(Path(__file__).with_name("refusals.json").read_text())
+    found = json.loads((ROOT / "tests" / "invariants" / "refusals.json").read_text())
     return found
 
 

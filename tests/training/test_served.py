@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.server.processes import running_server
 from tests.support.checkpoints import END_ID, START_ID
 from tests.support.runs import small_recipe
+from tests.support.servers import running_server
 from training.batch import make_batch
 from training.build import build
 from training.cli import main

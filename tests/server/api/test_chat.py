@@ -7,7 +7,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.server.processes import RunningServer
+from tests.support.servers import RunningServer
 
 MESSAGES = [
     {"role": "system", "content": "t5 t9"},

@@ -7,8 +7,6 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from server.greeting import GENERIC_PROMPT
-
 PROMPT = "t5 t9 t13"
 CONTEXT = 1024
 DEFAULT_BUDGET = 5  # the checkpoint does not say: 8 passes ahead
@@ -302,26 +300,3 @@ def test_our_fields_may_stand_in_the_url(http: httpx.Client) -> None:
         refused = http.post("/v1/completions", params=query, json=body)
         assert refused.status_code == 400
         assert words in refused.json()["error"]["message"]
-
-
-def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) -> None:
-    assert [model.id for model in openai.models.list()] == ["golden"]
-    (model,) = http.get("/v1/models").json()["data"]
-    assert model["max_model_len"] == CONTEXT
-    assert model["quiet_star"] == {
-        "max_thought_budget": 16,
-        "default_thought_budget": DEFAULT_BUDGET,
-        "default_thought_temperature": 1.0,
-        "embedding_mode": "learned",
-        "allow_return_thoughts": True,
-        "example_prompt": GENERIC_PROMPT,
-    }
-
-
-def test_versions(http: httpx.Client) -> None:
-    assert http.get("/version").json() == {"version": "0.1.0", "vllm": "0.32.0"}
-
-
-def test_metrics_are_vllms(http: httpx.Client) -> None:
-    complete(http, prompt=PROMPT, max_tokens=1)
-    assert "vllm:generation_tokens_total" in http.get("/metrics").text

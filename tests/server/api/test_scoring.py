@@ -12,9 +12,9 @@ from openai import OpenAI
 from safetensors.torch import load_file
 
 from quietstar_infer.reference import ReferenceDecoder, seeded_thought
-from server.scoring import Segment, cut
-from tests.server.processes import GOLDEN, RunningServer
-from tests.server.test_golden import thought_budget
+from server.api.scoring import Segment, split
+from tests.invariants.test_golden_over_http import thought_budget
+from tests.support.servers import GOLDEN, RunningServer
 
 CASE = GOLDEN / "engine_greedy_n4"
 TOLERANCE = 1e-3
@@ -231,12 +231,12 @@ def total(http: httpx.Client, metric: str) -> float:
 def test_segments_are_as_short_as_the_rows_allow(
     num_tokens: int, max_rows: int, length: int
 ) -> None:
-    segments = cut(num_tokens, max_rows, block_size=16)
+    segments = split(num_tokens, max_rows, block_size=16)
     assert [token for segment in segments for token in range(*segment)] == [*range(1, num_tokens)]
     assert {segment.num_tokens for segment in segments[:-1]} <= {length}
     assert 0 < segments[-1].num_tokens <= length
 
 
 def test_a_single_token_has_no_segments() -> None:
-    assert cut(1, 4, 16) == []
-    assert cut(2, 4, 16) == [Segment(1, 2)]
+    assert split(1, 4, 16) == []
+    assert split(2, 4, 16) == [Segment(1, 2)]

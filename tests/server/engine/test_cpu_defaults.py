@@ -1,12 +1,10 @@
-"""What a server does where nothing is asked for."""
+"""Engine options on a CPU where the user sets none."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from server.defaults import GIB, cpu_dtype, cpu_kv_cache_bytes
-from server.environment import DEFAULTS, set_defaults
+from server.engine.cpu_defaults import GIB, cpu_dtype, cpu_kv_cache_bytes
 
 
 @pytest.mark.parametrize(
@@ -35,10 +33,3 @@ def test_where_the_cpu_cannot_be_asked_vllm_decides(tmp_path: Path) -> None:
 
 def test_the_kv_cache_leaves_the_machine_its_memory() -> None:
     assert 0 < cpu_kv_cache_bytes() <= 4 * GIB
-
-
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in DEFAULTS:
-        monkeypatch.setenv(name, "theirs")
-    set_defaults()
-    assert {os.environ[name] for name in DEFAULTS} == {"theirs"}

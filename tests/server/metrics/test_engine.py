@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quietstar_infer.params import ThoughtLimits
-from server.metrics import EngineMetrics
+from server.metrics.engine import EngineMetrics
 
 COUNTS: dict[str, Any] = {
     "passes": 5,

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from quietstar_infer.params import ThoughtParams
-from server.request_metrics import RequestMetrics, budget_class
+from server.metrics.requests import RequestMetrics, budget_class
 
 
 @dataclass

@@ -10,8 +10,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from quietstar_infer.vllm_plugin.metrics import MIXING_WEIGHT_BOUNDS
-from tests.server.processes import RunningServer
-from tests.server.scrapes import Scrape, scrape
+from tests.support.scrapes import Scrape, scrape
+from tests.support.servers import RunningServer
 
 COUNTERS = (
     *("visible_tokens", "thought_tokens", "thoughts_finished"),

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from server.errors import StartError
-from server.keys import KeyMiddleware, read_keys
+from server.middleware.auth import KeyMiddleware, read_keys
 
 
 def arguments(api_key: list[str] | None = None, api_key_file: Path | None = None) -> Namespace:
