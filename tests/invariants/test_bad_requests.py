@@ -26,17 +26,10 @@ from tests.support.bad_requests import (
     refusal_on_the_wire,
     send,
 )
+from tests.support.load import error_of
 from tests.support.servers import RECEIVE_SECONDS, RunningServer
 
 REFUSALS = recorded()
-
-
-def error_of(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    error: dict[str, Any] = answer.json()["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    assert error["code"] == status
-    return error
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,9 +125,9 @@ def test_slow_senders_are_cut_off(server: RunningServer) -> None:
 
 def test_a_server_that_neither_thinks_nor_shows_thoughts(quick_server: RunningServer) -> None:
     url = f"{quick_server.url}/v1/completions"
-    error = error_of(httpx.post(url, json={"prompt": "a", "thought_budget": 1}))
+    error = error_of(httpx.post(url, json={"prompt": "a", "thought_budget": 1}), 400)
     assert "thinking is off on this server: only 0 is allowed" in error["message"]
-    error = error_of(httpx.post(url, json={"prompt": "a", "return_thoughts": True}))
+    error = error_of(httpx.post(url, json={"prompt": "a", "return_thoughts": True}), 400)
     assert "without --allow-return-thoughts" in error["message"]
 
     answer = httpx.post(url, json={"prompt": "a", "model": "quicker"}, timeout=60).json()

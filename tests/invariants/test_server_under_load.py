@@ -1,39 +1,45 @@
-"""A server under load and at its end: limits, keys, clients that leave, signals, a dead engine."""
+"""A server under load: keys, limits, priorities, clients that leave, and how it ends."""
 
 import json
-import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import openai as openai_package
-import psutil  # type: ignore[import-untyped]
 import pytest
 
 from server.errors import ExitStatus
+from tests.support.load import (
+    LONG,
+    LONG_CHAT,
+    PROMPT,
+    SHORT,
+    ask,
+    error_of,
+    eventually,
+    health_until_gone,
+    is_idle,
+    metric,
+    served,
+    under_way,
+)
 from tests.support.servers import DEMO, RunningServer, running_server
 
 KEYS = ("key-of-the-first-team", "key-of-the-second-team")
-PROMPT = "A quite confidential dial at 2:"
-# About 17 times as many passes as tokens: these last.
-LONG = {"prompt": PROMPT, "max_tokens": 900, "thought_budget": 16, "ignore_eos": True}
-LONG_CHAT = {"messages": [{"role": "user", "content": PROMPT}], **LONG}
-del LONG_CHAT["prompt"]
-SHORT = {"prompt": PROMPT, "max_tokens": 2, "thought_budget": 0, "temperature": 0}
 LONG_PASSES = 1 + 900 * 17
 REQUEST_SECONDS = 8
 STOP_SECONDS = 5
 MAX_RUNNING = 3
 MOST_QUEUED = 5
+# Two thoughts of 3 tokens fit, a third does not.
+MAX_RECORDED = 8
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with keys, and limits that a few requests reach. It logs at its most verbose."""
+    """A server with keys, limits that a few requests reach, and the most verbose HTTP log."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(f"# two teams\n{KEYS[0]}\n{KEYS[1]}\n")
     options = [
@@ -47,7 +53,8 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
         *("--max-request-passes", str(10 * LONG_PASSES)),
         *("--request-timeout", str(REQUEST_SECONDS), "--max-num-seqs", str(MAX_RUNNING)),
         *("--shutdown-timeout", str(STOP_SECONDS), "--uvicorn-log-level", "debug"),
-        *("--allow-return-thoughts", "--enable-request-id-headers"),
+        *("--allow-return-thoughts", "--max-recorded-thought-tokens", str(MAX_RECORDED)),
+        "--enable-request-id-headers",
         *("--scheduling-policy", "priority"),
         *("--chat-template", "{% for message in messages %}{{ message.content }}\n{% endfor %}"),
     ]
@@ -57,71 +64,11 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 
 @pytest.fixture
 def client(limited: RunningServer) -> Iterator[httpx.Client]:
-    """A client with a key; it finds the server idle."""
+    """A client with a key, of a server that is idle."""
     headers = {"Authorization": f"Bearer {KEYS[0]}"}
     with httpx.Client(base_url=limited.url, headers=headers, timeout=120) as client:
         eventually(lambda: is_idle(client))
         yield client
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait until something holds; returns how long it took."""
-    start = time.monotonic()
-    while not holds():
-        assert time.monotonic() < start + seconds
-        time.sleep(0.02)
-    return time.monotonic() - start
-
-
-def metric(client: httpx.Client, name: str) -> float:
-    """The sum of a metric's values over its labels."""
-    lines = client.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-
-def served(client: httpx.Client) -> float:
-    """Requests that run or wait in the engine."""
-    return sum(metric(client, f"vllm:num_requests_{state}{{") for state in ("running", "waiting"))
-
-
-def is_idle(client: httpx.Client) -> bool:
-    return served(client) == 0 and metric(client, "vllm:kv_cache_usage_perc") == 0
-
-
-def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    error: dict[str, Any] = answer.json()["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    return error
-
-
-def ask(client: httpx.Client, **body: Any) -> httpx.Response:
-    return client.post(path_for(body), json=body)
-
-
-def path_for(body: dict[str, Any]) -> str:
-    return "/v1/chat/completions" if "messages" in body else "/v1/completions"
-
-
-@contextmanager
-def under_way(
-    client: httpx.Client, request: dict[str, Any] = LONG, **changes: Any
-) -> Iterator[socket.socket]:
-    """A request that the engine has, for the length of a `with` block; then its client leaves."""
-    before = served(client)
-    body = json.dumps(request | changes).encode()
-    head = [
-        f"POST {path_for(request)} HTTP/1.1",
-        f"Host: {client.base_url.host}",
-        f"Authorization: Bearer {KEYS[1]}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    ]
-    address = (client.base_url.host, client.base_url.port or 80)
-    with socket.create_connection(address) as connection:
-        connection.sendall("\r\n".join([*head, "", ""]).encode() + body)
-        eventually(lambda: served(client) == before + changes.get("n", 1))
-        yield connection
 
 
 def test_without_a_key_only_probes_are_answered(limited: RunningServer) -> None:
@@ -137,12 +84,12 @@ def test_without_a_key_only_probes_are_answered(limited: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("key", [*KEYS, "key-of-the-command-line"])
-def test_every_key_opens_the_server(limited: RunningServer, key: str) -> None:
+def test_every_key_is_accepted(limited: RunningServer, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     assert httpx.get(f"{limited.url}/v1/models", headers=headers).status_code == 200
 
 
-def test_other_sites_may_not_ask(client: httpx.Client) -> None:
+def test_other_sites_get_no_cors_headers(client: httpx.Client) -> None:
     origin = {"Origin": "https://elsewhere.example"}
     asked = {**origin, "Access-Control-Request-Method": "POST"}
     for answer in (
@@ -153,7 +100,7 @@ def test_other_sites_may_not_ask(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_too_many_requests_come_back_later(client: httpx.Client, stream: bool) -> None:
+def test_too_many_requests_get_429_with_retry_after(client: httpx.Client, stream: bool) -> None:
     counter = 'quietstar:requests_refused_total{reason="queued_requests"}'
     refused = metric(client, counter)
     with under_way(client, n=MOST_QUEUED, max_tokens=300):
@@ -198,8 +145,8 @@ def test_requests_and_responses_carry_ids(client: httpx.Client) -> None:
     assert ids[0] != ids[1]
 
 
-def test_who_has_priority_goes_first(client: httpx.Client) -> None:
-    """All rows are taken. Two requests wait, and the one that came later goes first."""
+def test_requests_with_priority_go_first(client: httpx.Client) -> None:
+    """The batch is full. Two requests wait, and the one that came later goes first."""
     order: list[int] = []
 
     def wait(priority: int) -> None:
@@ -224,7 +171,7 @@ def test_thinking_requests_fill_the_queue_sooner(client: httpx.Client) -> None:
     assert f"may take {2 * LONG_PASSES} passes" in error["message"]
 
 
-def test_too_expensive_a_request_learns_what_would_fit(client: httpx.Client) -> None:
+def test_the_refusal_of_an_expensive_request_says_what_would_fit(client: httpx.Client) -> None:
     error = error_of(ask(client, **LONG, n=11), 400)
     assert error["param"] == "max_tokens"
     fits = int(error["message"].split("max_tokens of ")[1].split()[0])
@@ -234,8 +181,10 @@ def test_too_expensive_a_request_learns_what_would_fit(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     ("request_", "stream"), [(LONG, False), (LONG, True), (LONG_CHAT, False), (LONG_CHAT, True)]
 )
-def test_time_is_limited(client: httpx.Client, request_: dict[str, Any], stream: bool) -> None:
-    """Ten long answers, three at a time: no machine has them in time."""
+def test_the_time_of_a_request_is_limited(
+    client: httpx.Client, request_: dict[str, Any], stream: bool
+) -> None:
+    """Ten long answers, three at a time: no machine finishes them in time."""
     answer = ask(client, **request_, n=10, stream=stream)
     if stream:
         *_, error, done = [line for line in answer.text.splitlines() if line]
@@ -251,14 +200,14 @@ def test_time_is_limited(client: httpx.Client, request_: dict[str, Any], stream:
 @pytest.mark.parametrize("request_", [LONG, LONG_CHAT], ids=["completion", "chat"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_client_that_leaves_is_forgotten(
+def test_the_request_of_a_client_that_leaves_is_aborted(
     client: httpx.Client,
     request_: dict[str, Any],
     stream: bool,
     queued: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Mid-thought, or before it was its turn; it should take less than a second."""
+    """In the middle of a thought, or while it waits; it should take less than a second."""
     others = MAX_RUNNING if queued else 0
     with ExitStack() as neighbours:
         if others:
@@ -268,11 +217,46 @@ def test_a_client_that_leaves_is_forgotten(
         seconds = eventually(lambda: served(client) == others)
     seconds_to_idle = eventually(lambda: is_idle(client))
     with capsys.disabled():
-        print(f"\nforgotten after {seconds:.2f} s, all memory free {seconds_to_idle:.2f} s later")
+        print(f"\naborted after {seconds:.2f} s, all memory free {seconds_to_idle:.2f} s later")
 
 
-def test_the_end(client: httpx.Client, limited: RunningServer) -> None:
-    """Last: it ends the server. Those who take too long for it are told so."""
+def with_thoughts(client: httpx.Client, max_tokens: int) -> dict[str, Any]:
+    """A choice with thoughts of 3 tokens."""
+    fields = {"max_tokens": max_tokens, "thought_budget": 3, "return_thoughts": True}
+    answer = ask(client, **SHORT | fields, ignore_eos=True)
+    (choice,) = answer.raise_for_status().json()["choices"]
+    found: dict[str, Any] = choice
+    return found
+
+
+def test_thoughts_without_room_are_missing_and_the_response_says_so(client: httpx.Client) -> None:
+    choice = with_thoughts(client, max_tokens=5)
+    first, second, *lost = choice["thoughts"]
+    assert len(first["token_ids"]) == len(second["token_ids"]) == 3
+    assert lost == [None] * 3
+    assert choice["thoughts_truncated"]
+
+
+def test_thoughts_that_were_sent_make_room(client: httpx.Client) -> None:
+    for _ in range(3):
+        assert None not in with_thoughts(client, max_tokens=2)["thoughts"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_thoughts_of_a_client_that_leaves_are_deleted(
+    client: httpx.Client, stream: bool
+) -> None:
+    recorded = "quietstar:recorded_thought_tokens{"
+    with under_way(client, thought_budget=3, return_thoughts=True, stream=stream):
+        eventually(lambda: stream or metric(client, recorded) > 0)
+    eventually(lambda: is_idle(client))
+    eventually(lambda: None not in with_thoughts(client, max_tokens=2)["thoughts"])
+
+
+def test_the_server_ends_with_requests_in_flight(
+    client: httpx.Client, limited: RunningServer
+) -> None:
+    """Last: it ends the server. Requests that take longer than it waits get an error."""
     with ThreadPoolExecutor() as pool:
         whole = pool.submit(ask, client, **LONG)
         stream = pool.submit(ask, client, **LONG_CHAT, stream=True)
@@ -290,50 +274,3 @@ def test_the_end(client: httpx.Client, limited: RunningServer) -> None:
     assert "Traceback" not in limited.log
     for secret in (*KEYS, "key-of-the-command-line", "confidential"):
         assert secret not in limited.log
-
-
-def test_a_second_signal_ends_the_server_at_once() -> None:
-    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        processes = psutil.Process(server.process.pid).children(recursive=True)
-        with under_way(client) as connection:
-            server.process.terminate()
-            eventually(lambda: "Stopping:" in server.log)
-            server.process.terminate()
-            assert server.process.wait(20) == -signal.SIGTERM
-            assert connection.recv(100) == b""
-        _, alive = psutil.wait_procs(processes, timeout=30)
-        assert not alive
-
-
-def test_a_dead_engine_ends_the_server() -> None:
-    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=120) as client:
-        engine = engine_of(server)
-        with ThreadPoolExecutor() as pool:
-            whole = pool.submit(ask, client, **LONG)
-            stream = pool.submit(ask, client, **LONG, stream=True)
-            eventually(lambda: served(client) == 2)
-            engine.kill()
-            assert 503 in health_until_gone(server)
-        error_of(whole.result(), 500)
-        *_, error, done = [line for line in stream.result().text.splitlines() if line]
-        assert "error" in json.loads(error.removeprefix("data: "))
-        assert done == "data: [DONE]"
-        assert server.process.wait(60) == ExitStatus.ENGINE_FAILED
-        assert "python -m server: the engine died" in server.log.splitlines()
-
-
-def health_until_gone(server: RunningServer) -> set[int]:
-    """The statuses of /health until nobody answers any more."""
-    statuses = set()
-    while True:
-        try:
-            statuses.add(httpx.get(f"{server.url}/health").status_code)
-        except httpx.TransportError:
-            return statuses
-        time.sleep(0.02)
-
-
-def engine_of(server: RunningServer) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children()
-    (engine,) = [child for child in children if "EngineCore" in child.cmdline()[0]]
-    return engine
