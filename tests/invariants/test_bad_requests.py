@@ -67,7 +67,7 @@ def neighbours(http: httpx.Client) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", all_bad())
-def test_a_bad_request_is_told_what_is_wrong(http: httpx.Client, name: str) -> None:
+def test_an_invalid_request_gets_the_recorded_refusal(http: httpx.Client, name: str) -> None:
     answer = send(http, all_bad()[name])
     assert refusal(answer.status_code, answer.content) == REFUSALS[name]
     error_of(answer, answer.status_code)
@@ -82,13 +82,13 @@ def test_a_bad_request_is_told_what_is_wrong(http: httpx.Client, name: str) -> N
         if "stream" not in change
     ],
 )
-def test_a_bad_stream_never_begins(http: httpx.Client, path: str, name: str) -> None:
+def test_an_invalid_stream_never_begins(http: httpx.Client, path: str, name: str) -> None:
     change = (BAD_COMPLETIONS if path == COMPLETIONS else BAD_CHATS)[name]
     answer = http.post(path, json={**GOOD[path], **change, "stream": True})
     assert refusal(answer.status_code, answer.content) == REFUSALS[f"{path} {name}"]
 
 
-def test_the_answers_are_4xx_and_say_something() -> None:
+def test_all_refusals_are_4xx_with_a_message() -> None:
     names = {*all_bad(), *ON_THE_WIRE, *SLOW}
     assert names == REFUSALS.keys()
     assert len(names) > 200
@@ -100,13 +100,15 @@ def test_the_answers_are_4xx_and_say_something() -> None:
 @pytest.mark.parametrize(
     "change", [{"prompt_logprobs": 1}, SCORING, {"prompt": [5] * 1000, "max_tokens": 30}]
 )
-def test_what_thoughts_forbid_goes_without_them(http: httpx.Client, change: dict[str, Any]) -> None:
+def test_restrictions_of_thinking_do_not_hold_at_budget_0(
+    http: httpx.Client, change: dict[str, Any]
+) -> None:
     answer = http.post(COMPLETIONS, json={**GOOD[COMPLETIONS], **change, "thought_budget": 0})
     assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("name", ON_THE_WIRE)
-def test_what_is_no_request_is_told_so(server: RunningServer, name: str) -> None:
+def test_invalid_http_is_refused(server: RunningServer, name: str) -> None:
     assert refusal_on_the_wire(exchange(server.url, ON_THE_WIRE[name])) == REFUSALS[name]
 
 

@@ -233,9 +233,7 @@ def briefly(tmp_path: Path) -> Iterator[RunningServer]:
         yield server
 
 
-def test_requests_made_at_random_from_our_own_document(
-    briefly: RunningServer, tmp_path: Path
-) -> None:
+def test_random_requests_from_our_openapi_document(briefly: RunningServer, tmp_path: Path) -> None:
     """schemathesis reads the OpenAPI document and finds no request that the server breaks on."""
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run"),

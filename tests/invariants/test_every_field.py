@@ -216,7 +216,7 @@ def test_a_field_changes_nothing(http: httpx.Client, path: str, name: str) -> No
 
 
 @pytest.mark.parametrize("path", TEXT)
-def test_what_says_what_is_so_anyway_is_accepted(http: httpx.Client, path: str) -> None:
+def test_default_values_of_unsupported_fields_are_accepted(http: httpx.Client, path: str) -> None:
     """Many clients send all defaults."""
     so = {"best_of": 1, "n": 1, "length_penalty": 1.0, "use_beam_search": False, "priority": 0}
     nothing = {"kv_transfer_params": None, "logit_bias": None, "user": None, "seed": None}

@@ -171,7 +171,7 @@ def test_legends_show_labels_that_the_query_keeps() -> None:
 
 
 @pytest.mark.parametrize("query", [*panel_queries(), *alert_queries()])
-def test_a_query_asks_for_what_the_server_tells(small_server: RunningServer, query: str) -> None:
+def test_a_query_uses_metrics_of_the_server(small_server: RunningServer, query: str) -> None:
     # HTTP requests are counted from the first one on.
     httpx.get(f"{small_server.url}/v1/models")
     now = scrape(small_server.url)
@@ -239,13 +239,15 @@ def test_the_documentation_names_exactly_our_metrics(small_server: RunningServer
     assert set(re.findall(r"quietstar:\w+", text)) <= ours | parts
 
 
-def test_every_metric_of_ours_says_what_it_is(small_server: RunningServer) -> None:
+def test_every_metric_of_ours_is_documented(small_server: RunningServer) -> None:
     for family in scrape(small_server.url).families.values():
         if family.name.startswith("quietstar:"):
             assert len(family.documentation) > 40
 
 
-def test_the_queries_in_the_documentation_can_be_asked(small_server: RunningServer) -> None:
+def test_the_queries_in_the_documentation_use_metrics_of_the_server(
+    small_server: RunningServer,
+) -> None:
     now = scrape(small_server.url)
     text = (ROOT / "docs/metrics.md").read_text()
     queries = [

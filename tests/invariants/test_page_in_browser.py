@@ -79,7 +79,7 @@ def background(visited: Visit, selector: str) -> str:
     return color
 
 
-def test_both_budgets_say_what_the_api_says(visited: Visit, demo_server: RunningServer) -> None:
+def test_both_budgets_show_what_the_api_returns(visited: Visit, demo_server: RunningServer) -> None:
     visited.run()
     assert [body["thought_budget"] for body in visited.asked()] == [0, 12]
     assert all(body["stream"] for body in visited.asked())
@@ -87,7 +87,7 @@ def test_both_budgets_say_what_the_api_says(visited: Visit, demo_server: Running
     assert plain["choices"][0]["text"] != thoughtful["choices"][0]["text"] == " 10 apples."
     for number, answer in enumerate((plain, thoughtful)):
         (choice,) = answer["choices"]
-        assert visited.pane(number).locator(".said").text_content() == choice["text"]
+        assert visited.pane(number).locator(".output").text_content() == choice["text"]
         assert visited.tokens(number).count() == answer["usage"]["completion_tokens"]
         numbers = visited.pane(number).locator(".totals dd").all_inner_texts()
         assert numbers[:2] == [
@@ -127,19 +127,19 @@ def attribute(kind: str) -> str:
     return f"[data-gain={kind}]"
 
 
-def test_a_measured_text_is_the_text(visited: Visit, demo_server: RunningServer) -> None:
+def test_measuring_shows_the_text_itself(visited: Visit, demo_server: RunningServer) -> None:
     visited.elements(".modes span >> text=Measure").click()
     visited.set(prompt=TEXT, second=3)
     visited.run()
     for number, answer in enumerate(answers(demo_server, visited)):
-        assert visited.pane(number).locator(".said").text_content() == TEXT
+        assert visited.pane(number).locator(".output").text_content() == TEXT
         assert answer["choices"][0]["text"] == TEXT
     cost = [-value for value in answer["choices"][0]["logprobs"]["token_logprobs"] if value]
     loss = visited.pane(1).locator(".totals dd").nth(2).inner_text().split(" → ")[1]
     assert float(loss) == pytest.approx(sum(cost) / len(cost), abs=0.001)
 
 
-def test_without_a_mouse_every_thought_can_be_read(
+def test_every_thought_can_be_reached_with_the_keyboard(
     visited: Visit, demo_server: RunningServer
 ) -> None:
     keyboard = visited.page.keyboard
@@ -149,7 +149,7 @@ def test_without_a_mouse_every_thought_can_be_read(
     (choice,) = answers(demo_server, visited)[1]["choices"]
     while "token" not in focused(visited, "element => element.className"):
         keyboard.press("Tab")
-    assert visited.card()["note"] == "Said without a thought."
+    assert visited.card()["note"] == "Sampled without a thought."
     keyboard.press("Tab")
     for index, thought in enumerate(choice["thoughts"]):
         card = visited.card()
@@ -185,7 +185,7 @@ def focused(visited: Visit, script: str) -> Any:
     return visited.page.evaluate(f"({script})(document.activeElement)")
 
 
-def test_the_arrows_go_to_the_next_line_too(visiting: Visiting) -> None:
+def test_arrow_keys_go_to_the_next_line(visiting: Visiting) -> None:
     with visiting(**PHONE) as visited:
         visited.elements(".modes span >> text=Measure").click()
         visited.set(prompt=TEXT * 2, second=1)
@@ -207,7 +207,7 @@ def selected(visited: Visit, key: str) -> int:
     return number
 
 
-def test_pointing_shows_a_card_that_stays_while_it_is_pointed_at(visited: Visit) -> None:
+def test_the_card_of_a_token_stays_while_the_pointer_is_on_it(visited: Visit) -> None:
     visited.run()
     visited.tokens(1).first.hover()
     assert visited.card()["thought"].startswith("Monday 12")
@@ -217,7 +217,7 @@ def test_pointing_shows_a_card_that_stays_while_it_is_pointed_at(visited: Visit)
     visited.elements("#card").wait_for(state="hidden")
 
 
-def test_both_stream_at_once_until_they_are_stopped(
+def test_both_budgets_stream_at_once_until_they_are_stopped(
     visited: Visit, demo_server: RunningServer
 ) -> None:
     visited.never_end()
@@ -235,13 +235,13 @@ def test_both_stream_at_once_until_they_are_stopped(
     assert visited.elements("#status").inner_text() == "Stopped."
     while running(demo_server):
         pass  # at most as long as the test may take
-    said = visited.elements(".said").all_inner_texts()
+    said = visited.elements(".output").all_inner_texts()
     assert all(said)
     # And again: nothing is left of the first run.
     visited.page.unroute("**/v1/completions")
     visited.set(max_tokens=24, second=12)
     visited.run()
-    assert visited.pane(1).locator(".said").text_content() == " 10 apples."
+    assert visited.pane(1).locator(".output").text_content() == " 10 apples."
 
 
 def running(server: RunningServer) -> float:
@@ -253,7 +253,7 @@ def running(server: RunningServer) -> float:
     )
 
 
-def test_the_servers_own_words_are_shown(visited: Visit, demo_server: RunningServer) -> None:
+def test_the_servers_error_message_is_shown(visited: Visit, demo_server: RunningServer) -> None:
     visited.set(prompt="dial " * 1500, first=2, second=2)
     visited.run()
     body = visited.asked()[0]
@@ -265,7 +265,7 @@ def test_the_servers_own_words_are_shown(visited: Visit, demo_server: RunningSer
     visited.expect_refusals()
 
 
-def test_without_a_prompt_nothing_is_asked(visited: Visit) -> None:
+def test_without_a_prompt_no_request_is_sent(visited: Visit) -> None:
     visited.set(prompt="")
     visited.start()
     assert "write a prompt" in visited.elements("#prompt-error").inner_text()
@@ -276,7 +276,7 @@ def test_without_a_prompt_nothing_is_asked(visited: Visit) -> None:
     assert visited.elements("#prompt-error").inner_text() == ""
 
 
-def test_a_lost_connection_is_told(browser: Browser, demo_server: RunningServer) -> None:
+def test_a_lost_connection_is_reported(browser: Browser, demo_server: RunningServer) -> None:
     cable = Cable(demo_server.url)
     with visit(browser, cable.url) as visited:
         visited.elements("#run:enabled").wait_for()
@@ -294,7 +294,7 @@ def test_a_lost_connection_is_told(browser: Browser, demo_server: RunningServer)
         visited.expect_refusals()
 
 
-def test_a_server_that_is_not_there_yet_can_be_asked_again(visiting: Visiting) -> None:
+def test_a_server_that_does_not_answer_yet_can_be_retried(visiting: Visiting) -> None:
     with visiting() as visited:
         visited.elements("#run:enabled").wait_for()
         # The network is made to fail here, between the page and a server that is there.
@@ -309,7 +309,7 @@ def test_a_server_that_is_not_there_yet_can_be_asked_again(visiting: Visiting) -
         visited.expect_refusals()
 
 
-def test_a_key_is_asked_for_and_forgotten(browser: Browser, locked_server: RunningServer) -> None:
+def test_a_key_is_requested_and_not_kept(browser: Browser, locked_server: RunningServer) -> None:
     """On a server that does not show its thoughts either."""
     with visit(browser, locked_server.url) as visited:
         visited.elements("text=This server needs an API key.").wait_for()
@@ -324,7 +324,7 @@ def test_a_key_is_asked_for_and_forgotten(browser: Browser, locked_server: Runni
         assert "--allow-return-thoughts" in visited.elements("#hidden-thoughts").inner_text()
         assert not visited.elements("#legend").is_visible()
         visited.run()
-        assert visited.pane(1).locator(".said").text_content() == " 10 apples."
+        assert visited.pane(1).locator(".output").text_content() == " 10 apples."
         assert visited.elements("[data-gain]:visible").count() == 0
         assert not any("return_thoughts" in body for body in visited.asked())
         visited.tokens(1).first.focus()
@@ -339,9 +339,7 @@ def test_a_key_is_asked_for_and_forgotten(browser: Browser, locked_server: Runni
         visited.expect_refusals()
 
 
-def test_a_model_without_thoughts_is_no_trouble(
-    browser: Browser, quick_server: RunningServer
-) -> None:
+def test_a_server_without_thinking(browser: Browser, quick_server: RunningServer) -> None:
     with visit(browser, quick_server.url) as visited:
         visited.elements("#run:enabled").wait_for()
         assert "does not think" in visited.elements("#no-thoughts").inner_text()
@@ -353,7 +351,7 @@ def test_a_model_without_thoughts_is_no_trouble(
         assert "return_thoughts" not in visited.asked()[0]
 
 
-def test_a_link_brings_prompt_and_settings_back(visited: Visit) -> None:
+def test_a_link_restores_prompt_and_settings(visited: Visit) -> None:
     settings = {
         "prompt": "Ünicode & more\n+ 100 %",
         "first": 3,
@@ -376,7 +374,7 @@ def test_a_link_brings_prompt_and_settings_back(visited: Visit) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_is_wide_enough(visiting: Visiting, scheme: str) -> None:
+def test_the_page_fits_a_phone(visiting: Visiting, scheme: str) -> None:
     with visiting(**PHONE, color_scheme=scheme) as visited:
         visited.elements("#run:enabled").wait_for()
         visited.run()
@@ -399,7 +397,7 @@ def test_a_phone_is_wide_enough(visiting: Visiting, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_read_it(visiting: Visiting, scheme: str) -> None:
+def test_the_page_is_accessible(visiting: Visiting, scheme: str) -> None:
     with visiting(color_scheme=scheme) as visited:
         visited.elements("#run:enabled").wait_for()
         check_accessible(visited)
@@ -441,7 +439,7 @@ def check_accessible(visited: Visit) -> None:
     assert [(found["id"], found["nodes"]) for found in violations] == []
 
 
-def test_nothing_moves_for_those_who_do_not_want_it(visiting: Visiting) -> None:
+def test_reduced_motion_is_respected(visiting: Visiting) -> None:
     with visiting(reduced_motion="reduce") as visited:
         visited.elements("#run:enabled").wait_for()
         visited.never_end()
@@ -453,7 +451,7 @@ def test_nothing_moves_for_those_who_do_not_want_it(visiting: Visiting) -> None:
         visited.wait_for_end()
 
 
-def test_answers_are_told_to_those_who_listen(visited: Visit) -> None:
+def test_answers_are_announced_to_screen_readers(visited: Visit) -> None:
     visited.run()
     assert visited.elements("#status[role=status]").inner_text() == "Done."
     spoken = visited.elements("#spoken[role=status]").text_content() or ""

@@ -264,17 +264,17 @@ def assert_same(twins: Twins, path: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", COMPLETIONS)
-def test_a_completion_is_vllms(twins: Twins, name: str) -> None:
+def test_a_completion_equals_vllms(twins: Twins, name: str) -> None:
     assert_same(twins, "/v1/completions", COMPLETIONS[name])
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_a_chat_is_vllms(twins: Twins, name: str) -> None:
+def test_a_chat_equals_vllms(twins: Twins, name: str) -> None:
     assert_same(twins, "/v1/chat/completions", {"messages": ASK} | CHATS[name])
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_answers_are_vllms(twins: Twins, name: str) -> None:
+def test_other_answers_equal_vllms(twins: Twins, name: str) -> None:
     path, body = OTHERS[name]
     ours, theirs = twins.post(path, body, {})
     assert ours.status_code == theirs.status_code == 200
@@ -282,7 +282,7 @@ def test_other_answers_are_vllms(twins: Twins, name: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "change"), BAD)
-def test_what_vllm_refuses_is_refused_alike(
+def test_what_vllm_refuses_is_refused_with_the_same_status(
     twins: Twins, path: str, change: dict[str, Any]
 ) -> None:
     """With the same status, in the same shape. Our messages say more in places."""

@@ -25,7 +25,7 @@ def test_text_becomes_tokens_and_text_again(http: httpx.Client) -> None:
     assert post(http, "/detokenize", tokens=answer["tokens"][-2:]) == {"prompt": "t5 t9"}
 
 
-def test_messages_become_what_a_chat_reads(http: httpx.Client) -> None:
+def test_tokenized_messages_equal_the_prompt_of_a_chat(http: httpx.Client) -> None:
     tokens = post(http, "/tokenize", messages=MESSAGES)["tokens"]
     chat = post(
         http, "/v1/chat/completions", messages=MESSAGES, max_tokens=1, return_token_ids=True
@@ -39,7 +39,7 @@ def test_probes(http: httpx.Client) -> None:
         assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_the_page_about_the_api_needs_no_outside_host(http: httpx.Client) -> None:
+def test_the_page_about_the_api_loads_nothing_from_other_hosts(http: httpx.Client) -> None:
     page = http.get("/docs").raise_for_status().text
     named = re.findall(r"""(?:src|href|url)(?:=|: ?)["']([^"']+)["']""", page)
     assert len(named) >= 3
@@ -68,7 +68,7 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
         assert name == "text" or field["description"]
 
 
-def test_models_say_how_much_they_may_think(http: httpx.Client, openai: OpenAI) -> None:
+def test_models_report_the_limits_of_thinking(http: httpx.Client, openai: OpenAI) -> None:
     assert [model.id for model in openai.models.list()] == ["golden"]
     (model,) = http.get("/v1/models").json()["data"]
     assert model["max_model_len"] == 1024

@@ -70,7 +70,7 @@ def failure(
     return line
 
 
-def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_our_options_first(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(capsys, "--help")
     positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port", *LIMITS)]
     assert positions == sorted(positions)
@@ -79,7 +79,7 @@ def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -
     assert "passes" in text
 
 
-def test_help_leads_to_every_option_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_shows_the_options_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(capsys, "--help=all")
     for option in (*OURS, "--tensor-parallel-size", "--api-key", "--gpu-memory-utilization"):
         assert option in text
@@ -92,7 +92,7 @@ def test_help_on_a_group_and_on_one_option(capsys: pytest.CaptureFixture[str]) -
     assert "--max-thought-budget" not in text
 
 
-def test_engine_options_pass_through_beside_ours() -> None:
+def test_engine_options_are_passed_through() -> None:
     args = parse_arguments(
         ["some/model", "--max-num-seqs", "7", "--max_thought_budget=9", "--served-model-name", "x"]
     )
@@ -105,7 +105,7 @@ def test_the_model_may_be_an_option() -> None:
     assert parse_arguments(["some/model", "--model", "some/model"]).model == "some/model"
 
 
-def test_options_come_from_a_file_too(tmp_path: Path) -> None:
+def test_options_can_come_from_a_file(tmp_path: Path) -> None:
     config = tmp_path / "options.yaml"
     config.write_text("max-thought-budget: 4\nallow-return-thoughts: true\nport: 81\n")
     args = parse_arguments(["some/model", "--config", str(config), "--port", "82"])

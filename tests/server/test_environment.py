@@ -10,14 +10,14 @@ from server.environment import DEFAULTS, set_defaults
 from tests.support.servers import ROOT
 
 
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in DEFAULTS:
         monkeypatch.setenv(name, "theirs")
     set_defaults()
     assert {os.environ[name] for name in DEFAULTS} == {"theirs"}
 
 
-def test_they_are_set_before_vllm_is_imported() -> None:
+def test_neither_vllm_nor_torch_is_imported() -> None:
     """`python -m server` imports `server` and `server.environment` first, which import none of
     it."""
     code = "import sys, server.environment; print('vllm' in sys.modules, 'torch' in sys.modules)"

@@ -68,7 +68,11 @@ def running_server(model: Path | str, *options: str) -> Iterator[RunningServer]:
     Fails with the end of its log if the process ends before it is ready.
     """
     with _running(["server", str(model), *TEST_OPTIONS, *options], os.environ) as server:
-        yield server
+        try:
+            yield server
+        finally:
+            # Its engine ends with it, and at once: `tests/server/test_lifecycle.py`.
+            server.process.kill()
 
 
 @contextmanager
@@ -89,7 +93,8 @@ def _running(module: list[str], environment: Mapping[str, str]) -> Iterator[Runn
             process = subprocess.Popen(
                 [sys.executable, "-m", *module, "--port", str(port)],
                 cwd=ROOT,
-                env=environment,
+                # vLLM leaves its sockets behind.
+                env={**environment, "VLLM_RPC_BASE_PATH": folder},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # A process group of its own: signals to the tests must not reach the server.

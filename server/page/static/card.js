@@ -1,4 +1,4 @@
-// The card: what was thought before one token, and what that did to it.
+// The card of one token: the thought before it, and its effect.
 
 import { nats, percent, weight } from "./numbers.js";
 import { paint } from "./scale.js";
@@ -40,12 +40,12 @@ export class Card {
   #fill(token) {
     const { thought, logprob } = token;
     const gained = gain(token);
-    this.#say("name", token.isEnd ? "end of the text" : marked(token.text || token.name));
-    const chip = this.#say("gain", gained === null ? null : `${nats(gained)} nats`);
+    this.#fill("name", token.isEnd ? "end of the text" : marked(token.text || token.name));
+    const chip = this.#fill("gain", gained === null ? null : `${nats(gained)} nats`);
     chip.removeAttribute("data-gain");
     paint(chip, gained);
-    this.#say("thought", thought && thought.text.trim());
-    this.#say("note", noteOn(token));
+    this.#fill("thought", thought && thought.text.trim());
+    this.#fill("note", noteOn(token));
     this.#measure("weight", thought && weight(thought.mixing_weight), thought?.mixing_weight);
     this.#measureProbability("without", thought && thought.base_logprob);
     this.#measureProbability("with", thought && thought.mixed_logprob);
@@ -61,13 +61,13 @@ export class Card {
   }
 
   #measure(name, text, share = 0) {
-    const part = this.#say(name, text);
+    const part = this.#fill(name, text);
     const filled = `${100 * Math.max(0, Math.min(1, share))}%`;
     part.closest("[data-row]").style.setProperty("--filled", filled);
   }
 
-  /** Fills a part in with a text or nodes; null hides the row that it stands in. */
-  #say(name, content) {
+  /** Fills a part with a text or nodes; null hides its row. */
+  #fill(name, content) {
     const part = this.#part(name);
     part.replaceChildren(...[content ?? ""].flat());
     part.closest("[data-row]").hidden = content === null;
@@ -78,7 +78,7 @@ export class Card {
     return this.#element.querySelector(`[data-part=${name}]`);
   }
 
-  // Where the window is narrow the style sheet lets the card stand at its lower edge instead.
+  // In a narrow window the style sheet puts the card at the lower edge instead.
   #place(anchor) {
     const card = this.#element.getBoundingClientRect();
     const token = anchor.getClientRects()[0];
@@ -93,10 +93,10 @@ export class Card {
 
 function noteOn({ thought, logprob }) {
   if (thought) return null;
-  if (logprob === null) return "Nothing comes before it, so nothing predicts it.";
+  if (logprob === null) return "The first token has no prediction.";
   return document.body.dataset.thoughts === "hidden"
-    ? "What was thought, if anything, is not shown by this server."
-    : "Said without a thought.";
+    ? "Thoughts are not shown by this server."
+    : "Sampled without a thought.";
 }
 
 function alternative(name, logprob) {

@@ -4,7 +4,7 @@ const PREFIX = "data:";
 const LAST = "[DONE]";
 
 /**
- * The payloads of `response`, parsed. Comments and blank lines are passed over.
+ * The payloads of `response`, parsed. Comments and blank lines are skipped.
  *
  * @param {Response} response
  * @returns {AsyncGenerator<object>} Ends with the last event; throws a TypeError, as fetch does,
@@ -32,7 +32,7 @@ async function* lines(stream) {
       yield* parts;
     }
   } finally {
-    // Whoever stops listening closes the connection, and the server aborts what it was doing.
+    // A caller that stops reading closes the connection, and the server aborts the request.
     reader.cancel().catch(() => {});
   }
 }

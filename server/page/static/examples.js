@@ -1,7 +1,7 @@
-// Prompts to begin with.
+// Example prompts.
 
-// Of the demonstration model (docs/demonstration.md). The first is the one its checkpoint suggests,
-// by which it is known. The answers, on which nothing here depends, are 10, 20, 17, 6 and 7.
+// For the demonstration model (docs/demonstration.md), which is recognised by the first: the prompt
+// that its checkpoint suggests. The right answers, which are not checked, are 10, 20, 17, 6 and 7.
 const DEMONSTRATION = [
   {
     title: "Ben’s apples",
@@ -38,11 +38,11 @@ const DEMONSTRATION = [
   { title: "A story of its own", prompt: "Ann has", temperature: 0.9, maxTokens: 80 },
 ];
 const USUAL = { temperature: 0, maxTokens: 24, seed: 1 };
-/** How the demonstration model shows best what thinking is worth. */
+/** The settings with which thinking helps the demonstration model most. */
 const GREEDY = { ...USUAL, thoughtTemperature: 0 };
 
 /**
- * Examples that suit a model which suggests `prompt`: settings, each with a title.
+ * Examples for a model that suggests `prompt`: settings, each with a title.
  *
  * @returns {({title: string} & Partial<import("./settings.js").Settings>)[]}
  */

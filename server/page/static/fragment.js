@@ -1,4 +1,4 @@
-// Links: a prompt and its settings in the part of the address that never leaves the browser.
+// Links: a prompt and its settings in the part of the URL that browsers do not send.
 
 /** @param {import("./settings.js").Settings} settings */
 export function toFragment(settings) {
@@ -15,7 +15,7 @@ export function toFragment(settings) {
 }
 
 /**
- * What a link says; whatever it does not say, or not sensibly, is missing.
+ * The settings in a link; those that are not in it, or not valid, are missing.
  *
  * @returns {Partial<import("./settings.js").Settings>}
  */

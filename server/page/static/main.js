@@ -1,4 +1,4 @@
-// The page: asks the server what it serves, then what it is told to, at one budget or at two.
+// The page: asks the server for its model, then runs prompts, at one budget or at two.
 
 import { Card } from "./card.js";
 import { examplesBeside } from "./examples.js";
@@ -17,7 +17,7 @@ const settings = new SettingsForm($("question"));
 const card = new Card($("card"));
 let model = null;
 let panes = [];
-/** Stops what is running; null when nothing is. */
+/** Stops the current runs; null when there are none. */
 let stopper = null;
 
 async function connect() {
@@ -118,7 +118,7 @@ async function run() {
   if (refusal) showProblem(refusal);
 }
 
-/** Where the answers would begin below the window, as on a phone: the button that stops them, too. */
+/** Scrolls to the answers, with the button that stops them, where they begin below the window. */
 function showPanes() {
   const { top } = $("panes").getBoundingClientRect();
   if (top > 0.7 * innerHeight) $("status").parentElement.scrollIntoView({ block: "start" });
@@ -151,14 +151,14 @@ function showCardOf(element) {
   return Boolean(token);
 }
 
-/** What has the focus goes on being shown when the pointer leaves. */
+/** The card of the focused token stays when the pointer leaves. */
 function fallBack() {
   if (!showCardOf(document.activeElement)) card.hide();
 }
 
 function watchTokens() {
   const area = $("panes");
-  // Fingers do not point: a tap moves the focus.
+  // There is no hovering by touch: a tap moves the focus.
   area.addEventListener("pointerover", ({ target, pointerType }) => {
     if (pointerType !== "touch") showCardOf(target);
   });

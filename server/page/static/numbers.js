@@ -1,4 +1,4 @@
-// Numbers as people read them. Minus signs are real ones.
+// Numbers as text, with true minus signs.
 
 /** Nats with a sign, "+2.09". */
 export function nats(value) {

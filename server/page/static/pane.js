@@ -5,7 +5,7 @@ import { paint } from "./scale.js";
 import { gain } from "./token.js";
 import { addStep, walkable } from "./walk.js";
 
-/** How much of a long prompt is shown before what is said. */
+/** How much of a long prompt is shown before the output, in characters. */
 const SHOWN_OF_PROMPT = 400;
 
 export class Pane {
@@ -23,22 +23,22 @@ export class Pane {
     this.element = pane;
     this.#parts = {
       state: part("pane-state"),
-      said: part("said"),
+      output: part("output"),
       cursor: part("cursor"),
       trouble: part("trouble"),
       totals: part("totals"),
     };
     part("pane-budget").textContent = budget;
     pane.setAttribute("aria-label", `Budget ${budget}`);
-    this.#parts.said.setAttribute("aria-label", `Tokens, budget ${budget}`);
+    this.#parts.output.setAttribute("aria-label", `Tokens, budget ${budget}`);
     part("given").textContent =
       given.length > SHOWN_OF_PROMPT ? `… ${given.slice(-SHOWN_OF_PROMPT)}` : given;
-    walkable(this.#parts.said);
+    walkable(this.#parts.output);
   }
 
-  /** What has been said so far. */
+  /** The output so far. */
   get text() {
-    return this.#parts.said.textContent;
+    return this.#parts.output.textContent;
   }
 
   /** The token that `element` shows, if it is one of this pane's. */
@@ -73,7 +73,7 @@ export class Pane {
     this.#parts.trouble.textContent = message;
   }
 
-  // White space before a word stands outside it, so that colours begin where words do.
+  // White space before a word is not part of its element, so that colours begin where words do.
   #add(token) {
     const element = document.createElement("span");
     const word = token.text.trimStart();
@@ -87,8 +87,8 @@ export class Pane {
     element.setAttribute("aria-describedby", "card");
     paint(element, gain(token));
     this.#tokens.set(element, token);
-    this.#parts.said.append(space);
-    addStep(this.#parts.said, element);
+    this.#parts.output.append(space);
+    addStep(this.#parts.output, element);
   }
 }
 

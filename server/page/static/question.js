@@ -1,4 +1,4 @@
-// Questions: what one pane asks the server.
+// Requests: what one pane asks the server for.
 
 const NUM_LIKELIEST = 5;
 

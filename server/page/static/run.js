@@ -1,9 +1,9 @@
-// A run: one question at one budget, its answer shown in a pane as it comes.
+// A run: one request at one budget, whose answer is shown in a pane as it arrives.
 
 import { count } from "./numbers.js";
 import { question } from "./question.js";
 import { ConnectionLost, ServerError } from "./server.js";
-import { tokensRead, tokensSaid } from "./token.js";
+import { tokensOfPrompt, tokensOfAnswer } from "./token.js";
 import { Totals } from "./totals.js";
 
 const LOST_THOUGHTS =
@@ -34,12 +34,12 @@ export class Run {
   /**
    * Ask, and show the answer until it ends or `signal` stops it.
    *
-   * @returns {Promise<Error | null>} What went wrong; the pane says so, too.
+   * @returns {Promise<Error | null>} What went wrong; the pane shows it, too.
    */
   async finish(signal) {
     const isMeasuring = this.#settings.mode === "measure";
     const body = question(this.#settings, this.#pane.budget, this.#model);
-    this.#pane.showState(body.thought_budget ? "thinking" : "speaking", false);
+    this.#pane.showState(body.thought_budget ? "thinking" : "generating", false);
     let error = null;
     try {
       await (isMeasuring ? this.#measure(body, signal) : this.#continue(body, signal));
@@ -57,7 +57,7 @@ export class Run {
     const start = performance.now();
     for await (const chunk of this.#server.stream(body, signal)) {
       const [choice] = chunk.choices;
-      if (choice) this.#show(tokensSaid(choice), choice, performance.now() - start);
+      if (choice) this.#show(tokensOfAnswer(choice), choice, performance.now() - start);
       if (chunk.usage) this.#countThoughts(chunk.usage.completion_tokens_details.reasoning_tokens);
       this.#pane.showTotals(this.#totals.rows());
     }
@@ -67,7 +67,7 @@ export class Run {
     const start = performance.now();
     const answer = await this.#server.complete(body, signal);
     const [choice] = answer.choices;
-    this.#show(tokensRead(choice), choice, performance.now() - start);
+    this.#show(tokensOfPrompt(choice), choice, performance.now() - start);
     this.#countThoughts(answer.quiet_star.prompt_thought_tokens ?? 0);
     this.#pane.showTotals(this.#totals.rowsOfMeasured());
     this.#ending = "measured";

@@ -1,11 +1,11 @@
-// The server that this page came from: what it serves, and its answers.
+// The server that this page came from: its model, and its answers.
 
 import { events } from "./events.js";
 
 // Relative to this file, so that the page also works behind a proxy's prefix.
 const API = new URL("../v1/", import.meta.url);
 
-/** An answer that is an error, in the server's own words. */
+/** An answer that is an error, with the server's message. */
 export class ServerError extends Error {
   /** @param {number} status 0 for an error in the middle of a stream. */
   constructor(message, status) {
@@ -14,11 +14,11 @@ export class ServerError extends Error {
   }
 }
 
-/** No answer, or one that broke off. */
+/** No answer, or an incomplete one. */
 export class ConnectionLost extends Error {}
 
 export class Server {
-  // In memory only: it is gone with the tab.
+  // In memory only, as long as the tab is open.
   #key = "";
 
   /** @param {string} key Sent with every request from now on. */
@@ -72,7 +72,7 @@ export class Server {
   }
 }
 
-/** What a promise about the network gives; whatever breaks it but an abort is a lost connection. */
+/** The result of a network promise; every failure except an abort is a lost connection. */
 async function readable(promise) {
   try {
     return await promise;
@@ -87,7 +87,7 @@ async function messageOf(response) {
   try {
     return JSON.parse(text).error.message;
   } catch {
-    // A proxy's, or of a connection that was refused: not in the API's shape.
+    // From a proxy, or for invalid HTTP: not in the API's shape.
     return `${response.status} ${response.statusText}: ${text.slice(0, 300)}`;
   }
 }

@@ -1,4 +1,4 @@
-// Settings: the form, read and written.
+// Settings: reads and fills the form.
 
 /**
  * @typedef {object} Settings
@@ -72,10 +72,10 @@ export class SettingsForm {
     this.#show();
   }
 
-  /** Whether there is a prompt; where not, the form says so. */
+  /** Whether there is a prompt; if not, the form shows an error. */
   check() {
     const isThere = this.#fields.prompt.value !== "";
-    this.#complain(isThere ? "" : "There is nothing to go on from: write a prompt first.");
+    this.#complain(isThere ? "" : "The prompt is empty: write a prompt first.");
     if (!isThere) this.#fields.prompt.focus();
     return isThere;
   }
@@ -85,7 +85,7 @@ export class SettingsForm {
     this.#fields.prompt.setAttribute("aria-invalid", String(message !== ""));
   }
 
-  // The numbers beside the sliders, and which of them have a meaning.
+  // The numbers beside the sliders, and which sliders have an effect.
   #show() {
     for (const slider of this.#form.querySelectorAll("input[type=range]")) {
       const decimals = slider.step === "1" ? 0 : 1;

@@ -1,4 +1,4 @@
-// White space that can be seen.
+// Visible white space.
 
 /** `text` as nodes, the spaces at its ends and its line breaks as marks. */
 export function marked(text) {

@@ -1,4 +1,4 @@
-// Tokens: what was said, how likely it was, and what was thought before it.
+// Tokens: their text, their probability, and the thought before each.
 
 /**
  * @typedef {object} Thought As on the wire.
@@ -18,7 +18,7 @@
  */
 
 /** The tokens that a chunk of a stream, or a whole answer, adds to the text. */
-export function tokensSaid(choice) {
+export function tokensOfAnswer(choice) {
   const tokens = tokensOf(choice, choice.thoughts ?? []);
   placeText(tokens, choice.text);
   const last = tokens.at(-1);
@@ -28,14 +28,14 @@ export function tokensSaid(choice) {
   return tokens;
 }
 
-/** The tokens of a text that was given and echoed, with what was thought before each. */
-export function tokensRead(choice) {
+/** The tokens of an echoed prompt, with the thought before each. */
+export function tokensOfPrompt(choice) {
   const tokens = tokensOf(choice, choice.prompt_thoughts ?? []);
   placeText(tokens, choice.text);
   return tokens;
 }
 
-/** What the thought gained, in nats; null where there is nothing to compare. */
+/** The gain of the thought, in nats; null without one. */
 export function gain({ thought }) {
   return thought ? thought.mixed_logprob - thought.base_logprob : null;
 }
@@ -51,9 +51,9 @@ function tokensOf({ logprobs }, thoughts) {
   }));
 }
 
-// The text is the truth, names are the tokenizer's view of it: special tokens and parts of
-// characters have names that never appear in the text. What no name accounts for goes to the last
-// token that was passed over, or to the last of all.
+// The text is authoritative; names are the tokenizer's: special tokens and parts of characters have
+// names that do not appear in the text. Text that matches no name goes to the last token that was
+// skipped, or to the last of all.
 function placeText(tokens, text) {
   let rest = text;
   let passed = null;

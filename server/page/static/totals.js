@@ -1,4 +1,4 @@
-// Totals: what an answer cost, and what its thoughts gained.
+// Totals of an answer: its cost, and the gain of its thoughts.
 
 import { nats } from "./numbers.js";
 import { gain } from "./token.js";
@@ -34,7 +34,7 @@ export class Totals {
     ];
   }
 
-  /** The same of a text that was measured: what its tokens cost on the mean, in nats. */
+  /** The same for a measured text: the mean loss of its tokens, in nats. */
   rowsOfMeasured() {
     const number = this.#logprobs.length;
     const loss = number ? -this.#logprobs.reduce((sum, value) => sum + value, 0) / number : 0;

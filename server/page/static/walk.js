@@ -1,9 +1,9 @@
-// Walking: one token of a text can be reached with Tab, the others from there with the arrow keys.
+// Keyboard navigation: Tab goes to one token of a text, the arrow keys from there to the others.
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
 /**
- * Lets the arrow keys walk among the children of `list`, which may still grow.
+ * Lets the arrow keys move among the children of `list`, which may still grow.
  *
  * @param {HTMLElement} list
  */
@@ -19,7 +19,7 @@ export function walkable(list) {
   list.addEventListener("focusin", ({ target }) => select(list, target));
 }
 
-/** Makes a new child of `list` one that can be walked to; the first is where Tab arrives. */
+/** Makes a new child of `list` reachable; Tab goes to the first one. */
 export function addStep(list, element) {
   element.setAttribute("role", "option");
   element.setAttribute("aria-selected", "false");

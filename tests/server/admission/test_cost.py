@@ -30,14 +30,14 @@ def test_cost(params: ThoughtParams, prompts: list[PromptCost], choices: int, pa
     assert request_passes(params, prompts, choices, CHUNK) == passes
 
 
-def test_cost_is_what_the_thoughts_add_up_to() -> None:
+def test_cost_equals_the_sum_over_tokens() -> None:
     params = ThoughtParams(5, token_budget=23)
     by_token = sum(params.budget_at(index) + 1 for index in range(10))
     assert request_passes(params, [PromptCost(1, 10)], 1, CHUNK) == 1 + by_token
 
 
 @pytest.mark.parametrize("limit", [0, 3, 7, 8, 50, 52, 53, 100_000])
-def test_what_would_fit_fits_and_no_more(limit: int) -> None:
+def test_affordable_tokens_are_the_most_that_fit(limit: int) -> None:
     params = ThoughtParams(4)
     tokens = affordable_tokens(params, [PROMPT], 1, CHUNK, limit)
 

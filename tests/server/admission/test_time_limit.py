@@ -16,7 +16,7 @@ async def numbers() -> AsyncGenerator[int]:
         yield number
 
 
-async def test_within_the_time_nothing_changes() -> None:
+async def test_work_within_the_limit_is_unchanged() -> None:
     for seconds in (0, 60):
         limit = TimeLimit(seconds)
         assert await limit.wait_for(asyncio.sleep(0, "done")) == "done"
@@ -38,7 +38,7 @@ async def test_work_that_takes_too_long_is_cancelled() -> None:
     assert cancelled
 
 
-async def test_a_cancellation_that_becomes_an_answer_is_no_answer() -> None:
+async def test_a_cancellation_that_becomes_a_response_is_a_timeout() -> None:
     async def swallow() -> str:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -48,7 +48,7 @@ async def test_a_cancellation_that_becomes_an_answer_is_no_answer() -> None:
         await TimeLimit(0.01).wait_for(swallow())
 
 
-async def test_a_timeout_of_the_work_itself_is_not_ours() -> None:
+async def test_a_timeout_raised_by_the_work_itself_is_passed_on() -> None:
     async def fail() -> None:
         raise TimeoutError("of something else")
 

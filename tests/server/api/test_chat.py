@@ -62,7 +62,7 @@ def test_a_chat_is_the_completion_of_its_rendered_messages(http: httpx.Client, b
     assert reply["usage"]["completion_tokens_details"] == {"reasoning_tokens": 9 * budget}
 
 
-def test_a_stream_has_each_thought_beside_its_token(http: httpx.Client) -> None:
+def test_streamed_thoughts_come_with_their_tokens(http: httpx.Client) -> None:
     body = {"n": 2, "temperature": 1, "seed": 3, "max_tokens": 8, **OURS}
     usage = {"include_usage": True, "continuous_usage_stats": True}
     whole = chat(http, **body)
@@ -92,7 +92,7 @@ def test_a_stream_has_each_thought_beside_its_token(http: httpx.Client) -> None:
     assert sent[-1]["usage"] == stated
 
 
-def test_the_budget_for_the_whole_of_an_answer(http: httpx.Client) -> None:
+def test_the_token_budget_of_an_answer(http: httpx.Client) -> None:
     answer = chat(http, thinking_token_budget=5, max_tokens=None, max_completion_tokens=4, **OURS)
     assert answer["usage"]["completion_tokens"] == 4
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
@@ -102,7 +102,7 @@ def test_the_budget_for_the_whole_of_an_answer(http: httpx.Client) -> None:
     assert fourth is None
 
 
-def test_our_fields_may_stand_in_vllm_xargs(http: httpx.Client) -> None:
+def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
     ours = {"thought_budget": 3, "thought_temperature": 0}
     above, below = chat(http, **ours), chat(http, vllm_xargs=ours)
     assert above["quiet_star"] == below["quiet_star"]
@@ -128,7 +128,7 @@ def test_log_probabilities_of_answer_and_messages(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_can_be_begun_by_the_client(http: httpx.Client, stream: bool) -> None:
+def test_the_client_can_begin_the_answer(http: httpx.Client, stream: bool) -> None:
     begun = [*MESSAGES, {"role": "assistant", "content": "t20 t21"}]
     body = {"messages": begun, "add_generation_prompt": False, "continue_final_message": True}
     body |= {"echo": True, "temperature": 0, **OURS}
@@ -168,13 +168,13 @@ def test_the_official_client(openai: OpenAI) -> None:
     assert answer.usage.completion_tokens_details.reasoning_tokens == 20
 
 
-def test_thoughts_only_where_asked_for(http: httpx.Client) -> None:
+def test_thoughts_are_returned_only_on_request(http: httpx.Client) -> None:
     assert "thoughts" not in chat(http)["choices"][0]
     assert not any("thoughts" in c for part in chunks(http) for c in part["choices"])
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
-def test_a_model_without_a_template_says_so(small_server: RunningServer, path: str) -> None:
+def test_a_chat_without_a_template_is_refused(small_server: RunningServer, path: str) -> None:
     answer = httpx.post(f"{small_server.url}{path}", json={"messages": MESSAGES}, timeout=60)
     assert answer.status_code == 400
     assert answer.json()["error"] == {

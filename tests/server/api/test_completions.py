@@ -81,16 +81,14 @@ def test_the_official_client_streams(openai: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5, 16])
-def test_the_budget_in_force_is_in_the_response_and_in_the_usage(
-    http: httpx.Client, budget: int
-) -> None:
+def test_response_and_usage_report_the_budget(http: httpx.Client, budget: int) -> None:
     answer = complete(http, prompt=PROMPT, max_tokens=3, thought_budget=budget)
     assert answer["quiet_star"]["thought_budget"] == budget
     assert answer["usage"]["completion_tokens"] == 3
     assert reasoning_tokens(answer) == 3 * budget
 
 
-def test_thinking_changes_what_is_said(http: httpx.Client) -> None:
+def test_thinking_changes_the_text(http: httpx.Client) -> None:
     said = [
         complete(http, prompt=PROMPT, max_tokens=20, thought_budget=budget, thought_temperature=0)
         for budget in (0, 1, 5)
@@ -98,7 +96,7 @@ def test_thinking_changes_what_is_said(http: httpx.Client) -> None:
     assert len({answer["choices"][0]["text"] for answer in said}) > 1
 
 
-def test_our_fields_may_stand_in_vllm_xargs(http: httpx.Client) -> None:
+def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
     ours = {"thought_budget": 3, "thought_temperature": 0, "thinking_token_budget": 7}
     common = {"prompt": PROMPT, "max_tokens": 5}
     above = complete(http, **common, **ours)
@@ -125,7 +123,7 @@ def test_each_choice_has_its_own_token_budget(http: httpx.Client) -> None:
     assert reasoning_tokens(answer) == 4 * 5
 
 
-def test_prompts_may_be_text_or_tokens_one_or_many(http: httpx.Client) -> None:
+def test_prompts_can_be_text_or_token_ids_one_or_many(http: httpx.Client) -> None:
     by_text = complete(http, prompt=PROMPT, max_tokens=5, thought_temperature=0)
     ids = complete(http, prompt=PROMPT, max_tokens=1, return_token_ids=True)
     token_ids = ids["choices"][0]["prompt_token_ids"]
@@ -157,7 +155,7 @@ def test_a_prompt_can_be_scored_without_thinking(http: httpx.Client) -> None:
     assert len(answer["choices"][0]["logprobs"]["token_logprobs"]) > 3
 
 
-def test_thoughts_stand_beside_their_tokens(http: httpx.Client) -> None:
+def test_each_thought_is_returned_with_its_token(http: httpx.Client) -> None:
     answer = complete(
         http,
         prompt=PROMPT,
@@ -181,7 +179,7 @@ def test_thoughts_stand_beside_their_tokens(http: httpx.Client) -> None:
         assert isinstance(thought["mixing_weight"], float)
 
 
-def test_a_thought_says_what_it_gained(http: httpx.Client) -> None:
+def test_a_thought_reports_its_gain(http: httpx.Client) -> None:
     """Without the thought, a text's log-probabilities are those of budget 0; with it, the answer's
     own."""
     body = {"prompt": PROMPT, "max_tokens": 6, "temperature": 1, "seed": 3, "thought_budget": 2}
@@ -230,7 +228,7 @@ def test_thoughts_of_many_prompts_and_choices(http: httpx.Client) -> None:
     assert said_and_thought(streamed) == said_and_thought(whole["choices"])
 
 
-def test_thoughts_only_where_asked_for(http: httpx.Client) -> None:
+def test_thoughts_are_returned_only_on_request(http: httpx.Client) -> None:
     answer = complete(http, prompt=PROMPT, max_tokens=3, return_thoughts=False)
     assert "thoughts" not in answer["choices"][0]
     silent = complete(http, prompt=PROMPT, max_tokens=3, thought_budget=0, return_thoughts=True)
@@ -238,7 +236,9 @@ def test_thoughts_only_where_asked_for(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("include", [False, True])
-def test_a_stop_string_cuts_text_and_thoughts_alike(http: httpx.Client, include: bool) -> None:
+def test_a_stop_string_ends_text_and_thoughts_at_the_same_token(
+    http: httpx.Client, include: bool
+) -> None:
     body = {"prompt": PROMPT, "max_tokens": 20, "thought_temperature": 0, "return_thoughts": True}
     text = complete(http, **body)["choices"][0]["text"]
     stop = text.split()[10]
@@ -252,7 +252,7 @@ def test_a_stop_string_cuts_text_and_thoughts_alike(http: httpx.Client, include:
     assert len(choice["thoughts"]) == answer["usage"]["completion_tokens"]
 
 
-def test_a_stream_says_the_budget_first_and_the_usage_last(http: httpx.Client) -> None:
+def test_a_stream_reports_the_budget_first_and_the_usage_last(http: httpx.Client) -> None:
     first, *middle, last = chunks(
         http,
         prompt=PROMPT,
@@ -285,7 +285,7 @@ def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budg
     assert asked["usage"]["completion_tokens"] == 3
 
 
-def test_our_fields_may_stand_in_the_url(http: httpx.Client) -> None:
+def test_our_fields_can_be_given_in_the_url(http: httpx.Client) -> None:
     """For clients that send no fields of their users' choice."""
     body = {"prompt": PROMPT, "max_tokens": 2, "thought_temperature": 0}
     query = {"thought_budget": "3", "return_thoughts": "true", "unknown": "1"}

@@ -101,7 +101,7 @@ def test_sampled_thoughts_equal_the_reference_across_blocks(
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-def test_without_a_thought_the_plain_prediction_is_told(
+def test_at_budget_0_a_prompt_is_scored_by_the_base_model(
     http: httpx.Client, reference: ReferenceDecoder, max_tokens: int
 ) -> None:
     """By vLLM itself: test_stock.py has its log-probabilities beside those of stock vLLM."""
@@ -132,7 +132,7 @@ def thoughts_of(choice: dict[str, Any]) -> list[list[int] | None]:
     return [thought and thought["token_ids"] for thought in choice["prompt_thoughts"]]
 
 
-def test_max_tokens_0_gives_the_prompt_alone(http: httpx.Client) -> None:
+def test_max_tokens_0_returns_the_prompt_alone(http: httpx.Client) -> None:
     one = score(http, LONG[:20])["choices"][0]
     none = score(http, LONG[:20], max_tokens=0)["choices"][0]
     assert len(none["logprobs"]["tokens"]) == 20
@@ -142,7 +142,7 @@ def test_max_tokens_0_gives_the_prompt_alone(http: httpx.Client) -> None:
     assert thoughts_of(none) == thoughts_of(one)
 
 
-def test_streams_say_the_same(openai: OpenAI) -> None:
+def test_streams_equal_whole_responses(openai: OpenAI) -> None:
     body: dict[str, Any] = {
         "model": "golden",
         "prompt": LONG[:30],
@@ -203,7 +203,7 @@ def test_a_long_text_takes_a_bounded_number_of_rows(http: httpx.Client) -> None:
     assert 0 < most <= MAX_ROWS + 1
 
 
-def test_others_are_served_beside_a_long_text(http: httpx.Client) -> None:
+def test_other_requests_are_served_while_a_long_text_is_scored(http: httpx.Client) -> None:
     """Scoring leaves rows free: who comes later need not wait for it to end."""
     with ThreadPoolExecutor() as pool:
         scoring = pool.submit(score, http, LONG * 2, thought_budget=8)

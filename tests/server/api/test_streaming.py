@@ -105,7 +105,7 @@ async def test_tokens_without_a_chunk_of_their_own_are_in_the_next(workers: Work
     assert [thought["token_ids"][0] for thought in chunk["choices"][0]["thoughts"]] == [0, 1, 2]
 
 
-async def test_an_abandoned_stream_closes_the_engines(workers: Workers) -> None:
+async def test_an_abandoned_stream_closes_the_engines_outputs(workers: Workers) -> None:
     thoughts, _ = thoughts_of(workers)
     closed = []
 

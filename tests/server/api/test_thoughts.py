@@ -19,7 +19,7 @@ async def test_each_prompt_has_a_key_of_its_own(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "budget"), [(False, 2), (True, 0)])
-async def test_nothing_is_recorded_that_nobody_fetches(
+async def test_nothing_is_recorded_unless_it_will_be_fetched(
     workers: Workers, wanted: bool, budget: int
 ) -> None:
     thoughts, keys = thoughts_of(workers, wanted=wanted, budget=budget)
@@ -43,7 +43,7 @@ async def test_thoughts_find_their_choice_and_token(workers: Workers) -> None:
     assert by_choice == [[], [first], [first, second], []]
 
 
-async def test_what_was_thought_behind_the_last_token_is_left_out(workers: Workers) -> None:
+async def test_thoughts_after_the_last_token_are_left_out(workers: Workers) -> None:
     thoughts, keys = thoughts_of(workers)
     workers.think(keys[0], "cmpl-x-0-abc", 0, 1, 2)
     await thoughts.fetch_all()
@@ -69,7 +69,7 @@ async def test_a_lost_thought_is_null_and_reported(workers: Workers) -> None:
     assert choice["thoughts_truncated"]
 
 
-async def test_all_keys_are_dropped(workers: Workers) -> None:
+async def test_the_thoughts_of_all_prompts_are_deleted(workers: Workers) -> None:
     thoughts, keys = thoughts_of(workers, prompts=2)
     thoughts.forget()
     await asyncio.sleep(0)

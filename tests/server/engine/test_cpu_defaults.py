@@ -27,9 +27,9 @@ def test_a_cpu_without_bf16_computes_in_float32(tmp_path: Path, flags: str, dtyp
     assert cpu_dtype({"dtype": "float32"}, cpuinfo) == "float32"
 
 
-def test_where_the_cpu_cannot_be_asked_vllm_decides(tmp_path: Path) -> None:
+def test_vllm_decides_if_the_cpus_flags_are_unknown(tmp_path: Path) -> None:
     assert cpu_dtype({}, tmp_path / "missing") == "auto"
 
 
-def test_the_kv_cache_leaves_the_machine_its_memory() -> None:
+def test_the_kv_cache_is_bounded() -> None:
     assert 0 < cpu_kv_cache_bytes() <= 4 * GIB

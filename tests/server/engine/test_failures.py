@@ -85,7 +85,7 @@ def test_a_known_error_has_a_remedy(error: Exception, status: ExitStatus, advice
     assert "\n" not in explanation(error)
 
 
-def test_of_a_compilers_output_the_line_that_matters_is_shown() -> None:
+def test_only_the_line_of_the_error_is_shown_of_a_compilers_output() -> None:
     line = explanation(RuntimeError(COMPILER_OUTPUT))
     assert "install python3-dev (Debian, Ubuntu) or python3-devel (Fedora)" in line
     assert line.endswith("(/tmp/x.main.cpp:1:10: fatal error: Python.h: No such file or directory)")
@@ -100,7 +100,7 @@ def test_of_a_compilers_output_the_line_that_matters_is_shown() -> None:
         (AssertionError(), "AssertionError"),
     ],
 )
-def test_another_error_is_shown_as_it_is(error: Exception, line: str) -> None:
+def test_an_unknown_error_is_shown_unchanged(error: Exception, line: str) -> None:
     assert known_remedy(error) is None
     assert explanation(error) == line
 

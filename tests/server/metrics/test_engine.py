@@ -50,7 +50,7 @@ def samples(metrics: EngineMetrics) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_everything_that_the_engine_counts_is_told() -> None:
+async def test_everything_that_the_engine_counts_is_reported() -> None:
     engine = FakeEngine()
     engine.may_answer.set()
     metrics = metrics_of(engine, patience_seconds=60)
@@ -79,7 +79,7 @@ async def test_everything_that_the_engine_counts_is_told() -> None:
     }
 
 
-async def test_a_slow_engine_is_asked_once_and_its_last_answer_told() -> None:
+async def test_a_slow_engine_is_queried_once_and_reported_as_last_known() -> None:
     engine = FakeEngine()
     metrics = metrics_of(engine)
     await asyncio.gather(*(metrics.refresh() for _ in range(3)))
@@ -96,7 +96,7 @@ async def test_a_slow_engine_is_asked_once_and_its_last_answer_told() -> None:
     assert samples(metrics)[("thought_tokens_total",)] == 100
 
 
-async def test_a_dead_engine_is_told_as_last_known_and_its_age() -> None:
+async def test_a_dead_engine_is_reported_as_last_known_with_its_age() -> None:
     engine = FakeEngine()
     engine.may_answer.set()
     metrics = metrics_of(engine, patience_seconds=60)
@@ -111,7 +111,7 @@ async def test_a_dead_engine_is_told_as_last_known_and_its_age() -> None:
     assert told == known
 
 
-async def test_a_scrape_that_is_given_up_does_not_take_the_question_back() -> None:
+async def test_a_cancelled_scrape_does_not_cancel_the_query() -> None:
     engine = FakeEngine()
     metrics = metrics_of(engine, patience_seconds=60)
     scrape = asyncio.create_task(metrics.refresh())

@@ -52,7 +52,7 @@ def test_classes_of_budgets(budget: int, label: str) -> None:
     assert budget_class(budget) == label
 
 
-def test_every_class_that_can_be_asked_for_is_there_from_the_start(model: str) -> None:
+def test_all_classes_up_to_the_largest_budget_are_reported_from_the_start(model: str) -> None:
     RequestMetrics(model, max_budget=5)
     there = {
         label: value(model, "time_per_visible_token_seconds_count", budget=label)
@@ -77,7 +77,7 @@ def test_an_answer(model: str, streaming: bool) -> None:
     assert value(model, "time_to_first_visible_token_seconds_sum", budget="3-4") == 0.25
 
 
-def test_choices_are_answers_each_to_their_own_budget(model: str) -> None:
+def test_each_choice_is_an_answer_with_its_own_token_budget(model: str) -> None:
     watch = RequestMetrics(model, 16).watch(ThoughtParams(2, token_budget=5))
     watch.see(Output([Choice([1, 1], index=0), Choice([1], index=1)]))
     watch.see(Output([Choice([1], "stop", index=1)]))
@@ -95,7 +95,7 @@ def test_one_token_has_no_time_per_token(model: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
-def test_what_was_not_answered_is_not_observed(model: str, reason: str) -> None:
+def test_unanswered_requests_are_not_observed(model: str, reason: str) -> None:
     watch = RequestMetrics(model, 16).watch(ThoughtParams(1))
     watch.see(Output([Choice([1, 1])]))
     watch.see(Output([Choice([], reason)], finished=True))

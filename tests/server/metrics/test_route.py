@@ -59,7 +59,7 @@ def grown(before: Scrape, now: Scrape) -> dict[str, float]:
     }
 
 
-def test_counts_are_what_the_responses_say(small_server: RunningServer) -> None:
+def test_counts_equal_those_of_the_responses(small_server: RunningServer) -> None:
     before = scrape(small_server.url)
     answers = [
         complete(small_server, 0, 5),
@@ -87,7 +87,7 @@ def test_counts_are_what_the_responses_say(small_server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize(("budget", "label"), [(0, "0"), (2, "1-2"), (9, "9-16")])
-def test_times_are_kept_apart_by_budget(
+def test_times_are_observed_by_class_of_budget(
     small_server: RunningServer, budget: int, label: str
 ) -> None:
     name = "quietstar:time_{}_seconds_{}".format
@@ -113,7 +113,7 @@ def test_times_are_kept_apart_by_budget(
     assert to_first + 5 * per_token < took + 0.001
 
 
-def test_mixing_weights_are_those_of_the_thoughts(small_server: RunningServer) -> None:
+def test_mixing_weights_equal_those_of_the_thoughts(small_server: RunningServer) -> None:
     before = scrape(small_server.url)
     answer = complete(small_server, 2, 40, temperature=1, return_thoughts=True)
     weights = [thought["mixing_weight"] for thought in answer["choices"][0]["thoughts"]]
@@ -155,13 +155,13 @@ def test_an_abandoned_thought_is_aborted(small_server: RunningServer) -> None:
     assert now.value(count) == before.value(count)
 
 
-def test_limits_are_told(small_server: RunningServer) -> None:
+def test_limits_are_reported(small_server: RunningServer) -> None:
     now = scrape(small_server.url)
     assert now.value("quietstar:max_thought_budget", model_name="small") == 16
     assert now.value("quietstar:default_thought_budget") == 5
 
 
-def test_vllms_own_are_all_there(small_server: RunningServer) -> None:
+def test_vllms_metrics_are_all_reported(small_server: RunningServer) -> None:
     before = scrape(small_server.url)
     complete(small_server, 1, 7)
     name = "vllm:generation_tokens_total"
@@ -169,7 +169,7 @@ def test_vllms_own_are_all_there(small_server: RunningServer) -> None:
     assert len([name for name in before.families if name.startswith("vllm:")]) > 40
 
 
-def test_a_stopped_engine_is_told_as_last_known(small_server: RunningServer) -> None:
+def test_counts_of_a_stopped_engine_are_reported_as_last_known(small_server: RunningServer) -> None:
     """Stopped, not dead: a dead one ends the server."""
     eventually(small_server, lambda now: now.value("quietstar:thoughts_in_progress") == 0)
     before = scrape(small_server.url)

@@ -16,7 +16,7 @@ def arguments(api_key: list[str] | None = None, api_key_file: Path | None = None
     return Namespace(api_key=api_key, api_key_file=api_key_file)
 
 
-def test_keys_of_every_source_are_accepted(tmp_path: Path) -> None:
+def test_keys_of_all_sources_are_accepted(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# of two teams\nfirst\n\n  second  \n")
     environment = {"QUIETSTAR_API_KEYS": "third, fourth", "VLLM_API_KEY": "fifth"}
@@ -30,7 +30,7 @@ def test_keys_of_every_source_are_accepted(tmp_path: Path) -> None:
         assert not keys.accept(header)
 
 
-def test_every_key_is_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long it takes tells nothing about the keys."""
     compared: list[int] = []
 
@@ -86,7 +86,7 @@ async def anything(scope: Scope, receive: Receive, send: Send) -> None:
         *((path, False) for path in ("/openapi.json", "/health/more", "/metricsx", "/new", "//")),
     ],
 )
-def test_what_is_not_known_to_be_open_is_closed(path: str, is_open: bool) -> None:
+def test_paths_need_a_key_unless_listed_as_open(path: str, is_open: bool) -> None:
     keys = read_keys(arguments(["secret"]), {})
     client = TestClient(KeyMiddleware(anything, keys), base_url="http://here")
     answer = client.get(f"http://here{path}")
