@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.server.processes import DEMO, ROOT, RunningServer, running_server
+from tests.support.servers import DEMO, ROOT, RunningServer, running_server
 from training.cli import main
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend

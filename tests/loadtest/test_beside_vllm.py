@@ -22,7 +22,7 @@ from tests.loadtest.bench import (
     through_vllm_bench,
     write_prompts,
 )
-from tests.server.processes import DEMO, RunningServer, running_stock_server
+from tests.support.servers import DEMO, RunningServer, running_stock_server
 
 REQUESTS, TOKENS, USERS = 48, 12, 4
 FIRST, GAP = 0.1, 0.02

@@ -19,7 +19,7 @@ from loadtest.traffic.plan import Extent, Target
 from loadtest.traffic.prompts import Place
 from tests.loadtest.made import made_run
 from tests.loadtest.sending import prompts_file, run_one, small_plan
-from tests.server.processes import free_port
+from tests.support.servers import free_port
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from loadtest.traffic.lengths import Constant, parse_lengths
 from loadtest.traffic.plan import PromptPlan, Target
 from loadtest.traffic.prompts import Place, SyntheticPrompts, file_prompts, is_correct
 from loadtest.traffic.words import OPENING, Vocabulary, count_by_tokens, count_by_words
-from tests.server.processes import DEMO
+from tests.support.servers import DEMO
 
 PLACE = Place(seed=1, cell=2, repeat=3, index=4)
 

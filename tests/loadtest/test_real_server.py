@@ -18,7 +18,7 @@ from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
-from tests.server.processes import DEMO, RunningServer, running_server
+from tests.support.servers import DEMO, RunningServer, running_server
 
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
 

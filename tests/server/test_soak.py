@@ -12,7 +12,7 @@ import pytest
 from server.soak.drive import Driver
 from server.soak.tally import ACCEPTED, DIFFERENT, FAILED, LEAKED, Tally
 from server.soak.traffic import Traffic
-from tests.server.processes import ROOT, RunningServer
+from tests.support.servers import ROOT, RunningServer
 
 SOAK = (sys.executable, "-m", "server.soak")
 
