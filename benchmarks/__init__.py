@@ -1,6 +1,6 @@
-"""What measures the products, and is no part of them. Nothing imports this package.
+"""Benchmarks: what the code in the other packages costs. No package imports this one.
 
-code/      measures of the source code itself
-engine/    what thinking costs beside stock vLLM, and where the time of an engine step goes
-training/  what a training step costs beside dense and official code
+code/      `python -m benchmarks.code`: sizes, names, copies and circles in the source code
+engine/    `python -m benchmarks.engine`: thinking beside stock vLLM (docs/performance.md)
+training/  `python -m benchmarks.training`: a training step, and scoring (docs/training.md)
 """

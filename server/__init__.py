@@ -1,3 +1,22 @@
-"""An OpenAI-compatible server for models that think before every token."""
+"""An OpenAI-compatible server for models that think before every token.
+
+The way of a request: lifecycle.py (connection) → middleware/ → app.py (route) → api/ → engine/.
+
+__main__.py     `python -m server MODEL [options]`
+cli.py          options of the command line, exit statuses, errors in one line
+environment.py  environment variables that must be set before vLLM is imported
+lifecycle.py    one server process: its socket, its engine, uvicorn, and how they end
+greeting.py     what a ready server prints: a command to paste into a shell
+app.py          the FastAPI application: routes and the order of the middleware
+errors.py       refusals of a request, failures to start, exit statuses
+vllm_api.py     everything that is imported from vLLM; no other file imports it
+middleware/     what a request passes before its route: size, time, API key, shutdown
+api/            completions and chats with thoughts: schemas, validation, responses, streams
+admission/      how much work may wait, what a request costs, how long it may take
+engine/         the engine: options, start, failures
+metrics/        `/metrics` for Prometheus
+page/           the page at `/` and the page about the API
+soak/           a long mixed load against a running server
+"""
 
 __version__ = "0.1.0"

@@ -8,9 +8,9 @@ if __name__ == "__main__":
     import sys
 
     set_defaults()
-    # multiprocessing runs the main module anew in each process that it starts, as named by its
-    # __spec__, but not the __main__ of a package: it is given another one to run.
-    __spec__ = find_spec("server.child")
+    # multiprocessing runs the main module again in each process that it starts, found by its
+    # __spec__, but skips a package's __main__: give it another module to run.
+    __spec__ = find_spec("server.engine.child_process")
 
     from server.cli import main
 

@@ -9,21 +9,16 @@ from typing import Any, NoReturn
 
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
-from server.engine import (
-    AsyncEngineArgs,
-    FlexibleArgumentParser,
-    ThinkingOptions,
-    engine_arguments,
-    frontend_arguments,
-)
+from server.admission.options import add_limit_options
+from server.engine.failures import explanation, known_remedy
+from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
-from server.failures import advice, lacking
-from server.limits import add_key_option, add_limit_options
-from server.serving import serve
+from server.lifecycle import serve
+from server.middleware.auth import add_key_option
+from server.vllm_api import AsyncEngineArgs, FlexibleArgumentParser, ThinkingOptions
 
 PROGRAM = "python -m server"
-# Options of `vllm serve` that hold here too. The others belong to things that this server does not
-# have.
+# The options of `vllm serve` that this server has, too.
 FRONTEND_OPTIONS = (
     "api_key",
     "allowed_origins",
@@ -59,8 +54,8 @@ FRONTEND_OPTIONS = (
     "tool_strict_level",
 )
 DESCRIPTION = """\
-Serve a Quiet-STaR model behind the OpenAI API, on vLLM. Before every token that the model says, it
-writes a short hidden thought; requests say how long with "thought_budget"."""
+Serve a Quiet-STaR model behind the OpenAI API, on vLLM. Before every visible token the model
+samples a short hidden thought; requests set its length with "thought_budget"."""
 EPILOG = """\
 Every engine option of vLLM can be given too:
   --help=all             all options
@@ -69,7 +64,7 @@ Every engine option of vLLM can be given too:
 
 
 class Parser(FlexibleArgumentParser):
-    """vLLM's parser, whose help shows our options at once, and whose errors are one line."""
+    """vLLM's parser; its help shows our options first, and its errors are one line."""
 
     shown: tuple["argparse._ArgumentGroup", ...] = ()
 
@@ -123,7 +118,7 @@ def make_parser() -> Parser:
         more.add_argument(f"--{name.replace('_', '-')}", **arguments)
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
-    # A quiet server by default, and one that lets running requests finish when it is stopped.
+    # By default the server logs little, and lets running requests finish when it is stopped.
     parser.set_defaults(model=None, uvicorn_log_level="warning", shutdown_timeout=30)
     return parser
 
@@ -140,52 +135,53 @@ def _add_thinking_options(group: Any) -> None:
         type=int,
         default=ThinkingOptions.max_thought_budget,
         metavar="N",
-        help="the longest thought a request may ask for, in tokens before each visible token "
-        "(default: %(default)s). A thought of N tokens costs N+1 passes where plain decoding costs "
+        help="the longest thought that a request may set, in tokens before each visible token "
+        "(default: %(default)s). A thought of N tokens takes N+1 passes where plain decoding takes "
         "one, and N+1 positions of the context are kept free for it. 0 turns thinking off",
     )
     group.add_argument(
         "--default-thought-budget",
         type=int,
         metavar="N",
-        help="the length of thoughts for requests that do not say (default: the checkpoint's)",
+        help="the length of thoughts for requests that set none (default: the checkpoint's)",
     )
     group.add_argument(
         "--default-thought-temperature",
         type=float,
         default=ThinkingOptions.default_thought_temperature,
         metavar="T",
-        help="the temperature of thoughts for requests that do not say; 0 = greedy (default: "
+        help="the temperature of thoughts for requests that set none; 0 = greedy (default: "
         "%(default)s)",
     )
     group.add_argument(
         "--thought-embeddings",
         choices=EMBEDDING_MODES,
-        help="what begins and ends a thought: the trained vectors (learned), or the embedding of "
+        help="the embeddings of START and END: the trained vectors (learned), or the embedding of "
         "'---' (reset), as the published evaluation script in fact does (default: the "
         "checkpoint's)",
     )
     group.add_argument(
         "--allow-return-thoughts",
         action="store_true",
-        help="let requests see what was thought, with return_thoughts. Thoughts are not filtered: "
-        "what a prompt keeps out of the answer may show in them (default: off)",
+        help="let requests see their thoughts, with return_thoughts. Thoughts are not filtered: "
+        "they may contain what a prompt keeps out of the answer (default: off)",
     )
     group.add_argument(
         "--max-thought-burst",
         type=int,
         metavar="N",
-        help="passes that an engine step may run while all its requests are thinking: faster. Who "
-        "arrives ends it on a CPU, and waits for it on CUDA; above 1, thoughts of one length begin "
-        "together, for which a request waits once (default: 16 on a CPU, 1 on CUDA)",
+        help="passes that one engine step may run while all requests in the batch are thinking "
+        "(multi-step): faster. A new request ends such a step on a CPU, and waits for it on CUDA. "
+        "Above 1, thoughts of the same length start together, for which a request waits once "
+        "(default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",
         type=int,
         default=ThinkingOptions.max_recorded_thought_tokens,
         metavar="N",
-        help="thought tokens kept at most for requests that asked to see them and have not been "
-        "answered yet; what comes on top is missing from their answers (default: %(default)s)",
+        help="thought tokens kept, at most, for requests that asked to see them and have not been "
+        "answered yet; what exceeds it is missing from their answers (default: %(default)s)",
     )
 
 
@@ -196,8 +192,8 @@ def _port(text: str) -> int:
     return port
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parsed options, `model` being the one to serve; exits where they are wrong."""
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line, with the model in `model`; exits where it is wrong."""
     parser = make_parser()
     args = parser.parse_args(list(arguments))
     assert isinstance(args, argparse.Namespace)
@@ -217,7 +213,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
-    """Our options as the engine takes them."""
+    """The options about thinking, of a parsed command line."""
     return ThinkingOptions(
         max_thought_budget=args.max_thought_budget,
         default_thought_budget=args.default_thought_budget,
@@ -230,9 +226,9 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the server; returns the exit status."""
-    args = parse(arguments)
-    # While the engine starts, a signal ends this process at once, and its end that of the engine's
-    # processes (server.child). To unwind vLLM from in between can take forever.
+    args = parse_arguments(arguments)
+    # While the engine starts, a signal ends this process at once, and with it the engine's
+    # processes (engine.child_process): to unwind vLLM's start can take forever.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         engine_args = engine_arguments(args, thinking_options(args))
@@ -248,15 +244,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _status_of(error: Exception) -> ExitStatus | None:
-    """How the process ends after an error; None where it is a fault of the program."""
+    """The exit status for an error; None for a fault of the program."""
     if isinstance(error, StartError):
         return error.status
-    if status := lacking(error):
-        return status
+    if remedy := known_remedy(error):
+        return remedy.status
     if isinstance(error, CheckpointError):
         return ExitStatus.NO_MODEL
     return ExitStatus.BAD_OPTION if isinstance(error, ValueError) else None
 
 
 def _message_of(error: Exception) -> str:
-    return " ".join(str(error).split()) if isinstance(error, StartError) else advice(error)
+    return " ".join(str(error).split()) if isinstance(error, StartError) else explanation(error)

@@ -1,31 +1,34 @@
-"""Environment variables that must be set before vLLM is imported; its processes inherit them."""
+"""Environment variables that must be set before vLLM is imported; its processes inherit them.
+
+Imports nothing of vLLM, directly or not.
+"""
 
 import os
 
 DEFAULTS = {
-    # vLLM narrates its start on some hundred lines.
+    # At INFO vLLM logs about a hundred lines while it starts.
     "VLLM_LOGGING_LEVEL": "ERROR",
     # vLLM reports models and hardware to its makers unless told otherwise.
     "VLLM_NO_USAGE_STATS": "1",
-    # fork, the default, does not go with threads and accelerators; vLLM's own command line sets
+    # fork, the default, does not work with threads and accelerators; vLLM's own command line sets
     # this too.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "TOKENIZERS_PARALLELISM": "false",
-    # torch speaks of missing Triton, of memory nodes and of names that vLLM should not use.
+    # torch warns about missing Triton, about memory nodes and about names that vLLM uses.
     "TORCH_LOGS": "-torch._library",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 
 
-# With these set, prometheus_client would write metrics to files, for other processes to add up. One
-# process has all of this server's; files left by an earlier run would be added to them.
-NOT_FOR_US = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+# With these set, prometheus_client would write metrics to files, to be added up by another process.
+# This server keeps all of its metrics in one process; files of an earlier run would be added.
+UNWANTED = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
 def set_defaults() -> None:
     """Set what the user has not set, and unset what would do harm."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for name in NOT_FOR_US:
+    for name in UNWANTED:
         os.environ.pop(name, None)

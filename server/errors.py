@@ -1,4 +1,4 @@
-"""Errors that the server answers or prints in one sentence."""
+"""Errors that become a response or a last line of the process, each of one sentence."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -7,11 +7,11 @@ from typing import ClassVar
 
 
 class RequestError(Exception):
-    """A request that is not answered as it asks; the message says what would be.
+    """A request that is refused or cut off; the message says what is allowed.
 
     `status` and `kind` are those of OpenAI's error shape, `reason` is the label of the metric
-    `quietstar:requests_refused_total` (None: not counted). Not a `ValueError`: pydantic would wrap
-    it, and its message would drown in a list of validation errors.
+    `quietstar:requests_refused_total` (None: not counted). Not a `ValueError`: pydantic would make
+    it one of its validation errors.
     """
 
     status: ClassVar[HTTPStatus]
@@ -56,20 +56,22 @@ class ReceiveTimeout(RequestError):
 
 
 class BodyTooLarge(RequestError):
+    """A request whose body exceeds `--max-body-mib`."""
+
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     kind = "PayloadTooLargeError"
     reason = "body_size"
 
 
 class Overloaded(RequestError):
-    """A request that would be served later."""
+    """A request that the server can serve, but not now."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     kind = "RateLimitError"
 
 
 class Stopping(RequestError):
-    """A request that the end of the server cuts off."""
+    """A request that is cut off because the server ends."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     kind = "ServiceUnavailableError"
@@ -85,7 +87,7 @@ class OutOfTime(RequestError):
 
 
 class ExitStatus(IntEnum):
-    """How the server's process ends, for supervisors and scripts."""
+    """Exit statuses of the server's process, for supervisors and scripts."""
 
     STOPPED = 0
     ENGINE_FAILED = 1

@@ -1,11 +1,11 @@
-"""What a server says when it is ready: one command to paste."""
+"""What a server prints when it is ready: one command to paste."""
 
 import json
 import shlex
 from typing import Any
 
 from quietstar_infer.config import read_json
-from server.engine import Engine
+from server.engine.engine import Engine
 
 GENERIC_PROMPT = "The most important thing about thinking is"
 _MAX_TOKENS = 24
@@ -13,7 +13,7 @@ _FRAME = "─" * 100
 
 
 def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
-    """A framed paragraph with a shell command that shows a completion without and with thinking."""
+    """A framed paragraph with a shell command for a completion without and with thinking."""
     limits = engine.setup.limits
     command = curl_command(url, example_prompt(engine), limits.default_budget, has_api_key)
     thinking = (
@@ -29,12 +29,11 @@ def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
 
 
 def curl_command(url: str, prompt: str, budget: int, has_api_key: bool) -> str:
-    """One line of shell: the same completion with budget 0 and with `budget`, if that is
-    another."""
+    """One line of shell: the same completion with budget 0 and, if it is not 0, with `budget`."""
     body = json.dumps(
         {"prompt": prompt, "max_tokens": _MAX_TOKENS, "temperature": 0}, ensure_ascii=False
     )
-    # The shell puts the budget in, between two quoted parts.
+    # The shell inserts the budget between two quoted parts.
     data = shlex.quote(body.removesuffix("}") + ', "thought_budget": ') + "$budget'}'"
     key = '-H "Authorization: Bearer $API_KEY" ' if has_api_key else ""
     budgets = f"0 {budget}" if budget else "0"
@@ -45,7 +44,6 @@ def curl_command(url: str, prompt: str, budget: int, has_api_key: bool) -> str:
 
 
 def example_prompt(engine: Engine) -> str:
-    """A prompt that suits the model: the checkpoint's own (`quiet_star.example_prompt`) or a
-    generic one."""
+    """The checkpoint's own prompt (`quiet_star.example_prompt`), or a generic one."""
     section: dict[str, Any] = read_json(engine.checkpoint / "config.json").get("quiet_star", {})
     return str(section.get("example_prompt", GENERIC_PROMPT))

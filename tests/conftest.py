@@ -1,5 +1,5 @@
-"""Settings that must be in place before torch and vLLM are imported, and what tests of several
-folders share.
+"""Settings that must be in place before torch and vLLM are imported, and the engines and servers that
+tests of several folders share.
 """
 
 import os
@@ -19,6 +19,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Engines in the test's own process can be looked into. Servers are processes of their own.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+# The fixtures of servers that tests of all packages share. Imported after the lines above.
+pytest_plugins = ["tests.support.servers"]
 
 
 @pytest.fixture(scope="session")

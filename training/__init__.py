@@ -1,1 +1,17 @@
-"""Training code: a corpus that it generates, a tokenizer, a trunk and its checkpoint."""
+"""Trains the models that quietstar_infer serves, and evaluates them.
+
+To read first: `thoughts/training_step.py` (the algorithm), `thoughts/model.py` (its weights),
+`thoughts/decode.py` (how thoughts are decoded), `trainer/run.py` (a whole run).
+
+cli.py          `python -m training COMMAND`
+config.py       what decides a training step: thoughts, objective, optimisation; three presets
+options.py      command-line options that several commands share
+output.py       folders and files that commands write
+markdown.py     tables in Markdown
+errors.py       mistakes of the user
+thoughts/       the algorithm of the paper: model, rollout, training step, decoding
+kernels/        attention, cross entropy, activation checkpointing: time and memory of a step
+trainer/        recipes, data, and runs with transformers' Trainer, to the exported checkpoint
+evaluations/    the paper's evaluations, in process or through a server
+demo/           the demonstration model: its corpus, base model, training and measurements
+"""

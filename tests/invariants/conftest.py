@@ -1,5 +1,5 @@
 """The session's servers are those of the server's tests."""
 
-from tests.server.conftest import demo_server
+from tests.support.servers import demo_server
 
 __all__ = ["demo_server"]

@@ -12,7 +12,6 @@ from benchmarks.engine.shapes import write_base_model
 from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
-from tests.server.processes import DEMO, RunningServer, running_stock_server
 from tests.support.loadtest.runs import FIRST, GAP, SLACK
 from tests.support.loadtest.vllm_bench import (
     Seen,
@@ -22,6 +21,7 @@ from tests.support.loadtest.vllm_bench import (
     through_vllm_bench,
     write_prompts,
 )
+from tests.support.servers import DEMO, RunningServer, running_stock_server
 
 REQUESTS, TOKENS, USERS = 48, 12, 4
 

@@ -17,7 +17,7 @@ from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
-from tests.server.processes import DEMO, RunningServer
+from tests.support.servers import DEMO, RunningServer
 
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
 

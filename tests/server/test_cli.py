@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import main, make_parser, parse, thinking_options
-from server.engine import FlexibleArgumentParser
+from server.cli import main, make_parser, parse_arguments, thinking_options
 from server.errors import ExitStatus
-from tests.server.hub import pretended_hub
-from tests.server.processes import DEMO, ROOT, START_SECONDS
+from server.vllm_api import FlexibleArgumentParser
+from tests.support.hub import pretended_hub
+from tests.support.servers import DEMO, ROOT, START_SECONDS
 
 SERVER = (sys.executable, "-m", "server")
 OURS = (
@@ -70,7 +70,7 @@ def failure(
     return line
 
 
-def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_our_options_first(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(capsys, "--help")
     positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port", *LIMITS)]
     assert positions == sorted(positions)
@@ -79,7 +79,7 @@ def test_help_shows_ours_first_and_at_once(capsys: pytest.CaptureFixture[str]) -
     assert "passes" in text
 
 
-def test_help_leads_to_every_option_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_shows_the_options_of_vllm(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(capsys, "--help=all")
     for option in (*OURS, "--tensor-parallel-size", "--api-key", "--gpu-memory-utilization"):
         assert option in text
@@ -92,8 +92,8 @@ def test_help_on_a_group_and_on_one_option(capsys: pytest.CaptureFixture[str]) -
     assert "--max-thought-budget" not in text
 
 
-def test_engine_options_pass_through_beside_ours() -> None:
-    args = parse(
+def test_engine_options_are_passed_through() -> None:
+    args = parse_arguments(
         ["some/model", "--max-num-seqs", "7", "--max_thought_budget=9", "--served-model-name", "x"]
     )
     assert (args.model, args.max_num_seqs, args.served_model_name) == ("some/model", 7, ["x"])
@@ -101,14 +101,14 @@ def test_engine_options_pass_through_beside_ours() -> None:
 
 
 def test_the_model_may_be_an_option() -> None:
-    assert parse(["--model", "some/model"]).model == "some/model"
-    assert parse(["some/model", "--model", "some/model"]).model == "some/model"
+    assert parse_arguments(["--model", "some/model"]).model == "some/model"
+    assert parse_arguments(["some/model", "--model", "some/model"]).model == "some/model"
 
 
-def test_options_come_from_a_file_too(tmp_path: Path) -> None:
+def test_options_can_come_from_a_file(tmp_path: Path) -> None:
     config = tmp_path / "options.yaml"
     config.write_text("max-thought-budget: 4\nallow-return-thoughts: true\nport: 81\n")
-    args = parse(["some/model", "--config", str(config), "--port", "82"])
+    args = parse_arguments(["some/model", "--config", str(config), "--port", "82"])
     assert thinking_options(args).max_thought_budget == 4
     assert args.allow_return_thoughts
     assert args.port == 82

@@ -26,7 +26,7 @@ def bodies(command: str, folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("prompt", ["plain", 'it\'s "quoted" $HOME `ls` \\', "Grüße\nund mehr"])
-def test_the_prompt_survives_the_shell(tmp_path: Path, prompt: str) -> None:
+def test_the_shell_passes_the_prompt_on_unchanged(tmp_path: Path, prompt: str) -> None:
     command = curl_command("http://localhost:1", prompt, budget=12, has_api_key=False)
     sent = bodies(command, tmp_path)
     assert [body["prompt"] for body in sent] == [prompt, prompt]
@@ -38,5 +38,5 @@ def test_without_thinking_there_is_one_request(tmp_path: Path) -> None:
     assert [body["thought_budget"] for body in bodies(command, tmp_path)] == [0]
 
 
-def test_a_key_is_asked_for_and_not_shown() -> None:
+def test_the_command_reads_the_key_from_a_variable() -> None:
     assert "$API_KEY" in curl_command("http://localhost:1", "a", budget=1, has_api_key=True)

@@ -19,13 +19,14 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.support.runs import small_recipe
-from training import recompute
-from training.batch import make_batch
-from training.build import ThinkingStep, build
-from training.data import load_pieces
-from training.noise import seeded_draw, sequence_seeds
-from training.recipe import Recipe
-from training.trainer import QuietTrainer, training_arguments
+from training.kernels import activation_checkpointing
+from training.thoughts.batch import make_batch
+from training.thoughts.sampling import seeded_draw, sequence_seeds
+from training.trainer.arguments import training_arguments
+from training.trainer.build import ThinkingStep, build
+from training.trainer.data import load_pieces
+from training.trainer.recipe import Recipe
+from training.trainer.trainer import QuietTrainer
 
 SEQUENCES, WINDOW = 4, 16
 
@@ -45,8 +46,8 @@ UNEVEN = [Share(slice(0, 2)), Share(slice(2, 4), positions=6)]
 def many_passes() -> Iterator[None]:
     """Paths are read one position of two sequences at a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(recompute.ACTIVATIONS, "cpu", 0)
-        patch.setattr(recompute, "FEWEST_TOKENS", 1)
+        patch.setitem(activation_checkpointing.PASS_ACTIVATIONS, "cpu", 0)
+        patch.setattr(activation_checkpointing, "FEWEST_TOKENS", 1)
         yield
 
 
@@ -118,7 +119,7 @@ def main(folder: str, out: str) -> None:
 
     rank = torch.distributed.get_rank()
     model = build(recipe).model
-    for layer in model.thinker.trunk.base_model.get_submodule("layers").children():
+    for layer in model.thinker.base_model.base_model.get_submodule("layers").children():
         fully_shard(layer)
     fully_shard(model)
     share = SEQUENCES // torch.distributed.get_world_size()

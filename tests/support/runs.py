@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.checkpoints import write_random_checkpoint
-from training.recipe import Recipe, make_recipe
+from training.trainer.recipe import Recipe, make_recipe
 
 
 def write_text(path: Path, documents: int = 40, words: int = 24) -> Path:

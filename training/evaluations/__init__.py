@@ -1,9 +1,17 @@
-"""The paper's evaluations: what thoughts are worth to the prediction of given text, and to answers.
+"""The paper's evaluations: how thoughts change the prediction of given text, and answers.
 
-tasks       what is asked (YAML, training/tasks) and the rows of a data set
-passages    rows as token ids, with the tokens whose log-probabilities are wanted
-routes      who finds them: the model in this process, or a server
-outcomes    an item's result at every thought budget
-record      results so far, a line per item: what an interrupted evaluation goes on from
-summary     means with their intervals; tables, plots and heat maps show them
+cli.py                `evaluate` on the command line
+command.py            from its options to a results folder
+tasks/                what is asked: definitions (YAML), rows of data sets, passages of token ids
+backends/             who computes the scores: the model in this process, or a server
+harness/              tasks of lm-evaluation-harness on the same rows
+evaluated_model.py    loads the model that is evaluated, and identifies it
+runner.py             evaluates the rows that have no result yet
+outcomes.py           an item's result at every thought budget
+record.py             results so far, a line per item, from which an evaluation is resumed
+estimates.py          means with 95 % intervals
+summary.py            the measures of a task, by budget
+report.py             tables in Markdown
+plots.py              measures over the budget, as SVG
+heat_map.py           a document coloured by what thoughts gained, as HTML
 """

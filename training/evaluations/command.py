@@ -1,4 +1,4 @@
-"""What `python -m training evaluate` does: from its options to a results folder."""
+"""`python -m training evaluate`: from its options to a results folder."""
 
 import argparse
 import json
@@ -16,26 +16,26 @@ from typing import Any
 from transformers.utils import logging
 
 from quietstar_infer.config import load_tokenizer
-from training.build import local_folder
-from training.checkpoint import write_json
 from training.errors import UsageError
+from training.evaluations.backends.base import Backend
+from training.evaluations.backends.http import served_by
+from training.evaluations.backends.local import LocalBackend
+from training.evaluations.evaluated_model import identity, load_for_evaluation
 from training.evaluations.heat_map import write_heat_map
-from training.evaluations.model import identity, load_for_evaluation
 from training.evaluations.plots import draw_sweeps
 from training.evaluations.record import REPORT, RESULTS, Record
-from training.evaluations.routes import Route
-from training.evaluations.rows import load_rows
-from training.evaluations.run import BASE, THINKER, Asked, Sizes, evaluate
-from training.evaluations.served_route import served_by
+from training.evaluations.report import measures_table, report_markdown
+from training.evaluations.runner import BASE, THINKER, EvaluatedBackend, Limits, evaluate
 from training.evaluations.summary import task_summary
-from training.evaluations.tables import measures_table, report
-from training.evaluations.task import Task, load_task
-from training.evaluations.thinker_route import ThinkerRoute
-from training.evaluations.thinking import Thoughts
+from training.evaluations.tasks.definitions import Task, load_task
+from training.evaluations.tasks.rows import load_rows
+from training.output import write_json
+from training.thoughts.decode import ThoughtSettings
+from training.thoughts.loading import local_folder
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTask:
     """A task and its rows."""
 
     name: str
@@ -44,70 +44,72 @@ class Loaded:
 
 
 def run_evaluation(options: argparse.Namespace) -> None:
-    """Ask what is not known yet, then write results, report, plots and heat maps."""
-    # A text longer than the tokenizer's own idea of a context is no mistake: it is cut, or refused.
+    """Evaluate what has no result yet, then write results, report, plots and heat maps."""
+    # No warnings for texts longer than the tokenizer's `model_max_length`: they are cut, or
+    # refused.
     logging.set_verbosity_error()
     tasks = list(_load_tasks(options))
-    thoughts = Thoughts(
+    thoughts = ThoughtSettings(
         tuple(sorted({0, *options.budgets})), options.thought_temperature, options.seed
     )
-    sizes = Sizes(options.batch_size, options.document_tokens, options.heat_maps)
+    limits = Limits(options.batch_size, options.document_tokens, options.heat_maps)
     folder = local_folder(options.model)
     with ExitStack() as stack:
-        asked = [_asked(options, folder, thoughts, stack)]
+        models = [_thinker(options, folder, thoughts, stack)]
         if options.base is not None:
-            asked.append(_base(options))
-        run = _run_facts(options, folder, thoughts, tasks, asked)
+            models.append(_base(options))
+        run = _run_facts(options, folder, thoughts, tasks, models)
         record = Record(options.out, run, resume=options.resume)
         stack.callback(record.close)
-        for one in asked:
+        for model in models:
             for task in tasks:
-                evaluate(task.name, task.task, task.rows, one, sizes, options.seed, record)
-    results = _results(run, record, tasks, asked)
+                evaluate(task.name, task.task, task.rows, model, limits, options.seed, record)
+    results = _results(run, record, tasks, models)
     print(measures_table(results))
     for path in _write(results, record, options.out):
         print(f"written to {path}")
 
 
-def _load_tasks(options: argparse.Namespace) -> Iterator[Loaded]:
+def _load_tasks(options: argparse.Namespace) -> Iterator[LoadedTask]:
     elsewhere = dict(options.data)
     for name in options.tasks:
         title, task = load_task(name, elsewhere.pop(name, None))
-        yield Loaded(title, task, load_rows(task, options.limit))
+        yield LoadedTask(title, task, load_rows(task, options.limit))
     if elsewhere:
         raise UsageError(f"--data names {next(iter(elsewhere))}, which is not among --tasks")
 
 
-def _asked(
-    options: argparse.Namespace, folder: Path, thoughts: Thoughts, stack: ExitStack
-) -> Asked:
-    """The thinker, by the route that was chosen."""
+def _thinker(
+    options: argparse.Namespace, folder: Path, thoughts: ThoughtSettings, stack: ExitStack
+) -> EvaluatedBackend:
+    """The thinker, behind the chosen backend."""
     if options.url is not None:
         served = stack.enter_context(served_by(options.url, thoughts, options.served_model))
-        return Asked(THINKER, served, load_tokenizer(folder), thoughts.budgets)
+        return EvaluatedBackend(THINKER, served, load_tokenizer(folder), thoughts.budgets)
     thinker, tokenizer = load_for_evaluation(
         folder, options.thought_embeddings, options.device, options.dtype
     )
-    route: Route = ThinkerRoute(thinker, tokenizer, thoughts)
-    return Asked(THINKER, route, tokenizer, thoughts.budgets)
+    backend: Backend = LocalBackend(thinker, tokenizer, thoughts)
+    return EvaluatedBackend(THINKER, backend, tokenizer, thoughts.budgets)
 
 
-def _base(options: argparse.Namespace) -> Asked:
+def _base(options: argparse.Namespace) -> EvaluatedBackend:
     """The base model, which does not think, in this process."""
     folder = local_folder(options.base)
     model, tokenizer = load_for_evaluation(folder, None, options.device, options.dtype)
-    thoughts = Thoughts((0,), seed=options.seed)
-    return Asked(BASE, ThinkerRoute(model, tokenizer, thoughts), tokenizer, thoughts.budgets)
+    thoughts = ThoughtSettings((0,), seed=options.seed)
+    backend = LocalBackend(model, tokenizer, thoughts)
+    return EvaluatedBackend(BASE, backend, tokenizer, thoughts.budgets)
 
 
 def _run_facts(
     options: argparse.Namespace,
     folder: Path,
-    thoughts: Thoughts,
-    tasks: Sequence[Loaded],
-    asked: Sequence[Asked],
+    thoughts: ThoughtSettings,
+    tasks: Sequence[LoadedTask],
+    models: Sequence[EvaluatedBackend],
 ) -> dict[str, Any]:
-    """Everything that is needed to ask the same again."""
+    """Everything that is needed to repeat the evaluation."""
     base = options.base and identity(local_folder(options.base), options.base)
     return {
         "about": "An evaluation of thoughts; docs/evaluation.md explains it",
@@ -124,7 +126,7 @@ def _run_facts(
         "definitions": {one.name: asdict(one.task) for one in tasks},
         "rows": {one.name: _digest(one.rows) for one in tasks},
         "through": "in process" if options.url is None else "server",
-        "route": asked[0].route.describe(),
+        "route": models[0].backend.describe(),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("quietstar", "torch", "transformers", "datasets")},
@@ -133,21 +135,26 @@ def _run_facts(
 
 
 def _digest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many rows, and a hash of what they say."""
+    """The number of rows, and a hash of their content."""
     text = "\n".join(json.dumps(row, sort_keys=True, default=str) for row in rows)
     return {"number": len(rows), "sha256": sha256(text.encode()).hexdigest()}
 
 
 def _results(
-    run: dict[str, Any], record: Record, tasks: Sequence[Loaded], asked: Sequence[Asked]
+    run: dict[str, Any],
+    record: Record,
+    tasks: Sequence[LoadedTask],
+    models: Sequence[EvaluatedBackend],
 ) -> dict[str, Any]:
     found = {
         one.name: {
             "kind": one.task.kind,
             "items": len(one.rows),
             **{
-                who.who: task_summary(one.task.kind, record.of(who.who, one.name), who.budgets)
-                for who in asked
+                model.role: task_summary(
+                    one.task.kind, record.of(model.role, one.name), model.budgets
+                )
+                for model in models
             },
         }
         for one in tasks
@@ -165,5 +172,7 @@ def _write(results: dict[str, Any], record: Record, folder: Path) -> Iterator[Pa
         for number, item in enumerate(items if longest else ()):
             files.append(folder / f"heat-map-{name}-{number}.html")
             write_heat_map(item, longest, f"{name}, document {number}", files[-1])
-    (folder / REPORT).write_text(report(results, [file.name for file in files]), encoding="utf-8")
+    (folder / REPORT).write_text(
+        report_markdown(results, [file.name for file in files]), encoding="utf-8"
+    )
     yield from (folder / RESULTS, folder / REPORT, *files)

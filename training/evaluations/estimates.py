@@ -12,9 +12,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-CONFIDENCE = 0.95
-Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-RESAMPLES = 2000
+_CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Estimate:
 def share(hits: Sequence[bool]) -> Estimate:
     """The share of items that are right, with its score interval (Wilson, 1927)."""
     count, value = len(hits), sum(hits) / len(hits)
-    scale = 1 + Z * Z / count
-    middle = (value + Z * Z / (2 * count)) / scale
-    half = Z / scale * math.sqrt(value * (1 - value) / count + Z * Z / (4 * count * count))
+    scale = 1 + _Z * _Z / count
+    middle = (value + _Z * _Z / (2 * count)) / scale
+    half = _Z / scale * math.sqrt(value * (1 - value) / count + _Z * _Z / (4 * count * count))
     return Estimate(value, max(0.0, middle - half), min(1.0, middle + half), count)
 
 
@@ -45,11 +45,11 @@ def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> Est
     value_N = np.asarray(values, dtype=np.float64)
     weight_N = np.ones_like(value_N) if weights is None else np.asarray(weights, dtype=np.float64)
     rng = np.random.default_rng(0)
-    drawn_RN = rng.integers(len(value_N), size=(RESAMPLES, len(value_N)))
+    drawn_RN = rng.integers(len(value_N), size=(_RESAMPLES, len(value_N)))
     total_R = weight_N[drawn_RN].sum(axis=1)
-    # A resample without a token says nothing.
+    # A resample without a token is left out.
     means_R = value_N[drawn_RN].sum(axis=1)[total_R > 0] / total_R[total_R > 0]
-    low, high = np.quantile(means_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(means_R, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return Estimate(
         float(value_N.sum() / weight_N.sum()), float(low), float(high), int((weight_N > 0).sum())
     )

@@ -1,4 +1,4 @@
-"""A document coloured by what thoughts gained at each token: one HTML file that needs no other."""
+"""A document coloured by what thoughts gained at each token, as one self-contained HTML file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,13 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 TEMPLATE = "heat-map.html.jinja"
-FULL = 3.0
-"""Nats that are shown in full colour."""
+FULL_COLOUR_NATS = 3.0
 
 
 @dataclass(frozen=True)
 class HeatToken:
-    """A token as it is shown; without numbers it is the first, which nothing predicts."""
+    """A token as it is shown; the first one has no numbers, because nothing predicts it."""
 
     text: str
     base: float | None = None
@@ -24,13 +23,13 @@ class HeatToken:
 
     @property
     def gain(self) -> float:
-        """Nats that the thought saved."""
+        """Nats by which the thought lowered the loss."""
         return 0.0 if self.base is None or self.mixed is None else self.base - self.mixed
 
     @property
     def depth(self) -> float:
-        """Of the colour, 0 to 1."""
-        return min(1.0, abs(self.gain) / FULL)
+        """Depth of the colour, 0 to 1."""
+        return min(1.0, abs(self.gain) / FULL_COLOUR_NATS)
 
 
 def heat_tokens(item: Mapping[str, Any], budget: int) -> list[HeatToken]:
@@ -43,7 +42,7 @@ def heat_tokens(item: Mapping[str, Any], budget: int) -> list[HeatToken]:
 
 
 def write_heat_map(item: Mapping[str, Any], budget: int, title: str, path: Path) -> None:
-    """Write the file; raises `OSError` where the disk takes no more."""
+    """Write the file; raises `OSError` where the disk is full."""
     environment = Environment(
         loader=PackageLoader("training.evaluations", ""),
         autoescape=True,
@@ -55,7 +54,7 @@ def write_heat_map(item: Mapping[str, Any], budget: int, title: str, path: Path)
     page = environment.get_template(TEMPLATE).render(
         title=title,
         budget=budget,
-        full=FULL,
+        full=FULL_COLOUR_NATS,
         tokens=tokens,
         saved=sum(token.gain for token in tokens),
         predicted=len(tokens) - 1,

@@ -1,22 +1,22 @@
-"""What came of an item at every budget, as it is written down: from token scores to numbers."""
+"""The outcome of an item at every budget, as it is recorded: from token scores to numbers."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
-from training.evaluations.passages import Item
-from training.evaluations.routes import Route, Sampling, Scores, TokenScore
-from training.evaluations.task import ChainTask, Row, gold_number
+from training.evaluations.backends.base import Backend, PassageScores, Sampling, TokenScore
+from training.evaluations.tasks.definitions import ChainTask, Row, gold_number
+from training.evaluations.tasks.passages import Item
 
 Outcome: TypeAlias = dict[str, Any]
 """JSON."""
 _NUMBER = re.compile(r"\d+")
-# Seeds that every server takes.
+# Every server accepts seeds below this.
 _SEEDS = 2**31
 
 
@@ -24,7 +24,7 @@ def answer_outcome(scores: Sequence[TokenScore]) -> Outcome:
     """Of one answer, teacher-forced.
 
     `accuracy` is the official code's: the product of the tokens' probabilities among the allowed
-    ones, over those tokens that are allowed. `exact`: greedy decoding would say this answer.
+    ones, over those tokens that are allowed. `exact`: greedy decoding would give this answer.
     """
     among = [score.among_allowed for score in scores if score.among_allowed is not None]
     return {
@@ -45,7 +45,7 @@ def choice_outcome(by_choice: Sequence[Sequence[TokenScore]], gold: int) -> Outc
 
 def text_outcome(scores: Sequence[TokenScore]) -> Outcome:
     """Of a document: losses in nats by token; mixing weights and thoughts where they are known."""
-    # Rounding can make a sure token's log-probability positive.
+    # Rounding can make the log-probability of a certain token positive.
     outcome: Outcome = {"nll": [round(max(0.0, -score.logprob), 6) for score in scores]}
     if all(score.mixing_weight is not None for score in scores):
         outcome["weights"] = [round(score.mixing_weight or 0.0, 4) for score in scores]
@@ -54,7 +54,7 @@ def text_outcome(scores: Sequence[TokenScore]) -> Outcome:
     return outcome
 
 
-def item_outcomes(kind: str, item: Item, scores: Sequence[Scores]) -> dict[str, Outcome]:
+def item_outcomes(kind: str, item: Item, scores: Sequence[PassageScores]) -> dict[str, Outcome]:
     """By budget, of an item whose passages have been scored; for the kinds but `chain`."""
     of: Callable[[list[list[TokenScore]]], Outcome] = {
         "number": lambda by_passage: answer_outcome(by_passage[0]),
@@ -69,7 +69,7 @@ def chain_outcomes(
     task: ChainTask,
     row: Row,
     number: int,
-    route: Route,
+    backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
     budgets: Sequence[int],
     seed: int,
@@ -82,11 +82,11 @@ def chain_outcomes(
     )
     reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
     for budget in budgets:
-        texts = route.continue_text(tokenizer.encode(prompt), budget, reasoning)
+        texts = backend.continue_text(tokenizer.encode(prompt), budget, reasoning)
         if task.conclusion is None:
             answers = [last_number(text) for text in texts]
         else:
-            texts, answers = _conclude(task, prompt, texts, seeds, budget, route, tokenizer)
+            texts, answers = _conclude(task, prompt, texts, seeds, budget, backend, tokenizer)
         yield str(budget), vote_outcome(answers, gold, texts)
 
 
@@ -96,24 +96,24 @@ def _conclude(
     chains: Sequence[str],
     seeds: Sequence[int],
     budget: int,
-    route: Route,
+    backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[list[str], list[int | None]]:
-    """Ask each chain for its answer."""
+    """Continue each chain with the conclusion, for its answer."""
     assert task.conclusion is not None
     texts, answers = [], []
     for chain, seed in zip(chains, seeds, strict=True):
-        asked = (prompt + chain).rstrip() + task.conclusion
+        concluding = (prompt + chain).rstrip() + task.conclusion
         short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
-        (said,) = route.continue_text(tokenizer.encode(asked), budget, short)
-        texts.append(asked.removeprefix(prompt) + said)
-        answers.append(first_number(said))
+        (conclusion,) = backend.continue_text(tokenizer.encode(concluding), budget, short)
+        texts.append(concluding.removeprefix(prompt) + conclusion)
+        answers.append(first_number(conclusion))
     return texts, answers
 
 
 def vote_outcome(answers: Sequence[int | None], gold: int | None, texts: Sequence[str]) -> Outcome:
-    """The most frequent answer counts, the first of equally frequent ones; none is an answer, too,
-    as in the official script."""
+    """The most frequent answer counts, the first of equally frequent ones; a missing answer
+    has votes, too, as in the official script."""
     ((majority, _),) = Counter(answers).most_common(1)
     return {
         "answers": list(answers),
@@ -134,8 +134,3 @@ def last_number(text: str) -> int | None:
     """The last whole number, without its commas."""
     found = _NUMBER.findall(text.replace(",", ""))
     return int(found[-1]) if found else None
-
-
-def budgets_of(outcomes: Mapping[str, Outcome]) -> list[int]:
-    """The budgets of an item."""
-    return sorted(map(int, outcomes))

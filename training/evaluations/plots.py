@@ -1,4 +1,4 @@
-"""A plot for each task: its measure over the thought budget, the base model beside it."""
+"""A plot for each task: its measure over the thought budget, and the base model's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from training.evaluations.report import SHARES
 from training.evaluations.summary import MEASURES
-from training.evaluations.tables import SHARES
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file

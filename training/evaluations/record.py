@@ -1,11 +1,11 @@
 """The results folder of an evaluation.
 
-    run.json      what is asked: model, tasks, budgets, seeds, versions
-    items.jsonl   a line per item, as soon as it is known
+    run.json      the settings: model, tasks, budgets, seeds, versions
+    items.jsonl   a line per item, as soon as its result is known
     results.json  run.json and the figures computed from the items
     report.md, *.svg, heat-map-*.html
 
-An evaluation that was stopped goes on behind the last whole line of items.jsonl.
+An evaluation that was stopped is resumed behind the last complete line of items.jsonl.
 """
 
 import json
@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from training.checkpoint import write_json
 from training.errors import UsageError
+from training.output import write_json
 
 RUN, ITEMS, RESULTS, REPORT = "run.json", "items.jsonl", "results.json", "report.md"
-# Where and how quickly it was computed may change in the middle.
+# Keys that may change between the parts of a resumed evaluation.
 _MAY_CHANGE = ("command", "versions", "route", "batch_size")
 
 
 class Place(NamedTuple):
-    """Which item of which task, asked of whom (`thinker` or `base`)."""
+    """An item of a task, and the role of the model (`thinker` or `base`)."""
 
     who: str
     task: str
@@ -30,10 +30,10 @@ class Place(NamedTuple):
 
 
 class Record:
-    """What is known so far; `OSError` where the disk takes no more."""
+    """The results so far; raises `OSError` where the disk is full."""
 
     def __init__(self, folder: Path, run: Mapping[str, Any], *, resume: bool) -> None:
-        """Begin a folder, or go on with it; raises `UsageError` where it holds other results."""
+        """Start a folder, or resume it; raises `UsageError` where it holds other results."""
         self.folder = folder
         self.run = run
         self.items: dict[Place, dict[str, Any]] = {}
@@ -47,24 +47,24 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RUN, run)
         self._rewrite()
-        # Line by line: whatever stops the program, what was known is kept.
+        # Line-buffered: whatever stops the program, results so far are on disk.
         self._lines: IO[str] = (folder / ITEMS).open("a", encoding="utf-8", buffering=1)
 
     def __contains__(self, place: Place) -> bool:
         return place in self.items
 
     def add(self, place: Place, content: dict[str, Any]) -> None:
-        """One more item is known."""
+        """Add the result of an item."""
         self.items[place] = content
         self._lines.write(_line(place, content))
 
     def of(self, who: str, task: str) -> list[dict[str, Any]]:
-        """What is known about a task, in the order of its rows."""
+        """The results of a task, in the order of its rows."""
         places = sorted(place for place in self.items if place[:2] == (who, task))
         return [self.items[place] for place in places]
 
     def close(self) -> None:
-        """No more items."""
+        """Close items.jsonl."""
         self._lines.close()
 
     def _rewrite(self) -> None:
@@ -81,7 +81,7 @@ def _line(place: Place, content: Mapping[str, Any]) -> str:
 
 def _whole_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    for line in lines[:-1]:  # what stands behind the last newline was cut short
+    for line in lines[:-1]:  # a line without its newline was cut short
         content = json.loads(line)
         place = Place(*(content.pop(field) for field in Place._fields))
         yield place, content

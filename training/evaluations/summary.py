@@ -17,11 +17,11 @@ Estimates: TypeAlias = dict[str, Estimate]
 MEASURES: Mapping[str, Mapping[str, str]] = {
     "number": {
         "accuracy": "product of the answer's probabilities among digits and newline",
-        "exact": "greedy decoding says the answer",
+        "exact": "greedy decoding gives the answer",
     },
     "letter": {
         "accuracy": "product of the answer's probabilities among letters and newline",
-        "exact": "greedy decoding says the answer",
+        "exact": "greedy decoding gives the answer",
     },
     "choice": {"right": "the right answer is the likeliest of the choices"},
     "chain": {
@@ -30,10 +30,10 @@ MEASURES: Mapping[str, Mapping[str, str]] = {
     },
     "text": {"perplexity": "per token", "nll": "nats per token", "gain": "nats saved per token"},
 }
-"""By kind of task: what is measured, the measure that is plotted first."""
+"""By kind of task: its measures and what they are; the first one is plotted first."""
 
 BOUNDS = (0.0, 0.1, 1.0, 3.0, np.inf)
-"""Nats that a token costs the plain prediction: easy, then harder and harder."""
+"""Bounds of the loss (nats) that a token has without a thought: easy tokens, then harder ones."""
 
 
 def estimates(kind: str, items: Items, budget: int) -> Estimates:
@@ -60,7 +60,7 @@ def estimates(kind: str, items: Items, budget: int) -> Estimates:
 
 
 def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
-    """Documents' tokens by how hard they were for the plain prediction: what thoughts change."""
+    """Documents' tokens by their loss without a thought: the losses with thoughts, and the gain."""
     table = []
     for low, high in pairwise(BOUNDS):
         count = _sums(items, budget, lambda base, own: (low <= base) & (base < high))  # noqa: B023
@@ -84,7 +84,7 @@ def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
 
 
 def corpus_likelihood(items: Items, budget: int) -> dict[str, float]:
-    """The measures of other programs, which count bytes and words: over all documents together."""
+    """The measures of lm-evaluation-harness, per byte and word, over all documents together."""
     total = float(sum(_sums(items, budget, lambda base, own: own)))
     num_bytes, num_words = (sum(item[name] for item in items) for name in ("bytes", "words"))
     return {
@@ -95,7 +95,7 @@ def corpus_likelihood(items: Items, budget: int) -> dict[str, float]:
 
 
 def task_summary(kind: str, items: Items, budgets: Sequence[int]) -> dict[str, Any]:
-    """Everything about a task, by budget, as it stands in results.json."""
+    """All figures of a task, by budget, as in results.json."""
     summary: dict[str, Any] = {}
     for budget in budgets:
         summary[str(budget)] = {
@@ -119,7 +119,7 @@ def _sums(items: Items, budget: int, of: Any) -> list[float]:
 
 
 def _within(items: Items, budget: int, low: float, high: float, of: Any) -> list[float]:
-    """The same over the tokens that cost the plain prediction so much."""
+    """The same over the tokens whose loss without a thought is in [low, high)."""
     return _sums(items, budget, lambda base, own: of(base, own) * ((low <= base) & (base < high)))
 
 

@@ -8,8 +8,8 @@ from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, running
 from loadtest.traffic.plan import Target
-from tests.server.processes import free_port
 from tests.support.loadtest.runs import run_one, small_plan
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.usefixtures("reused_workers")
 

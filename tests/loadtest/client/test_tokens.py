@@ -12,7 +12,7 @@ from loadtest.traffic.lengths import Constant
 from loadtest.traffic.plan import Target
 from loadtest.traffic.prompts import SyntheticPrompts
 from loadtest.traffic.words import count_by_tokens
-from tests.server.processes import DEMO
+from tests.support.servers import DEMO
 
 
 def test_lengths_are_counted_in_the_tokenizers_tokens() -> None:

@@ -1,5 +1,5 @@
 """The session's server is that of the server's tests."""
 
-from tests.server.conftest import server
+from tests.support.servers import server
 
 __all__ = ["server"]

@@ -12,8 +12,8 @@ from loadtest.reporting.watch import Watchers
 from loadtest.sending.progress import Progress
 from loadtest.sending.runner import Prepared, run_cells
 from loadtest.testserver import Behaviour, running
-from tests.server.processes import RunningServer
 from tests.support.loadtest.runs import InterruptAfter
+from tests.support.servers import RunningServer
 
 
 def test_all_is_well_with_a_good_server(

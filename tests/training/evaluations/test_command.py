@@ -11,15 +11,11 @@ import datasets  # type: ignore[import-untyped]
 import pytest
 
 from quietstar_infer.config import load_tokenizer
-from training import data
-from training.checkpoint import load_trunk
 from training.cli import main
-from training.errors import UsageError
-from training.evaluations.passages import Passage
-from training.evaluations.routes import Scores
-from training.evaluations.rows import load_rows
-from training.evaluations.task import load_task
-from training.evaluations.thinker_route import ThinkerRoute
+from training.evaluations.backends.base import PassageScores
+from training.evaluations.backends.local import LocalBackend
+from training.evaluations.tasks.passages import Passage
+from training.thoughts.weights import load_base_model
 
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 CHAIN = """\
@@ -67,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(folder: Path) -> Path:
     """The results of an evaluation that nothing interrupted, with a base model beside it."""
     trunk = folder / "trunk"
-    load_trunk(DEMO).save_pretrained(trunk)
+    load_base_model(DEMO).save_pretrained(trunk)
     load_tokenizer(DEMO).save_pretrained(trunk)
     assert main(options(folder, "whole", "--base", str(trunk))) == 0
     return folder / "whole"
@@ -158,7 +154,7 @@ def test_a_heat_map_is_the_document_with_its_thoughts(whole: Path) -> None:
     assert not (whole / "heat-map-openwebmath-1.html").exists()
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(
+def test_an_interrupted_evaluation_is_resumed(
     folder: Path,
     whole: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -166,16 +162,16 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
 ) -> None:
     out = folder / "out"
     asked: list[int] = []
-    score = ThinkerRoute.score
+    score = LocalBackend.score
 
-    def counted(self: Any, passages: Sequence[Passage], **how: Any) -> list[Scores]:
+    def counted(self: Any, passages: Sequence[Passage], **how: Any) -> list[PassageScores]:
         if len(asked) == 3:
             raise KeyboardInterrupt
         asked.append(len(passages))
         return score(self, passages, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ThinkerRoute, "score", counted)
+        patch.setattr(LocalBackend, "score", counted)
         assert main(options(folder, "out")) == 130
     assert "add --resume to go on" in capsys.readouterr().err
     assert len((out / "items.jsonl").read_text().splitlines()) == 3
@@ -189,7 +185,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     assert table in capsys.readouterr().out
     # Nothing is asked again of an evaluation that has ended.
     with monkeypatch.context() as patch:
-        patch.setattr(ThinkerRoute, "score", None)
+        patch.setattr(LocalBackend, "score", None)
         assert main(options(folder, "out", "--resume")) == 0
 
 
@@ -218,33 +214,3 @@ def test_rows_without_a_column_are_refused(
     command = ["evaluate", str(DEMO), "--out", str(folder / "mistake"), "--tasks", "gsm8k"]
     assert main([*command, "--data", wrong]) == 1
     assert "has no column 'answer' but question, choices, answerKey" in capsys.readouterr().err
-
-
-def test_public_data_sets_are_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub is not reached in tests: what it would be asked for."""
-    asked: list[dict[str, Any]] = []
-
-    def load_dataset(**what: Any) -> Any:
-        asked.append(what)
-        row = {"question": "a", "answer": "#### 1", "choices": {}, "answerKey": "A", "text": "b"}
-        return datasets.Dataset.from_list([row, row, row])
-
-    monkeypatch.setattr(data, "load_dataset", load_dataset)
-    for name in ("gsm8k", "gsm8k-chain", "commonsense-qa"):
-        assert len(load_rows(load_task(name)[1], limit=2)) == 2
-    gsm8k = {"path": "openai/gsm8k", "name": "main", "split": "test", "streaming": False}
-    commonsense = {"path": "tau/commonsense_qa", "name": None, "split": "validation"}
-    assert asked == [gsm8k, gsm8k, {**commonsense, "streaming": False}]
-    text = load_task("openwebmath")[1]
-    with pytest.raises(UsageError, match="say how much of it, with --limit"):
-        load_rows(text, limit=None)
-
-
-def test_scoring_speed_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--tokens", "6", "--rounds", "1", "--budgets", "0", "2"]
-    assert main(["scoring-speed", str(DEMO), *sizes]) == 0
-    head, rule, *rows = capsys.readouterr().out.splitlines()
-    assert "parallel, tokens/s" in head
-    assert rule.startswith("| ---")
-    assert [row.split("|")[1].strip() for row in rows] == ["0", "2"]
-    assert all(float(row.split("|")[6]) > 0 for row in rows)

@@ -1,0 +1,7 @@
+"""Admission: which requests are served, for how long, and which are refused.
+
+queue.py       requests in flight, counted in requests and passes; Retry-After of those refused
+cost.py        what a request costs at most, in passes
+time_limit.py  how long one request may take
+options.py     the command line's options about limits
+"""

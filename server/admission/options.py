@@ -1,0 +1,80 @@
+"""The command line's options about limits, and their defaults."""
+
+import argparse
+from argparse import Namespace
+from typing import Any
+
+from server.admission.queue import AdmissionLimits
+
+# By option: default, metavar, help. Large enough that a benchmark which sends thousands of requests
+# at once reaches none of them.
+_OPTIONS: dict[str, tuple[int | float, str, str]] = {
+    "max-queued-requests": (
+        10_000,
+        "N",
+        "requests that may run and wait; more are told to come back later (429, Retry-After). A "
+        "prompt with n answers counts as n",
+    ),
+    "max-queued-passes": (
+        100_000_000,
+        "N",
+        "passes of the model that these requests may take: tokens × (thought budget + 1). Divided "
+        "by the passes that your machine makes per second it is the longest wait",
+    ),
+    "max-request-passes": (
+        10_000_000,
+        "N",
+        "passes that one request may take, all its prompts and answers together; more is a 400 "
+        "that says what would fit",
+    ),
+    "request-timeout": (
+        3600.0,
+        "S",
+        "seconds that a request may take, waiting included; after that it ends with an error",
+    ),
+    "receive-timeout": (
+        60.0,
+        "S",
+        "seconds that a client may take to send its headers, and again to send its body",
+    ),
+    "max-body-mib": (32, "N", "largest body of a request, in MiB"),
+}
+
+
+def add_limit_options(group: Any) -> None:
+    """Add the options to a group of a parser."""
+    for name, (default, metavar, text) in _OPTIONS.items():
+        group.add_argument(
+            f"--{name}",
+            type=_whole_number if isinstance(default, int) else _seconds,
+            default=default,
+            metavar=metavar,
+            help=f"{text} (default: %(default)s)",
+        )
+
+
+def admission_limits(args: Namespace) -> AdmissionLimits:
+    """The limits of a parsed command line."""
+    return AdmissionLimits(
+        args.max_queued_requests, args.max_queued_passes, args.max_request_passes
+    )
+
+
+def max_body_bytes(args: Namespace) -> int:
+    """The largest body of a request, of a parsed command line; 0 = no limit."""
+    bytes_: int = args.max_body_mib << 20
+    return bytes_
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is negative, must be 0 (no limit) or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be 0 (no limit) or more seconds")
+    return number

@@ -1,0 +1,149 @@
+"""The requests in flight: how much work may run and wait, and how much one request may cost."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from quietstar_infer.params import ThoughtParams
+from server.admission.cost import PromptCost, affordable_tokens, request_passes
+from server.errors import BadRequest, Overloaded
+
+# Bounds of Retry-After in seconds: clients should neither retry at once nor give up.
+_SOONEST, _LATEST = 1, 60
+# Half-life of a measured speed, in seconds of work.
+_HALF_LIFE = 30.0
+
+
+@dataclass(frozen=True)
+class AdmissionLimits:
+    """0 = no limit. `queued_requests` and `queued_passes` bound all requests that run or wait,
+    `request_passes` a single one."""
+
+    queued_requests: int
+    queued_passes: int
+    request_passes: int
+
+
+class PassRate:
+    """Passes per second of work: an exponentially weighted mean."""
+
+    def __init__(self) -> None:
+        self._passes = 0.0
+        self._seconds = 0.0
+
+    def add(self, passes: int, seconds: float) -> None:
+        """Count the passes of the last `seconds` of work."""
+        fade = 0.5 ** (seconds / _HALF_LIFE)
+        self._passes = self._passes * fade + passes
+        self._seconds = self._seconds * fade + seconds
+
+    def seconds_for(self, passes: float) -> float:
+        """How long so many passes take; 0 before the first measurement."""
+        return passes * self._seconds / self._passes if self._passes else 0.0
+
+
+class Admission:
+    """Counts the requests in flight, and refuses what would exceed the limits."""
+
+    def __init__(
+        self, limits: AdmissionLimits, chunk: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`chunk`: tokens of a prompt that one pass prefills, at most."""
+        self._limits = limits
+        self._chunk = chunk
+        self._clock = clock
+        self._rate = PassRate()
+        self._requests = 0
+        self._passes = 0
+        self._measured_at = 0.0
+
+    def ticket(self) -> "Ticket":
+        """A ticket for a request that has arrived."""
+        return Ticket(self)
+
+    def enter(
+        self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int
+    ) -> tuple[int, int]:
+        """Admit a request; returns what it counts as, in requests and in passes.
+
+        Raises `BadRequest` for one that costs too much, `Overloaded` where too much is in flight
+        already. A request that finds the server idle is never refused as `Overloaded`.
+        """
+        requests = len(prompts) * choices
+        passes = request_passes(params, prompts, choices, self._chunk)
+        if 0 < self._limits.request_passes < passes:
+            raise self._too_expensive(params, prompts, choices, passes)
+        if self._requests > 0:
+            self._check_queue(requests, passes)
+        else:
+            self._measured_at = self._clock()
+        self._requests += requests
+        self._passes += passes
+        return requests, passes
+
+    def leave(self, requests: int, passes: int, passes_made: int) -> None:
+        """A request has ended: what it counted as, and the passes that it really took."""
+        now = self._clock()
+        self._rate.add(passes_made, now - self._measured_at)
+        self._measured_at = now
+        self._requests -= requests
+        self._passes -= passes
+
+    def _check_queue(self, requests: int, passes: int) -> None:
+        limits = self._limits
+        if 0 < limits.queued_requests < self._requests + requests:
+            excess = self._requests + requests - limits.queued_requests
+            raise self._overloaded(
+                f"{self._requests} requests are being served or wait, this server takes "
+                f"{limits.queued_requests} (a prompt with n answers counts as n)",
+                self._passes / self._requests * excess,
+                "queued_requests",
+            )
+        if 0 < limits.queued_passes < self._passes + passes:
+            raise self._overloaded(
+                f"the requests being served or waiting may take {self._passes} passes of the "
+                f"model, and this one {passes}, this server takes {limits.queued_passes}",
+                self._passes + passes - limits.queued_passes,
+                "queued_passes",
+            )
+
+    def _overloaded(self, message: str, passes_before: float, reason: str) -> Overloaded:
+        seconds = math.ceil(self._rate.seconds_for(passes_before))
+        wait = str(min(max(seconds, _SOONEST), _LATEST))
+        return Overloaded(
+            f"too much to do: {message}. Try again in {wait} s",
+            reason=reason,
+            headers={"Retry-After": wait},
+        )
+
+    def _too_expensive(
+        self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int, passes: int
+    ) -> BadRequest:
+        limit = self._limits.request_passes
+        tokens = affordable_tokens(params, prompts, choices, self._chunk, limit)
+        fits = f"max_tokens of {tokens} would fit" if tokens else "fewer prompts or answers may fit"
+        return BadRequest(
+            f"the request may take {passes} passes of the model, this server allows {limit}: with "
+            f"{len(prompts)} × {choices} answers and thought_budget {params.budget}, {fits}",
+            "max_tokens",
+            reason="request_passes",
+        )
+
+
+class Ticket:
+    """One request's place in the queue, from `enter` to `close`."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._counted: tuple[int, int] | None = None
+
+    def enter(self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int) -> None:
+        """Take the place, or raise what `Admission.enter` raises."""
+        self._counted = self._admission.enter(params, prompts, choices)
+
+    def close(self, passes_made: int) -> None:
+        """Give the place back, if it was taken."""
+        if self._counted is not None:
+            self._admission.leave(*self._counted, passes_made)
+            self._counted = None

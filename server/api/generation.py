@@ -1,0 +1,85 @@
+"""One request in flight: all the state that the server keeps of it, from validation to the end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from quietstar_infer.params import ThoughtParams
+from server.admission.cost import PromptCost
+from server.admission.time_limit import TimeLimit
+from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.api.service import Service
+from server.api.thoughts import RequestThoughts
+from server.api.validation import check_options, check_prompt
+from server.vllm_api import EngineInput
+
+_RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
+
+
+class AdmittedPrompt(NamedTuple):
+    """How one prompt is thought about, and how many tokens may follow it."""
+
+    params: ThoughtParams
+    room: int
+
+
+class Generation(Generic[_RequestT]):
+    """One request in flight. It may have several prompts, each with `n` choices.
+
+    `params` says how it thinks: parsed here, once, it travels as an object to the engine's
+    sampling parameters. Its time begins with the construction of this object, and its place in the
+    queue with `admit`; `close` ends both.
+    """
+
+    def __init__(
+        self,
+        request: _RequestT,
+        query: Mapping[str, str],
+        service: Service,
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        """`query`: of the URL. `decode`: the tokenizer's.
+
+        Raises `RequestError` and `ThoughtParamsError` for a request that is refused.
+        """
+        self.time_limit = TimeLimit(service.request_timeout)
+        request.add_query(query)
+        self.request: _RequestT = request
+        self.params = request.thought_params(service.engine.setup.limits)
+        check_options(request, self.params, service.model, service.allow_return)
+        self.thoughts = RequestThoughts(
+            self.params, request.n or 1, bool(request.return_thoughts), service.engine, decode
+        )
+        self._model = service.model
+        self._ticket = service.admission.ticket()
+        self._prompts: list[AdmittedPrompt] = []
+        self._num_sent = 0
+
+    def admit(self, prompts: Sequence[EngineInput]) -> None:
+        """Check the tokenized prompts, and take a place in the queue for them.
+
+        Raises `RequestError` where a prompt cannot be served, or too much is in flight.
+        """
+        costs = [self._check(prompt) for prompt in prompts]
+        self._ticket.enter(self.params, costs, self.request.n or 1)
+
+    def _check(self, prompt: EngineInput) -> PromptCost:
+        assert prompt["type"] == "token", "models of text only, whose prompts are tokens"
+        token_ids = prompt["prompt_token_ids"]
+        room = check_prompt(token_ids, self.request, self.params, self._model)
+        num_scored = len(token_ids) - 1 if self.request.scores_prompt else 0
+        self._prompts.append(AdmittedPrompt(self.thoughts.add_prompt(num_scored), room))
+        longest = self.request.max_answer_tokens
+        return PromptCost(
+            len(token_ids), room if longest is None else min(longest, room), num_scored
+        )
+
+    def next_prompt(self) -> AdmittedPrompt:
+        """The admitted prompts in their order, one per call."""
+        prompt = self._prompts[self._num_sent]
+        self._num_sent += 1
+        return prompt
+
+    def close(self) -> None:
+        """The response has been sent, or cannot be sent any more."""
+        self.thoughts.forget()
+        self._ticket.close(self.thoughts.passes)

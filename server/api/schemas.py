@@ -1,0 +1,177 @@
+"""Requests and responses of `/v1/completions` and `/v1/chat/completions`, where they go beyond
+vLLM's.
+
+Pure pydantic: nothing here depends on the engine or the queue (a test holds it to that), and no
+request carries state of the server.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from server.api.thought_fields import ThoughtFields
+from server.errors import BadRequest
+from server.vllm_api import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+    CompletionRequest,
+    CompletionResponse,
+    CompletionResponseChoice,
+)
+
+
+class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
+    """vLLM's request for completions, with our fields."""
+
+    text_field: ClassVar[str] = "prompt"
+
+    @classmethod
+    def check_text(cls, text: Any, data: dict[str, Any]) -> None:
+        """`validation.check_prompt` checks the rest, when the prompt has been tokenized."""
+        if text is None and data.get("prompt_embeds") is None:
+            raise BadRequest(
+                "prompt is missing, must be a text, a list of token ids, or a list of either",
+                "prompt",
+            )
+        if text in ("", []) or (isinstance(text, list) and ("" in text or [] in text)):
+            raise BadRequest("a prompt is empty, must be at least one token", "prompt")
+        for token_id in _token_ids(text):
+            if token_id < 0:
+                raise BadRequest(
+                    f"token id {token_id} is out of range, must be from 0 up", "prompt"
+                )
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """The largest length of each answer; None = as long as fits."""
+        return self.max_tokens
+
+    @property
+    def wanted_tokens(self) -> int:
+        """How many tokens must fit after the prompt: without `max_tokens`, one is enough."""
+        return max(1, self.max_tokens or 1) if "max_tokens" in self.model_fields_set else 1
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the request asks for log-probabilities of the prompt."""
+        return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
+
+
+class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
+    """vLLM's request for chats, with our fields."""
+
+    text_field: ClassVar[str] = "messages"
+
+    @classmethod
+    def check_text(cls, text: Any, data: dict[str, Any]) -> None:
+        if text is None or text == []:
+            raise BadRequest(
+                "messages is missing or empty, must be a list of messages, each with a role and "
+                "a content",
+                "messages",
+            )
+
+    @property
+    def max_answer_tokens(self) -> int | None:
+        """The largest length of each answer; None = as long as fits."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def wanted_tokens(self) -> int:
+        """How many tokens must fit after the messages: without a number, one is enough."""
+        return max(1, self.max_answer_tokens or 1)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the request asks for log-probabilities of the messages. In vLLM's chats `echo`
+        implies them."""
+        return self.prompt_logprobs is not None or self.echo
+
+
+ThinkingRequest: TypeAlias = ThinkingCompletionRequest | ThinkingChatRequest
+
+
+class QuietStar(BaseModel):
+    """The settings with which a response was thought about."""
+
+    thought_budget: int = Field(description="The budget in force, per visible token.")
+    thought_temperature: float = Field(description="The temperature in force.")
+    thinking_token_budget: int | None = Field(description="The limit per completion, if any.")
+    prompt_thought_tokens: int | None = Field(
+        None,
+        description="Thought tokens sampled for the log-probabilities of the prompts, if these "
+        "were asked for. Not part of usage.",
+    )
+
+
+class Thought(BaseModel):
+    """The thought before one visible token."""
+
+    token_ids: list[int] = Field(description="The sampled thought tokens, without START and END.")
+    text: str
+    mixing_weight: float = Field(
+        description="Weight of the prediction after the thought: 0 = the base model's prediction "
+        "alone, 1 = the one after the thought alone. Unbounded."
+    )
+    base_logprob: float = Field(
+        description="Log-probability (nats) of the visible token by the base model's prediction, "
+        "without the thought; before temperature, penalties, grammar and biases."
+    )
+    mixed_logprob: float = Field(
+        description="The same by the mixed prediction, from which the token was sampled: "
+        "mixed_logprob - base_logprob is the gain of the thought."
+    )
+
+
+class ChoiceThoughts(BaseModel):
+    """The fields that a choice has beyond vLLM's, if its request asked for thoughts."""
+
+    thoughts: list[Thought | None] | None = Field(
+        None,
+        description="One per completion token of the choice (in streams, of the chunk); null for a "
+        "token without a thought (budget 0, or spent). Only with return_thoughts.",
+    )
+    prompt_thoughts: list[Thought | None] | None = Field(
+        None,
+        description="The thought before each token of the prompt, null for the first. Only with "
+        "return_thoughts and log-probabilities of the prompt (echo with logprobs, or "
+        "prompt_logprobs).",
+    )
+    thoughts_truncated: bool | None = Field(
+        None,
+        description="True if the server had no room to keep all thoughts; the lost ones are null.",
+    )
+
+
+class ThinkingCompletionChoice(ChoiceThoughts, CompletionResponseChoice):
+    """vLLM's choice, and its thoughts."""
+
+
+class ThinkingCompletionResponse(CompletionResponse):
+    """vLLM's response, and how it was thought about. In a stream the first chunk has
+    `quiet_star`."""
+
+    quiet_star: QuietStar
+    choices: list[ThinkingCompletionChoice]  # type: ignore[assignment]  # subclass, only ever read
+
+
+class ThinkingChatChoice(ChoiceThoughts, ChatCompletionResponseChoice):
+    """vLLM's choice, and its thoughts."""
+
+
+class ThinkingChatResponse(ChatCompletionResponse):
+    """vLLM's response, and how it was thought about. In a stream the first chunk, which has the
+    role, has `quiet_star`."""
+
+    quiet_star: QuietStar
+    choices: list[ThinkingChatChoice]  # type: ignore[assignment]  # subclass, only ever read
+
+
+def _token_ids(prompt: Any) -> Iterator[int]:
+    for item in prompt if isinstance(prompt, list) else ():
+        if isinstance(item, int):
+            yield item
+        else:
+            yield from _token_ids(item)

@@ -1,0 +1,9 @@
+"""The engine of a server: its options, its start, and why it may fail.
+
+engine.py         a running engine, and what was thought and counted in its workers
+startup.py        vLLM's engine arguments, prepared for thinking
+cpu_defaults.py   computation type and cache size on a CPU
+serving_parts.py  what vLLM's serving classes are constructed from
+failures.py       why an engine did not start, in one line
+child_process.py  what runs first in each process of the engine
+"""

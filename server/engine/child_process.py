@@ -1,0 +1,19 @@
+"""What runs first in each process that the engine starts."""
+
+import ctypes
+import os
+import signal
+import sys
+
+from server.engine.failures import report_failures
+
+_PR_SET_PDEATHSIG = 1
+
+# Ctrl-C goes to a whole process group, and only the server should get it: it lets running requests
+# finish, and then stops the engine.
+os.setpgid(0, 0)
+# vLLM's processes would outlive a server that is killed. SIGKILL, because an engine that is still
+# starting reacts to any other signal only after it has waited for its server for minutes.
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+report_failures()

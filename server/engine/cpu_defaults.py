@@ -1,0 +1,33 @@
+"""Engine options on a CPU, where the user sets none."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+GIB = 1 << 30
+# x86's names and ARM's.
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def cpu_dtype(
+    checkpoint: Mapping[str, Any], cpuinfo: Path = Path("/proc/cpuinfo")
+) -> Literal["auto", "float32"]:
+    """What the computation type `auto` means on a CPU, for a checkpoint's `config.json`.
+
+    float32 for weights in float32, which vLLM would round to bf16, and on a CPU without bf16
+    instructions, where bf16 is about a hundred times slower.
+    """
+    if "float32" in (checkpoint.get("dtype"), checkpoint.get("torch_dtype")):
+        return "float32"
+    try:
+        flags = set(cpuinfo.read_text().split())
+    except OSError:
+        return "auto"
+    return "auto" if flags & _BF16_FLAGS else "float32"
+
+
+def cpu_kv_cache_bytes() -> int:
+    """A quarter of the machine's memory, at most 4 GiB: vLLM would take nearly all of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(total // 4, 4 * GIB)

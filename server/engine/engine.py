@@ -1,0 +1,161 @@
+"""A running engine, and what was thought and counted in its workers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from server.engine.failures import explanation, failure_file, known_remedy
+from server.errors import EngineFailed, ExitStatus, StartError
+from server.metrics.requests import RequestMetrics
+from server.vllm_api import (
+    AsyncEngineArgs,
+    AsyncLLM,
+    IterationStats,
+    SchedulerStats,
+    StatLoggerBase,
+    StatLoggerFactory,
+    ThinkingSetup,
+    UsageContext,
+    VllmConfig,
+    thinking_setup,
+)
+
+
+class Engine(NamedTuple):
+    """A running engine and what it was started with."""
+
+    client: AsyncLLM
+    config: VllmConfig
+    setup: ThinkingSetup
+    # The names that requests may call the model by; the first is the one in responses.
+    model_names: tuple[str, ...]
+    request_metrics: RequestMetrics
+
+    @property
+    def context_length(self) -> int:
+        """Positions per sequence, thoughts included."""
+        return self.config.model_config.max_model_len
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.model_config.get_vocab_size()
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per block of the KV cache; the prefix cache shares whole blocks only."""
+        return self.config.cache_config.block_size
+
+    @property
+    def max_rows(self) -> int:
+        """Sequences in one batch, at most."""
+        return self.config.scheduler_config.max_num_seqs
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether requests are scheduled by priority rather than by arrival."""
+        return self.config.scheduler_config.policy == "priority"
+
+    @property
+    def prompt_chunk(self) -> int:
+        """Tokens of a prompt that one pass prefills, at most."""
+        return self.config.scheduler_config.max_num_batched_tokens
+
+    @property
+    def checkpoint(self) -> Path:
+        """The local folder of the model."""
+        return Path(self.config.model_config.model)
+
+    async def take_thoughts(self, key: str) -> Mapping[str, list[dict[str, Any]]]:
+        """Take the thoughts recorded under a key from the workers, by the engine's request id."""
+        # All tensor-parallel ranks record the same.
+        by_rank: list[dict[str, list[dict[str, Any]]]]
+        by_rank = await self.client.collective_rpc("take_thoughts", args=(key,))
+        return by_rank[0]
+
+    async def drop_thoughts(self, key: str) -> None:
+        """Delete the thoughts recorded under a key from the workers."""
+        await self.client.collective_rpc("drop_thoughts", args=(key,))
+
+    async def thought_metrics(self) -> Mapping[str, Any]:
+        """The engine's counts since it started, see `quietstar_infer.vllm_plugin.metrics`."""
+        # Every tensor-parallel rank counts everything: a sum over ranks would count it twice.
+        by_rank: list[dict[str, Any]] = await self.client.collective_rpc("thought_metrics")
+        return by_rank[0]
+
+
+class _VisibleTokens(StatLoggerBase):
+    """Counts visible tokens with every engine step; whole responses come too late for a rate."""
+
+    def __init__(self, metrics: RequestMetrics) -> None:
+        self._metrics = metrics
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if iteration_stats is not None:
+            self._metrics.count_visible_tokens(iteration_stats.num_generation_tokens)
+
+    def log_engine_initialized(self) -> None:
+        """vLLM requires the method; there is nothing to log."""
+
+
+@asynccontextmanager
+async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
+    """An engine for the length of a `with` block.
+
+    Raises `StartError` where vLLM refuses the options, `EngineFailed` where the engine does not
+    start.
+    """
+    config = _engine_config(engine_args)
+    setup, names = thinking_setup(config), _model_names(engine_args)
+    metrics = RequestMetrics(names[0], setup.limits.max_budget)
+    client = _start(config, engine_args, metrics)
+    try:
+        yield Engine(client, config, setup, names, metrics)
+    finally:
+        client.shutdown(timeout=config.shutdown_timeout)
+
+
+def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
+    # A logger of ours would switch vLLM's statistics on, whatever the option.
+    stat_loggers: list[StatLoggerFactory] = []
+    if not engine_args.disable_log_stats:
+        stat_loggers.append(lambda *_: _VisibleTokens(metrics))
+    with failure_file() as file:
+        try:
+            return AsyncLLM.from_vllm_config(
+                config,
+                stat_loggers=stat_loggers,
+                usage_context=UsageContext.OPENAI_API_SERVER,
+                enable_log_requests=engine_args.enable_log_requests,
+                aggregate_engine_logging=engine_args.aggregate_engine_logging,
+                disable_log_stats=engine_args.disable_log_stats,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = file.read_text() if file.exists() else str(error)
+            remedy = known_remedy(reason)
+            raise EngineFailed(
+                f"the engine did not start: {explanation(reason)}",
+                remedy.status if remedy else ExitStatus.ENGINE_FAILED,
+            ) from error
+
+
+def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
+    try:
+        return engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    except ValidationError as error:
+        raise StartError("; ".join(problem["msg"] for problem in error.errors())) from error
+    except (ValueError, NotImplementedError) as error:
+        raise StartError(str(error)) from error
+
+
+def _model_names(engine_args: AsyncEngineArgs) -> tuple[str, ...]:
+    names = engine_args.served_model_name or engine_args.model
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,76 @@
+"""vLLM's engine arguments, from a parsed command line to those of an engine that thinks."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from quietstar_infer.config import read_json
+from server.engine.cpu_defaults import cpu_dtype, cpu_kv_cache_bytes
+from server.errors import ExitStatus, StartError
+from server.vllm_api import (
+    AsyncEngineArgs,
+    FrontendArgs,
+    ThinkingOptions,
+    ToolParserManager,
+    current_platform,
+    get_kwargs,
+    prepare_engine_args,
+    validate_chat_template,
+)
+
+
+def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """argparse's keyword arguments of some options of `vllm serve`, by option name."""
+    known = FrontendArgs._customize_cli_kwargs(get_kwargs(FrontendArgs))
+    return {name: known[name] for name in names}
+
+
+def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineArgs:
+    """vLLM's engine arguments for a parsed command line, prepared for thinking.
+
+    Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
+    and `ValueError`.
+    """
+    _check_chat_options(args)
+    try:
+        # With HF_HUB_OFFLINE set, vLLM looks for the model here and now.
+        engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
+    except LocalEntryNotFoundError:
+        raise StartError(
+            f"{args.model} is not a folder, and not in the cache of downloaded models",
+            ExitStatus.NO_MODEL,
+        ) from None
+    prepare_engine_args(engine_args, options)
+    if current_platform.is_cpu():
+        _set_cpu_defaults(engine_args)
+    return engine_args
+
+
+def _check_chat_options(args: Namespace) -> None:
+    """vLLM checks these only after the engine has started."""
+    try:
+        validate_chat_template(args.chat_template)
+    except ValueError as error:
+        raise StartError(f"--chat-template: {error}") from error
+    if args.enable_auto_tool_choice and args.tool_call_parser is None:
+        raise StartError("--enable-auto-tool-choice needs a --tool-call-parser")
+    parsers = ToolParserManager.list_registered()
+    if args.tool_call_parser not in (None, *parsers):
+        raise StartError(
+            f"--tool-call-parser {args.tool_call_parser} is not known: {', '.join(parsers)}"
+        )
+
+
+def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
+    if engine_args.dtype == "auto":
+        engine_args.dtype = cpu_dtype(read_json(Path(engine_args.model) / "config.json"))
+    has_cache_size = (
+        engine_args.kv_cache_memory_bytes is not None
+        or engine_args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization
+        or os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    )
+    if not has_cache_size:
+        engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes()

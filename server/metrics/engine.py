@@ -1,0 +1,162 @@
+"""The metrics that the engine counts in its own processes: passes, thoughts, mixing weights.
+
+They are fetched at each scrape; `quietstar_infer.vllm_plugin.metrics` says why they are counted
+there.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from quietstar_infer.params import ThoughtLimits
+
+# Prometheus itself gives up after 10 s by default.
+PATIENCE_SECONDS = 2.0
+# Why a thought is given up. All are reported from the start, so that rate() sees the first.
+_ABORT_REASONS = ("preempted", "abort", "stop", "error")
+_MODEL = ("model_name",)
+_COUNTERS = {
+    "engine_passes": (
+        "passes",
+        "Passes of the engine through the base model; each processes one token or more of every "
+        "request in its batch.",
+    ),
+    "engine_rows": (
+        "rows",
+        "Requests in these passes, summed up: the engine's work. Divided by "
+        "quietstar:visible_tokens_total it is the number of passes that a visible token takes.",
+    ),
+    "engine_thinking_rows": (
+        "thinking_rows",
+        "Those of quietstar:engine_rows_total that were a pass of a thought: the quotient of the "
+        "two rates is the share of thinking in the work. A thought of b tokens takes b + 1 passes, "
+        "the last of which samples the visible token.",
+    ),
+    "thought_tokens": (
+        "thought_tokens",
+        "Thought tokens sampled, START and END not counted; includes those of aborted thoughts, "
+        "which no response's usage reports.",
+    ),
+    "thoughts_finished": (
+        "finished",
+        "Thoughts that were mixed into the prediction of a visible token.",
+    ),
+}
+
+
+class EngineMetrics(Collector):
+    """The engine's counts, as of its last reply.
+
+    A scrape queries the engine and waits for a bounded time. If the engine is busy for longer, or
+    dead, its last known counts are reported, and `quietstar:engine_counts_age_seconds` is their
+    age. There is one query at a time, however many scrapes wait for its reply.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Mapping[str, Any]]],
+        limits: ThoughtLimits,
+        model_name: str,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._fetch = fetch
+        self._limits = limits
+        self._model = (model_name,)
+        self._patience_seconds = patience_seconds
+        self._query: asyncio.Task[None] | None = None
+        self._latest: Mapping[str, Any] | None = None
+        self._replied_at = 0.0
+
+    async def refresh(self) -> None:
+        """Query the engine, and wait for its reply up to `patience_seconds`."""
+        if self._query is None or self._query.done():
+            self._query = asyncio.create_task(self._query_engine())
+        await asyncio.wait([self._query], timeout=self._patience_seconds)
+
+    async def _query_engine(self) -> None:
+        try:
+            self._latest = await self._fetch()
+        except Exception:
+            # A dead engine fails in many ways, all reported elsewhere. Here the counts just age.
+            return
+        self._replied_at = time.monotonic()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric families, with the last known values."""
+        yield self._gauge(
+            "default_thought_budget",
+            "Thought budget of requests that do not set one.",
+            self._limits.default_budget,
+        )
+        yield self._gauge(
+            "max_thought_budget",
+            "The largest thought budget that a request may set; 0 = thinking is off.",
+            self._limits.max_budget,
+        )
+        if self._latest is not None:
+            yield from self._engine_counts(self._latest)
+
+    def _engine_counts(self, latest: Mapping[str, Any]) -> Iterator[Metric]:
+        yield self._gauge(
+            "engine_counts_age_seconds",
+            "Age of the metrics that come from the engine: about 0, unless the engine is slow to "
+            "reply, or dead.",
+            time.monotonic() - self._replied_at,
+        )
+        for name, (key, text) in _COUNTERS.items():
+            counter = CounterMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
+            counter.add_metric(self._model, latest[key])
+            yield counter
+        yield self._aborted(latest["aborted"])
+        yield self._mixing_weights(latest["weights_at_most"], latest["finished"])
+        yield self._gauge(
+            "thoughts_in_progress",
+            "Requests that are in the middle of a thought now.",
+            latest["slots"],
+        )
+        yield self._gauge(
+            "recorded_thought_tokens",
+            "Thought tokens kept now for requests that asked to see their thoughts "
+            "(return_thoughts) and have not received them yet; at most "
+            "--max-recorded-thought-tokens.",
+            latest["recorded_tokens"],
+        )
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        gauge = GaugeMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
+        gauge.add_metric(self._model, value)
+        return gauge
+
+    def _aborted(self, by_reason: Mapping[str, int]) -> Metric:
+        counter = CounterMetricFamily(
+            "quietstar:thoughts_aborted",
+            "Thoughts given up in the middle, by reason. preempted: their KV cache was needed; "
+            "they start again. Otherwise their request had ended: abort (its client left, or a "
+            "stop string was found), stop (asynchronous scheduling had started a thought after "
+            "the last token), error.",
+            labels=(*_MODEL, "reason"),
+        )
+        for reason, number in (dict.fromkeys(_ABORT_REASONS, 0) | dict(by_reason)).items():
+            counter.add_metric((*self._model, reason), number)
+        return counter
+
+    def _mixing_weights(self, at_most: list[tuple[float, int]], total: int) -> Metric:
+        histogram = HistogramMetricFamily(
+            "quietstar:mixing_weight",
+            "Mixing weights of finished thoughts: 0 = the prediction is the base model's, 1 = the "
+            "one after the thought alone, below 0 and above 1 beyond either. There is no sum, "
+            "because negative weights would make it fall.",
+            labels=_MODEL,
+        )
+        buckets = [(str(bound), number) for bound, number in at_most]
+        histogram.add_metric(self._model, [*buckets, ("+Inf", total)], sum_value=None)
+        return histogram

@@ -1,0 +1,68 @@
+"""Receives the body of a request, within a size and a time."""
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.error_responses import refusal
+from server.errors import BodyTooLarge, ReceiveTimeout
+
+
+class BodyMiddleware:
+    """Receives the whole body of a request before the application sees the request."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+        """0 = no limit."""
+        self._app = app
+        self._max_bytes = max_bytes
+        self._seconds = seconds or None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            late = ReceiveTimeout(
+                f"the request's body did not arrive within {self._seconds:g} s",
+                headers={"Connection": "close"},
+            )
+            await refusal(late)(scope, receive, send)
+        except BodyTooLarge as error:
+            await refusal(error)(scope, receive, send)
+        else:
+            if body is not None:
+                await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None where the client left before it was complete."""
+        self._check(int(Headers(scope=scope).get("content-length", 0)))
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            self._check(len(body))
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _check(self, num_bytes: int) -> None:
+        if 0 < self._max_bytes < num_bytes:
+            raise BodyTooLarge(
+                f"the request's body is larger than the {self._max_bytes} bytes that this server "
+                "takes"
+            )
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """What the application receives: the body, then what follows it (the disconnect)."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay

@@ -1,0 +1,24 @@
+// Numbers as text, with true minus signs.
+
+/** Nats with a sign, "+2.09". */
+export function nats(value) {
+  return `${Math.abs(value) < 0.005 ? "±" : value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`;
+}
+
+/** A log-probability as a percentage, exact enough for its size: "97 %", "0.04 %". */
+export function percent(logprob) {
+  const value = 100 * Math.exp(logprob);
+  if (value < 0.001) return "< 0.001 %";
+  if (value > 99.9 && value < 100) return "> 99.9 %";
+  return `${Number(value.toPrecision(value < 1 ? 1 : 3))} %`;
+}
+
+/** A mixing weight, "0.61" or "−0.04". */
+export function weight(value) {
+  return `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
+}
+
+/** "1 token", "12 tokens". */
+export function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,66 @@
+"""Several processes, DDP and FSDP, and accumulation: the gradient of one process with it all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.gradients import (
+    UNEVEN,
+    Share,
+    first_gradients,
+    recipe_without_clipping,
+    step_gradients,
+)
+from training.trainer.build import build
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradients")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Tensor]:
+    """The gradient of four sequences at once."""
+    return first_gradients(recipe_without_clipping(folder, 4))
+
+
+def assert_equal(gradients: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
+    assert gradients.keys() == whole.keys()
+    for name, expected in whole.items():
+        difference = (gradients[name] - expected).abs().max()
+        assert difference <= TOLERANCE * expected.abs().max(), f"{name}: {difference}"
+
+
+def of(found: dict[str, Tensor], way: str) -> dict[str, Tensor]:
+    """The gradients that were found in one of the ways."""
+    prefix = f"{way}."
+    return {n.removeprefix(prefix): g for n, g in found.items() if n.startswith(prefix)}
+
+
+def test_accumulation(folder: Path, whole: dict[str, Tensor]) -> None:
+    assert_equal(first_gradients(recipe_without_clipping(folder, 1)), whole)
+
+
+def test_two_processes(folder: Path, whole: dict[str, Tensor], tmp_path: Path) -> None:
+    out = tmp_path / "gradients.safetensors"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    module = ["-m", "tests.support.gradients", str(folder), str(out)]
+    done = subprocess.run([*launcher, *module], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sharded by FSDP" in done.stdout
+    found = load_file(out)
+    assert_equal(of(found, "ddp"), whole)
+    model = build(recipe_without_clipping(folder, 4)).model
+    assert_equal(of(found, "fsdp"), step_gradients(model, Share(slice(None))))
+    # Texts of different lengths: a mean over the processes of what each would find alone.
+    first, second = (step_gradients(model, share) for share in UNEVEN)
+    mean = {name: (gradient + second[name]) / 2 for name, gradient in first.items()}
+    assert_equal(of(found, "uneven"), mean)

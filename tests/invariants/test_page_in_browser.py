@@ -1,0 +1,458 @@
+"""The page at `/`, in a real browser, with the demonstration model on a real engine."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser
+
+from tests.support.browsing import Cable, Visit, running_browser, visit
+from tests.support.scrapes import scrape
+from tests.support.servers import DEMO, RunningServer, running_server
+
+Visiting = Callable[..., AbstractContextManager[Visit]]
+
+KEY = "the-key-of-the-page"
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 360, "height": 740},
+    "has_touch": True,
+    "is_mobile": True,
+}
+# Many seconds on any machine.
+LONG = {"max_tokens": 900, "first": 8, "second": 16}
+TEXT = "Ben has 3 apples. On Monday he finds 5."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Closed with this module: while Playwright runs, no other event loop can.
+    with running_browser() as running:
+        yield running
+
+
+@pytest.fixture
+def visiting(browser: Browser, demo_server: RunningServer) -> Visiting:
+    """Visits to the demonstration; options are those of a browser's context."""
+    return partial(visit, browser, demo_server.url)
+
+
+@pytest.fixture
+def visited(visiting: Visiting) -> Iterator[Visit]:
+    with visiting() as visited:
+        visited.elements("#run:enabled").wait_for()
+        yield visited
+
+
+@pytest.fixture(scope="module")
+def locked_server(browser: Browser) -> Iterator[RunningServer]:
+    """A server that needs a key and keeps its thoughts to itself."""
+    with running_server(DEMO, "--api-key", KEY) as running:
+        yield running
+
+
+def answers(server: RunningServer, visited: Visit) -> list[dict[str, Any]]:
+    """What the API says to the same questions, not streamed."""
+    found = []
+    for body in visited.asked():
+        whole = {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
+        answer = httpx.post(f"{server.url}/v1/completions", json=whole, timeout=120)
+        assert answer.status_code == 200, answer.text
+        found.append(answer.json())
+    return found
+
+
+def logprob(percentage: str) -> float:
+    """Of "96.8 %"."""
+    return math.log(float(percentage.removesuffix(" %")) / 100)
+
+
+def background(visited: Visit, selector: str) -> str:
+    color: str = visited.elements(selector).first.evaluate(
+        "element => getComputedStyle(element).backgroundColor"
+    )
+    return color
+
+
+def test_both_budgets_show_what_the_api_returns(visited: Visit, demo_server: RunningServer) -> None:
+    visited.run()
+    assert [body["thought_budget"] for body in visited.asked()] == [0, 12]
+    assert all(body["stream"] for body in visited.asked())
+    plain, thoughtful = answers(demo_server, visited)
+    assert plain["choices"][0]["text"] != thoughtful["choices"][0]["text"] == " 10 apples."
+    for number, answer in enumerate((plain, thoughtful)):
+        (choice,) = answer["choices"]
+        assert visited.pane(number).locator(".output").text_content() == choice["text"]
+        assert visited.tokens(number).count() == answer["usage"]["completion_tokens"]
+        numbers = visited.pane(number).locator(".totals dd").all_inner_texts()
+        assert numbers[:2] == [
+            str(answer["usage"]["completion_tokens"]),
+            str(answer["usage"]["completion_tokens_details"]["reasoning_tokens"]),
+        ]
+    gains = [t["mixed_logprob"] - t["base_logprob"] for t in thoughtful["choices"][0]["thoughts"]]
+    assert float(numbers[3]) == pytest.approx(sum(gains), abs=0.01)
+
+
+def test_tokens_have_the_colour_of_their_gain(visited: Visit, demo_server: RunningServer) -> None:
+    """Of a text in which thoughts help, hurt and do nothing."""
+    visited.elements(".modes span >> text=Measure").click()
+    visited.set(prompt="Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half.")
+    visited.run()
+    _, answer = answers(demo_server, visited)
+    thoughts = answer["choices"][0]["prompt_thoughts"]
+    assert visited.tokens(1).count() == len(thoughts)
+    strengths: dict[str, dict[float, float]] = {"helped": {}, "hurt": {}}
+    for token, thought in zip(visited.tokens(1).all(), thoughts, strict=True):
+        gain = thought["mixed_logprob"] - thought["base_logprob"] if thought else 0
+        kind = token.get_attribute("data-gain")
+        assert kind == (None if abs(gain) < 0.02 else "helped" if gain > 0 else "hurt")
+        if kind:
+            style = token.evaluate("element => element.style.getPropertyValue('--strength')")
+            strengths[kind][abs(gain)] = float(style.removesuffix("%"))
+    for by_gain in strengths.values():
+        assert by_gain, "none of these: choose another text"
+        assert [by_gain[gain] for gain in sorted(by_gain)] == sorted(by_gain.values())
+    colours = {background(visited, f".token{kind}") for kind in ("", *map(attribute, strengths))}
+    assert len(colours) == 3
+    assert background(visited, ".token") == "rgba(0, 0, 0, 0)"
+    assert visited.pane(0).locator("[data-gain]").count() == 0
+
+
+def attribute(kind: str) -> str:
+    return f"[data-gain={kind}]"
+
+
+def test_measuring_shows_the_text_itself(visited: Visit, demo_server: RunningServer) -> None:
+    visited.elements(".modes span >> text=Measure").click()
+    visited.set(prompt=TEXT, second=3)
+    visited.run()
+    for number, answer in enumerate(answers(demo_server, visited)):
+        assert visited.pane(number).locator(".output").text_content() == TEXT
+        assert answer["choices"][0]["text"] == TEXT
+    cost = [-value for value in answer["choices"][0]["logprobs"]["token_logprobs"] if value]
+    loss = visited.pane(1).locator(".totals dd").nth(2).inner_text().split(" → ")[1]
+    assert float(loss) == pytest.approx(sum(cost) / len(cost), abs=0.001)
+
+
+def test_every_thought_can_be_reached_with_the_keyboard(
+    visited: Visit, demo_server: RunningServer
+) -> None:
+    keyboard = visited.page.keyboard
+    visited.elements("#prompt").focus()
+    keyboard.press("Control+Enter")
+    visited.wait_for_end()
+    (choice,) = answers(demo_server, visited)[1]["choices"]
+    while "token" not in focused(visited, "element => element.className"):
+        keyboard.press("Tab")
+    assert visited.card()["note"] == "Sampled without a thought."
+    keyboard.press("Tab")
+    for index, thought in enumerate(choice["thoughts"]):
+        card = visited.card()
+        assert card["thought"] == thought["text"].strip()
+        shown = float(card["weight"].replace("−", "-"))
+        assert shown == pytest.approx(thought["mixing_weight"], abs=0.006)
+        for part in ("without", "with"):
+            exact = thought["base_logprob" if part == "without" else "mixed_logprob"]
+            if card[part] == "> 99.9 %":
+                assert exact > math.log(0.999)
+            else:
+                assert logprob(card[part]) == pytest.approx(exact, abs=0.01)
+        (likeliest,) = choice["logprobs"]["top_logprobs"][index : index + 1]
+        assert card["likeliest"].count("%") == len(likeliest)
+        label = focused(visited, "element => element.ariaLabel")
+        assert label.startswith("end" if index == 3 else f"“{choice['logprobs']['tokens'][index]}”")
+        assert focused(visited, "element => element.matches(':focus-visible')")
+        assert focused(visited, "element => getComputedStyle(element).outlineStyle") == "solid"
+        keyboard.press("ArrowRight")
+    keyboard.press("Home")
+    assert visited.card()["name"].endswith("10")
+    keyboard.press("Escape")
+    visited.elements("#card").wait_for(state="hidden")
+    keyboard.press("End")
+    assert visited.card()["name"] == "end of the text"
+    keyboard.press("Shift+Tab")
+    keyboard.press("Shift+Tab")
+    assert "token" not in focused(visited, "element => element.className")
+    visited.elements("#card").wait_for(state="hidden")
+
+
+def focused(visited: Visit, script: str) -> Any:
+    return visited.page.evaluate(f"({script})(document.activeElement)")
+
+
+def test_arrow_keys_go_to_the_next_line(visiting: Visiting) -> None:
+    with visiting(**PHONE) as visited:
+        visited.elements(".modes span >> text=Measure").click()
+        visited.set(prompt=TEXT * 2, second=1)
+        visited.run()
+        tops = visited.tokens(1).evaluate_all("all => all.map(e => e.getClientRects()[0].y)")
+        visited.tokens(1).nth(3).focus()
+        for key in ("ArrowDown", "ArrowUp"):
+            visited.page.keyboard.press(key)
+        at = [selected(visited, "ArrowUp"), selected(visited, "ArrowDown")]
+        assert tops[at[0]] == tops[0] < tops[at[1]]
+
+
+def selected(visited: Visit, key: str) -> int:
+    """The token's number after a key."""
+    visited.page.keyboard.press(key)
+    number: int = visited.tokens(1).evaluate_all(
+        "all => all.findIndex(e => e.ariaSelected === 'true')"
+    )
+    return number
+
+
+def test_the_card_of_a_token_stays_while_the_pointer_is_on_it(visited: Visit) -> None:
+    visited.run()
+    visited.tokens(1).first.hover()
+    assert visited.card()["thought"].startswith("Monday 12")
+    visited.elements("#card .thought").hover()
+    assert visited.card()["thought"].startswith("Monday 12")
+    visited.elements("h1").hover()
+    visited.elements("#card").wait_for(state="hidden")
+
+
+def test_both_budgets_stream_at_once_until_they_are_stopped(
+    visited: Visit, demo_server: RunningServer
+) -> None:
+    visited.never_end()
+    visited.set(**LONG)
+    visited.start()
+    # Both have begun, neither has ended.
+    visited.page.wait_for_function(
+        "() => [...document.querySelectorAll('.pane[aria-busy=true]')]"
+        ".filter(pane => pane.querySelectorAll('.token').length > 2).length === 2"
+    )
+    assert running(demo_server) == 2
+    visited.elements("#stop").click()
+    visited.wait_for_end()
+    assert visited.elements(".pane-state").all_inner_texts() == ["stopped", "stopped"]
+    assert visited.elements("#status").inner_text() == "Stopped."
+    while running(demo_server):
+        pass  # at most as long as the test may take
+    said = visited.elements(".output").all_inner_texts()
+    assert all(said)
+    # And again: nothing is left of the first run.
+    visited.page.unroute("**/v1/completions")
+    visited.set(max_tokens=24, second=12)
+    visited.run()
+    assert visited.pane(1).locator(".output").text_content() == " 10 apples."
+
+
+def running(server: RunningServer) -> float:
+    samples = scrape(server.url).samples
+    return sum(
+        value
+        for state in ("running", "waiting")
+        for value in samples[f"vllm:num_requests_{state}"].values()
+    )
+
+
+def test_the_servers_error_message_is_shown(visited: Visit, demo_server: RunningServer) -> None:
+    visited.set(prompt="dial " * 1500, first=2, second=2)
+    visited.run()
+    body = visited.asked()[0]
+    refusal = httpx.post(f"{demo_server.url}/v1/completions", json=body)
+    assert refusal.status_code == 400
+    message = refusal.json()["error"]["message"]
+    assert visited.elements(".trouble").all_inner_texts() == [message, message]
+    assert visited.elements("#status").inner_text() == "Failed."
+    visited.expect_refusals()
+
+
+def test_without_a_prompt_no_request_is_sent(visited: Visit) -> None:
+    visited.set(prompt="")
+    visited.start()
+    assert "write a prompt" in visited.elements("#prompt-error").inner_text()
+    assert focused(visited, "element => element.id") == "prompt"
+    assert visited.elements("#prompt").get_attribute("aria-invalid") == "true"
+    assert visited.asked() == []
+    visited.set(prompt="Ann has")
+    assert visited.elements("#prompt-error").inner_text() == ""
+
+
+def test_a_lost_connection_is_reported(browser: Browser, demo_server: RunningServer) -> None:
+    cable = Cable(demo_server.url)
+    with visit(browser, cable.url) as visited:
+        visited.elements("#run:enabled").wait_for()
+        visited.never_end()
+        visited.set(**LONG)
+        visited.start()
+        visited.tokens(1).nth(1).wait_for()
+        cable.cut()
+        visited.wait_for_end()
+        message = visited.pane(1).locator(".trouble").inner_text()
+        assert re.match(r"The connection to the server was lost after \d+ tokens?\.", message)
+        visited.run()
+        for message in visited.elements(".trouble").all_inner_texts():
+            assert "lost before the first token" in message
+        visited.expect_refusals()
+
+
+def test_a_server_that_does_not_answer_yet_can_be_retried(visiting: Visiting) -> None:
+    with visiting() as visited:
+        visited.elements("#run:enabled").wait_for()
+        # The network is made to fail here, between the page and a server that is there.
+        visited.page.route("**/v1/models", lambda route: route.abort())
+        visited.page.reload()
+        visited.elements("text=The server does not answer.").wait_for()
+        assert visited.elements("#run").is_disabled()
+        visited.page.unroute("**/v1/models")
+        visited.elements("#again").click()
+        visited.elements("#run:enabled").wait_for()
+        visited.elements("#problem").wait_for(state="hidden")
+        visited.expect_refusals()
+
+
+def test_a_key_is_requested_and_not_kept(browser: Browser, locked_server: RunningServer) -> None:
+    """On a server that does not show its thoughts either."""
+    with visit(browser, locked_server.url) as visited:
+        visited.elements("text=This server needs an API key.").wait_for()
+        assert focused(visited, "element => element.id") == "api-key"
+        visited.elements("#api-key").fill("another")
+        visited.page.keyboard.press("Enter")
+        visited.elements("text=The server does not accept this key.").wait_for()
+        visited.elements("#api-key").fill(KEY)
+        visited.page.keyboard.press("Enter")
+        visited.elements("#run:enabled").wait_for()
+        assert not visited.elements("#key").is_visible()
+        assert "--allow-return-thoughts" in visited.elements("#hidden-thoughts").inner_text()
+        assert not visited.elements("#legend").is_visible()
+        visited.run()
+        assert visited.pane(1).locator(".output").text_content() == " 10 apples."
+        assert visited.elements("[data-gain]:visible").count() == 0
+        assert not any("return_thoughts" in body for body in visited.asked())
+        visited.tokens(1).first.focus()
+        card = visited.card()
+        assert logprob(card["alone"]) < 0
+        assert "not shown by this server" in card["note"]
+        assert KEY not in visited.page.evaluate(
+            "() => JSON.stringify([location.href, document.cookie, localStorage, sessionStorage])"
+        )
+        visited.page.reload()
+        visited.elements("text=This server needs an API key.").wait_for()
+        visited.expect_refusals()
+
+
+def test_a_server_without_thinking(browser: Browser, quick_server: RunningServer) -> None:
+    with visit(browser, quick_server.url) as visited:
+        visited.elements("#run:enabled").wait_for()
+        assert "does not think" in visited.elements("#no-thoughts").inner_text()
+        assert visited.elements("#second").is_disabled()
+        visited.run()
+        assert visited.elements(".pane").count() == 1
+        assert visited.tokens(0).count() > 1
+        assert [body["thought_budget"] for body in visited.asked()] == [0]
+        assert "return_thoughts" not in visited.asked()[0]
+
+
+def test_a_link_restores_prompt_and_settings(visited: Visit) -> None:
+    settings = {
+        "prompt": "Ünicode & more\n+ 100 %",
+        "first": 3,
+        "second": 7,
+        "temperature": 0.5,
+        "thought_temperature": 1.2,
+        "max_tokens": 9,
+        "seed": 42,
+    }
+    visited.set(**settings)
+    link = visited.elements("#link").evaluate("link => link.href")
+    visited.page.goto("about:blank")
+    visited.page.goto(link)
+    visited.elements("#run:enabled").wait_for()
+    for name, value in settings.items():
+        assert visited.elements(f"[name={name}]").input_value() == str(value)
+    # The browser does not send it.
+    assert not any("nicode" in request.url.partition("#")[0] for request in visited.requests)
+    visited.requests = [r for r in visited.requests if not r.url.startswith("about:")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone(visiting: Visiting, scheme: str) -> None:
+    with visiting(**PHONE, color_scheme=scheme) as visited:
+        visited.elements("#run:enabled").wait_for()
+        visited.run()
+        # The window has gone to where the answers are.
+        top = visited.pane(0).bounding_box()
+        assert top is not None
+        assert 0 < top["y"] < PHONE["viewport"]["height"]
+        visited.tokens(1).first.tap()
+        assert visited.card()["thought"].startswith("Monday 12")
+        card = visited.elements("#card").bounding_box()
+        token = visited.tokens(1).first.bounding_box()
+        assert card is not None
+        assert token is not None
+        assert (card["x"], card["width"]) == (0, 360)
+        assert 0 <= token["y"] < token["y"] + token["height"] <= card["y"]
+        assert visited.page.evaluate("() => document.documentElement.scrollWidth") == 360
+        check_accessible(visited)
+        visited.elements("h2").first.tap()
+        visited.elements("#card").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(visiting: Visiting, scheme: str) -> None:
+    with visiting(color_scheme=scheme) as visited:
+        visited.elements("#run:enabled").wait_for()
+        check_accessible(visited)
+        visited.run()
+        visited.tokens(1).first.focus()
+        check_accessible(visited)
+        paper = background(visited, "body")
+        is_dark = max(map(int, re.findall(r"\d+", paper))) < 64
+        assert is_dark is (scheme == "dark")
+        # Of the strongest colours, too, which the checker does not always work out.
+        for mark in (visited.elements("#scale li").first, visited.elements("#scale li").last):
+            assert mark.evaluate(CONTRAST) >= 4.5
+
+
+# Of a text with its background, as the browser would paint them.
+CONTRAST = """element => {
+    const canvas = new OffscreenCanvas(1, 1)
+        .getContext('2d', {willReadFrequently: true});
+    const luminance = (...colours) => {
+        for (const colour of colours) {
+            canvas.fillStyle = colour;
+            canvas.fillRect(0, 0, 1, 1);
+        }
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map(value => {
+            value /= 255;
+            return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const style = getComputedStyle(element);
+    const paper = getComputedStyle(document.body).backgroundColor;
+    const values = [luminance(style.color), luminance(paper, style.backgroundColor)];
+    return (Math.max(...values) + 0.05) / (Math.min(...values) + 0.05);
+}"""
+
+
+def check_accessible(visited: Visit) -> None:
+    violations = Axe().run(visited.page).response["violations"]
+    assert [(found["id"], found["nodes"]) for found in violations] == []
+
+
+def test_reduced_motion_is_respected(visiting: Visiting) -> None:
+    with visiting(reduced_motion="reduce") as visited:
+        visited.elements("#run:enabled").wait_for()
+        visited.never_end()
+        visited.set(**LONG)
+        visited.start()
+        visited.tokens(0).first.wait_for()
+        assert visited.page.evaluate("() => document.getAnimations().length") == 0
+        visited.elements("#stop").click()
+        visited.wait_for_end()
+
+
+def test_answers_are_announced_to_screen_readers(visited: Visit) -> None:
+    visited.run()
+    assert visited.elements("#status[role=status]").inner_text() == "Done."
+    spoken = visited.elements("#spoken[role=status]").text_content() or ""
+    assert spoken.splitlines()[1] == "Budget 12:  10 apples."

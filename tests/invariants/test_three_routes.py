@@ -1,0 +1,262 @@
+"""The same items by three routes: in this process, through the API, and by lm-evaluation-harness
+against the same server. All give the same numbers, at budget 0 and at the model's own.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import httpx
+import numpy as np
+import pytest
+
+from tests.support.servers import DEMO, ROOT, RunningServer, running_server
+from training.cli import main
+from training.errors import UsageError
+from training.evaluations.backends.base import Backend
+from training.evaluations.backends.http import HttpBackend, served_by
+from training.evaluations.backends.local import LocalBackend
+from training.evaluations.evaluated_model import load_for_evaluation
+from training.evaluations.outcomes import Outcome, chain_outcomes, item_outcomes
+from training.evaluations.summary import corpus_likelihood
+from training.evaluations.tasks.definitions import ChainTask, load_task
+from training.evaluations.tasks.passages import item_maker
+from training.evaluations.tasks.rows import load_rows
+from training.thoughts.decode import ThoughtSettings
+
+BUDGETS = (0, 12)
+ITEMS = 4
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """The demonstration model as a user would serve it for an evaluation with greedy thoughts."""
+    with running_server(
+        DEMO,
+        *("--served-model-name", "demo", "--allow-return-thoughts"),
+        *("--default-thought-temperature", "0"),
+    ) as running:
+        yield running
+
+
+def in_process(thoughts: ThoughtSettings) -> LocalBackend:
+    return LocalBackend(*load_for_evaluation(DEMO, None, "cpu", "float32"), thoughts)
+
+
+def outcomes(route: Backend, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
+    """Of the first items of a task."""
+    _, task = load_task(task_name)
+    assert not isinstance(task, ChainTask)
+    make = item_maker(task, load_for_evaluation(DEMO, None, "cpu", "float32").tokenizer, 1024)
+    items = [make(row) for row in load_rows(task, ITEMS)]
+    scores = iter(route.score([passage for item in items for passage in item.passages], **how))
+    return [item_outcomes(task.kind, item, [next(scores) for _ in item.passages]) for item in items]
+
+
+def ours_at(budget: int, task_name: str) -> list[Outcome]:
+    """Of our own evaluation with greedy thoughts, in process."""
+    found = outcomes(in_process(ThoughtSettings(BUDGETS, 0.0)), task_name)
+    return [each[str(budget)] for each in found]
+
+
+def assert_same(mine: Any, theirs: Any) -> None:
+    """Equal JSON, numbers up to rounding."""
+    if isinstance(mine, dict):
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            assert_same(value, theirs[key])
+    elif isinstance(mine, list):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_same(one, other)
+    elif isinstance(mine, float):
+        assert mine == pytest.approx(theirs, abs=TOLERANCE)
+    else:
+        assert mine == theirs
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("task", ["demo-numbers", "demo-letters", "demo-choices", "demo-text"])
+def test_the_api_says_what_the_process_computes(
+    server: RunningServer, task: str, temperature: float
+) -> None:
+    """With sampled thoughts, too: the same seed draws the same thoughts here and there."""
+    thoughts = ThoughtSettings(BUDGETS, temperature)
+    how = {"with_thoughts": task == "demo-text"}
+    with served_by(server.url, thoughts) as route:
+        assert_same(outcomes(route, task, **how), outcomes(in_process(thoughts), task, **how))
+
+
+@pytest.mark.parametrize("budget", [0, 2])
+def test_chains_of_thought_are_the_same(server: RunningServer, budget: int) -> None:
+    _, task = load_task("demo-chain")
+    assert isinstance(task, ChainTask)
+    asked = ChainTask(
+        "chain", task.data, task.prompt, " So it is", max_tokens=14, temperature=0.0, votes=1
+    )
+    (row,) = load_rows(task, 1)
+    thoughts = ThoughtSettings((budget,), 0.0)
+    process = in_process(thoughts)
+
+    def found(route: Backend) -> dict[str, Outcome]:
+        return dict(chain_outcomes(asked, row, 0, route, process.tokenizer, (budget,), 1))
+
+    with served_by(server.url, thoughts) as route:
+        assert found(route) == found(process)
+
+
+def model_args(server: RunningServer, query: str = "", **more: object) -> dict[str, object]:
+    """Of lm-evaluation-harness's local-completions."""
+    return {
+        "base_url": f"{server.url}/v1/completions{query}",
+        "model": "demo",
+        "tokenizer": str(DEMO),
+        "tokenizer_backend": "huggingface",
+        "max_length": 1000,
+        **more,
+    }
+
+
+def harness(args: dict[str, object], task: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Its results and samples of a task of ours."""
+    from lm_eval import simple_evaluate  # type: ignore[import-untyped]
+    from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
+
+    manager = TaskManager(
+        include_path=str(ROOT / "training" / "evaluations" / "harness"), include_defaults=False
+    )
+    found = simple_evaluate(
+        model="local-completions",
+        model_args=args,
+        tasks=[task],
+        task_manager=manager,
+        limit=ITEMS,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    return found["results"][task], found["samples"][task]
+
+
+def queries() -> list[tuple[int, str]]:
+    """The server's own budget, and another one."""
+    default: int = json.loads((DEMO / "config.json").read_text())["quiet_star"][
+        "default_thought_budget"
+    ]
+    return [(0, "?thought_budget=0"), (default, "")]
+
+
+@pytest.mark.parametrize(("budget", "query"), queries())
+def test_the_harness_finds_the_same_perplexity(
+    server: RunningServer, budget: int, query: str
+) -> None:
+    found, _ = harness(model_args(server, query), "quietstar_demo_text")
+    items = _documents(in_process(ThoughtSettings(BUDGETS, 0.0)))
+    for name, value in corpus_likelihood(items, budget).items():
+        assert found[f"{name},none"] == pytest.approx(value, rel=TOLERANCE)
+
+
+def _documents(route: LocalBackend) -> list[dict[str, Any]]:
+    _, task = load_task("demo-text")
+    rows = load_rows(task, ITEMS)
+    return [
+        {
+            "outcomes": each,
+            "bytes": len(row["text"].encode()),
+            "words": len(row["text"].split()),
+        }
+        for row, each in zip(rows, outcomes(route, "demo-text"), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("budget", "query"), queries())
+def test_the_harness_finds_the_same_likelihoods(
+    server: RunningServer, budget: int, query: str
+) -> None:
+    found, _ = harness(model_args(server, query, add_bos_token=True), "quietstar_demo_answers")
+    ours = ours_at(budget, "demo-numbers")
+    perplexity = np.exp(-np.mean([outcome["logprob"] for outcome in ours]))
+    assert found["perplexity,none"] == pytest.approx(perplexity, rel=TOLERANCE)
+    assert found["acc,none"] == np.mean([outcome["exact"] for outcome in ours])
+
+
+@pytest.mark.parametrize(("budget", "query"), queries())
+def test_the_harness_makes_the_same_choices(
+    server: RunningServer, budget: int, query: str, tmp_path: Path
+) -> None:
+    """On its own command line, as a user starts it."""
+    given = model_args(server, query, add_bos_token=True)
+    command = [
+        *(sys.executable, "-m", "lm_eval", "--model", "local-completions"),
+        *("--model_args", ",".join(f"{name}={value}" for name, value in given.items())),
+        *("--include_path", "training/evaluations/harness", "--tasks", "quietstar_demo_choices"),
+        *("--limit", str(ITEMS), "--log_samples", "--output_path", str(tmp_path)),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (results,) = tmp_path.glob("*/results_*.json")
+    (samples,) = tmp_path.glob("*/samples_*.jsonl")
+    found = json.loads(results.read_text())["results"]["quietstar_demo_choices"]
+    ours = ours_at(budget, "demo-choices")
+    assert found["acc,none"] == np.mean([outcome["right"] for outcome in ours])
+    by_document = sorted(map(json.loads, samples.read_text().splitlines()), key=_number)
+    for sample, outcome in zip(by_document, ours, strict=True):
+        likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]
+        assert likelihoods == pytest.approx(outcome["logprobs"], abs=TOLERANCE)
+
+
+def _number(sample: dict[str, Any]) -> int:
+    number: int = sample["doc_id"]
+    return number
+
+
+def evaluate(folder: Path, tasks: Sequence[str], *more: str) -> dict[str, Any]:
+    """The results of our own command line."""
+    command = ["evaluate", str(DEMO), "--tasks", *tasks, "--out", str(folder), "--limit", "2"]
+    assert main([*command, "--budgets", "0", "3", *more]) == 0
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_our_command_line_asks_a_server(server: RunningServer, tmp_path: Path) -> None:
+    tasks = ["demo-numbers", "demo-text"]
+    served = evaluate(tmp_path / "served", tasks, "--url", server.url)
+    here = evaluate(tmp_path / "here", tasks, "--device", "cpu")
+    assert_same(served["tasks"], here["tasks"])
+    assert served["route"]["id"] == "demo"
+    assert served["route"]["server"]["vllm"]
+    assert (tmp_path / "served" / "heat-map-demo-text-0.html").exists()
+
+
+def test_what_the_server_refuses_is_told(server: RunningServer) -> None:
+    passage = outcomes_passage()
+    with (
+        served_by(server.url, ThoughtSettings((17,))) as route,
+        pytest.raises(UsageError, match="answered 400: thought_budget is 17"),
+    ):
+        route.score([passage])
+    with httpx.Client(base_url=server.url) as client:
+        with pytest.raises(UsageError, match="does not serve another but demo"):
+            HttpBackend(client, ThoughtSettings((0,)), "another")
+        many = passage._replace(allowed=tuple(range(129)))
+        with pytest.raises(UsageError, match="evaluate in process, without --url"):
+            HttpBackend(client, ThoughtSettings((0,))).score([many])
+
+
+def outcomes_passage() -> Any:
+    """One passage of the demonstration."""
+    _, task = load_task("demo-numbers")
+    assert not isinstance(task, ChainTask)
+    tokenizer = load_for_evaluation(DEMO, None, "cpu", "float32").tokenizer
+    return item_maker(task, tokenizer, 1024)(load_rows(task, 1)[0]).passages[0]

@@ -1,0 +1,48 @@
+"""What a request costs, in passes."""
+
+import pytest
+
+from quietstar_infer.params import ThoughtParams
+from server.admission.cost import PromptCost, affordable_tokens, request_passes
+
+CHUNK = 100
+PROMPT = PromptCost(length=250, max_tokens=10)  # three chunks
+
+
+@pytest.mark.parametrize(
+    ("params", "prompts", "choices", "passes"),
+    [
+        (ThoughtParams(0), [PROMPT], 1, 3 + 10),
+        (ThoughtParams(16), [PROMPT], 1, 3 + 10 * 17),
+        (ThoughtParams(4), [PROMPT], 3, 3 + 3 * 10 * 5),
+        (ThoughtParams(4), [PROMPT, PromptCost(100, 2)], 2, 3 + 2 * 10 * 5 + 1 + 2 * 2 * 5),
+        # Ten thought tokens: four, four, two, and then none.
+        (ThoughtParams(4, token_budget=10), [PROMPT], 1, 3 + 10 + 10),
+        (ThoughtParams(4, token_budget=10), [PROMPT], 2, 3 + 2 * (10 + 10)),
+        (ThoughtParams(4, token_budget=1000), [PROMPT], 1, 3 + 10 * 5),
+        (ThoughtParams(4, token_budget=0), [PROMPT], 1, 3 + 10),
+        # Scoring thinks about the prompt's own tokens, once for all answers.
+        (ThoughtParams(4), [PromptCost(250, 10, scored=249)], 2, 3 + 249 * 5 + 2 * 10 * 5),
+        (ThoughtParams(0), [PromptCost(250, 10, scored=249)], 1, 3 + 10),
+    ],
+)
+def test_cost(params: ThoughtParams, prompts: list[PromptCost], choices: int, passes: int) -> None:
+    assert request_passes(params, prompts, choices, CHUNK) == passes
+
+
+def test_cost_equals_the_sum_over_tokens() -> None:
+    params = ThoughtParams(5, token_budget=23)
+    by_token = sum(params.budget_at(index) + 1 for index in range(10))
+    assert request_passes(params, [PromptCost(1, 10)], 1, CHUNK) == 1 + by_token
+
+
+@pytest.mark.parametrize("limit", [0, 3, 7, 8, 50, 52, 53, 100_000])
+def test_affordable_tokens_are_the_most_that_fit(limit: int) -> None:
+    params = ThoughtParams(4)
+    tokens = affordable_tokens(params, [PROMPT], 1, CHUNK, limit)
+
+    def cost(max_tokens: int) -> int:
+        return request_passes(params, [PromptCost(250, max_tokens)], 1, CHUNK)
+
+    assert tokens == 0 or cost(tokens) <= limit
+    assert tokens == PROMPT.max_tokens or cost(tokens + 1) > limit

@@ -1,0 +1,302 @@
+"""Completions over HTTP, most with the official client."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+PROMPT = "t5 t9 t13"
+CONTEXT = 1024
+DEFAULT_BUDGET = 5  # the checkpoint does not say: 8 passes ahead
+
+
+def complete(http: httpx.Client, **body: Any) -> dict[str, Any]:
+    answer = http.post("/v1/completions", json={"temperature": 0, "ignore_eos": True} | body)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def chunks(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
+    body = {"temperature": 0, "ignore_eos": True, "stream": True} | body
+    with http.stream("POST", "/v1/completions", json=body) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def reasoning_tokens(response: dict[str, Any]) -> int:
+    tokens: int = response["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    return tokens
+
+
+def said_and_thought(choices: list[dict[str, Any]]) -> list[tuple[str, list[list[int]]]]:
+    """What must not depend on the rest of the batch: mixing weights do, in their last digits."""
+    return [
+        (choice["text"], [thought["token_ids"] for thought in choice["thoughts"]])
+        for choice in choices
+    ]
+
+
+def test_the_official_client_gets_text_and_usage(openai: OpenAI) -> None:
+    answer = openai.completions.create(
+        model="golden", prompt=PROMPT, max_tokens=7, temperature=0, extra_body={"ignore_eos": True}
+    )
+    assert answer.choices[0].text
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 7
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 7
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 7 * DEFAULT_BUDGET
+    assert answer.model_dump()["quiet_star"] == {
+        "thought_budget": DEFAULT_BUDGET,
+        "thought_temperature": 1.0,
+        "thinking_token_budget": None,
+    }
+
+
+def test_the_official_client_streams(openai: OpenAI) -> None:
+    ours = {"thought_budget": 2, "thought_temperature": 0, "ignore_eos": True}
+    whole = openai.completions.create(
+        model="golden", prompt=PROMPT, max_tokens=9, temperature=0, extra_body=ours
+    )
+    stream = openai.completions.create(
+        model="golden",
+        prompt=PROMPT,
+        max_tokens=9,
+        temperature=0,
+        extra_body=ours,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    parts = list(stream)
+    text = "".join(choice.text for part in parts for choice in part.choices)
+    assert text == whole.choices[0].text
+    assert parts[-1].usage == whole.usage
+
+
+@pytest.mark.parametrize("budget", [0, 1, 5, 16])
+def test_response_and_usage_report_the_budget(http: httpx.Client, budget: int) -> None:
+    answer = complete(http, prompt=PROMPT, max_tokens=3, thought_budget=budget)
+    assert answer["quiet_star"]["thought_budget"] == budget
+    assert answer["usage"]["completion_tokens"] == 3
+    assert reasoning_tokens(answer) == 3 * budget
+
+
+def test_thinking_changes_the_text(http: httpx.Client) -> None:
+    said = [
+        complete(http, prompt=PROMPT, max_tokens=20, thought_budget=budget, thought_temperature=0)
+        for budget in (0, 1, 5)
+    ]
+    assert len({answer["choices"][0]["text"] for answer in said}) > 1
+
+
+def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
+    ours = {"thought_budget": 3, "thought_temperature": 0, "thinking_token_budget": 7}
+    common = {"prompt": PROMPT, "max_tokens": 5}
+    above = complete(http, **common, **ours)
+    below = complete(http, **common, vllm_xargs=ours)
+    twice = complete(http, **common, **ours, vllm_xargs={"thought_budget": 3})
+    assert above["quiet_star"] == below["quiet_star"] == twice["quiet_star"]
+    assert above["quiet_star"]["thinking_token_budget"] == 7
+    assert above["choices"] == below["choices"] == twice["choices"]
+    assert reasoning_tokens(above) == reasoning_tokens(below) == 7
+
+
+def test_each_choice_has_its_own_token_budget(http: httpx.Client) -> None:
+    answer = complete(
+        http,
+        prompt=[PROMPT, "t1"],
+        n=2,
+        temperature=1,
+        max_tokens=4,
+        thought_budget=2,
+        thinking_token_budget=5,
+    )
+    assert len(answer["choices"]) == 4
+    assert answer["usage"]["completion_tokens"] == 16
+    assert reasoning_tokens(answer) == 4 * 5
+
+
+def test_prompts_can_be_text_or_token_ids_one_or_many(http: httpx.Client) -> None:
+    by_text = complete(http, prompt=PROMPT, max_tokens=5, thought_temperature=0)
+    ids = complete(http, prompt=PROMPT, max_tokens=1, return_token_ids=True)
+    token_ids = ids["choices"][0]["prompt_token_ids"]
+    many = complete(http, prompt=[token_ids, token_ids], max_tokens=5, thought_temperature=0)
+    assert [choice["index"] for choice in many["choices"]] == [0, 1]
+    assert {choice["text"] for choice in many["choices"]} == {by_text["choices"][0]["text"]}
+
+
+def test_a_seed_covers_text_and_thoughts(http: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 10, "temperature": 1, "return_thoughts": True}
+    first = complete(http, **body, seed=7)
+    again = complete(http, **body, seed=7)
+    other = complete(http, **body, seed=8)
+    assert said_and_thought(first["choices"]) == said_and_thought(again["choices"])
+    assert said_and_thought(first["choices"]) != said_and_thought(other["choices"])
+
+
+def test_logprobs(http: httpx.Client) -> None:
+    answer = complete(http, prompt=PROMPT, max_tokens=4, logprobs=2, thought_budget=3)
+    logprobs = answer["choices"][0]["logprobs"]
+    assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == 4
+    assert all(len(top) in (2, 3) for top in logprobs["top_logprobs"])
+    assert not any("thought" in token for top in logprobs["top_logprobs"] for token in top)
+
+
+def test_a_prompt_can_be_scored_without_thinking(http: httpx.Client) -> None:
+    answer = complete(http, prompt=PROMPT, echo=True, logprobs=1, max_tokens=1, thought_budget=0)
+    assert answer["choices"][0]["logprobs"]["token_logprobs"][0] is None
+    assert len(answer["choices"][0]["logprobs"]["token_logprobs"]) > 3
+
+
+def test_each_thought_is_returned_with_its_token(http: httpx.Client) -> None:
+    answer = complete(
+        http,
+        prompt=PROMPT,
+        max_tokens=5,
+        thought_budget=3,
+        thinking_token_budget=7,
+        return_thoughts=True,
+        return_token_ids=True,
+    )
+    (choice,) = answer["choices"]
+    assert len(choice["token_ids"]) == 5
+    *thoughts, fourth, fifth = choice["thoughts"]
+    # 7 = 3 + 3 + 1, then spent.
+    assert [len(thought["token_ids"]) for thought in thoughts] == [3, 3, 1]
+    assert fourth is None
+    assert fifth is None
+    assert "thoughts_truncated" not in choice
+    for thought in thoughts:
+        words = [f"t{token}" for token in thought["token_ids"] if token > 2 and token != 7]
+        assert all(word in thought["text"] for word in words)
+        assert isinstance(thought["mixing_weight"], float)
+
+
+def test_a_thought_reports_its_gain(http: httpx.Client) -> None:
+    """Without the thought, a text's log-probabilities are those of budget 0; with it, the answer's
+    own."""
+    body = {"prompt": PROMPT, "max_tokens": 6, "temperature": 1, "seed": 3, "thought_budget": 2}
+    body |= {"return_thoughts": True, "return_token_ids": True, "logprobs": 0}
+    (choice,) = complete(http, **body)["choices"]
+    logprobs, base = choice["logprobs"]["token_logprobs"], by_token(choice, "base_logprob")
+    assert by_token(choice, "mixed_logprob") == pytest.approx(logprobs, abs=1e-4)
+    assert base != pytest.approx(logprobs, abs=1e-2)
+
+    streamed: dict[str, list[float]] = {"mixed_logprob": [], "base_logprob": []}
+    for chunk in chunks(http, **body):
+        for name, values in streamed.items():
+            values += by_token(chunk["choices"][0], name)
+    assert streamed["mixed_logprob"] == pytest.approx(logprobs, abs=1e-4)
+    assert streamed["base_logprob"] == pytest.approx(base, abs=1e-4)
+
+    text = [*choice["prompt_token_ids"], *choice["token_ids"]]
+    scored = complete(http, prompt=text, max_tokens=0, echo=True, logprobs=0, thought_budget=0)
+    plain = scored["choices"][0]["logprobs"]["token_logprobs"][len(choice["prompt_token_ids"]) :]
+    assert base == pytest.approx(plain, abs=1e-4)
+
+
+def by_token(choice: dict[str, Any], name: str) -> list[float]:
+    return [thought[name] for thought in choice["thoughts"]]
+
+
+def test_thoughts_of_many_prompts_and_choices(http: httpx.Client) -> None:
+    body = {
+        "prompt": [PROMPT, "t1 t2"],
+        "n": 3,
+        "temperature": 1,
+        "seed": 3,
+        "max_tokens": 6,
+        "thought_budget": 2,
+        "return_thoughts": True,
+    }
+    whole = complete(http, **body)
+    assert [len(choice["thoughts"]) for choice in whole["choices"]] == [6] * 6
+    assert len({json.dumps(choice["thoughts"]) for choice in whole["choices"]}) == 6
+
+    streamed: list[dict[str, Any]] = [{"text": "", "thoughts": []} for _ in whole["choices"]]
+    for chunk in chunks(http, **body):
+        for choice in chunk["choices"]:
+            streamed[choice["index"]]["text"] += choice["text"]
+            streamed[choice["index"]]["thoughts"] += choice["thoughts"]
+    assert said_and_thought(streamed) == said_and_thought(whole["choices"])
+
+
+def test_thoughts_are_returned_only_on_request(http: httpx.Client) -> None:
+    answer = complete(http, prompt=PROMPT, max_tokens=3, return_thoughts=False)
+    assert "thoughts" not in answer["choices"][0]
+    silent = complete(http, prompt=PROMPT, max_tokens=3, thought_budget=0, return_thoughts=True)
+    assert silent["choices"][0]["thoughts"] == [None] * 3
+
+
+@pytest.mark.parametrize("include", [False, True])
+def test_a_stop_string_ends_text_and_thoughts_at_the_same_token(
+    http: httpx.Client, include: bool
+) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 20, "thought_temperature": 0, "return_thoughts": True}
+    text = complete(http, **body)["choices"][0]["text"]
+    stop = text.split()[10]
+    answer = complete(
+        http, **body, stop=stop, include_stop_str_in_output=include, return_token_ids=True
+    )
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert len(choice["thoughts"]) == len(choice["token_ids"]) <= 11
+    assert None not in choice["thoughts"]
+    assert len(choice["thoughts"]) == answer["usage"]["completion_tokens"]
+
+
+def test_a_stream_reports_the_budget_first_and_the_usage_last(http: httpx.Client) -> None:
+    first, *middle, last = chunks(
+        http,
+        prompt=PROMPT,
+        max_tokens=6,
+        thought_budget=2,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+    )
+    assert first["quiet_star"]["thought_budget"] == 2
+    assert not any("quiet_star" in chunk for chunk in [*middle, last])
+    running = [reasoning_tokens(chunk) for chunk in [first, *middle]]
+    assert running == [2 * chunk["usage"]["completion_tokens"] for chunk in [first, *middle]]
+    assert last["choices"] == []
+    assert last["usage"]["completion_tokens"] == 6
+    assert reasoning_tokens(last) == 12
+
+
+def test_a_stream_without_usage_has_none(http: httpx.Client) -> None:
+    assert not any("usage" in chunk for chunk in chunks(http, prompt=PROMPT, max_tokens=3))
+
+
+@pytest.mark.parametrize("budget", [0, 1, 16])
+def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budget: int) -> None:
+    reserve = budget + 1 if budget else 0
+    prompt = [5] * (CONTEXT - reserve - 3)
+    # 16, the default of max_tokens, does not fit: as much as does.
+    answer = complete(http, prompt=prompt, thought_budget=budget)
+    assert answer["usage"]["completion_tokens"] == 3
+    assert answer["choices"][0]["finish_reason"] == "length"
+    asked = complete(http, prompt=prompt, thought_budget=budget, max_tokens=3)
+    assert asked["usage"]["completion_tokens"] == 3
+
+
+def test_our_fields_can_be_given_in_the_url(http: httpx.Client) -> None:
+    """For clients that send no fields of their users' choice."""
+    body = {"prompt": PROMPT, "max_tokens": 2, "thought_temperature": 0}
+    query = {"thought_budget": "3", "return_thoughts": "true", "unknown": "1"}
+    answer = http.post("/v1/completions", params=query, json=body).json()
+    assert answer["quiet_star"]["thought_budget"] == 3
+    assert [len(thought["token_ids"]) for thought in answer["choices"][0]["thoughts"]] == [3, 3]
+    for query, words in [
+        ({"thought_budget": "many"}, "thought_budget is 'many'"),
+        ({"thought_budgte": "3"}, "query.thought_budgte: did you mean thought_budget?"),
+        ({"thought_temperature": "1"}, "1 in the URL: give it once"),
+    ]:
+        refused = http.post("/v1/completions", params=query, json=body)
+        assert refused.status_code == 400
+        assert words in refused.json()["error"]["message"]

@@ -1,0 +1,125 @@
+"""The engine's part of /metrics, with an engine that the test makes up: slow, or dead."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quietstar_infer.params import ThoughtLimits
+from server.metrics.engine import EngineMetrics
+
+COUNTS: dict[str, Any] = {
+    "passes": 5,
+    "rows": 9,
+    "thinking_rows": 8,
+    "thought_tokens": 6,
+    "finished": 2,
+    "aborted": {"repetition": 3},
+    "weights_at_most": [(-1.0, 0), (0.0, 1), (2.0, 2)],
+    "slots": 1,
+    "recorded_tokens": 4,
+}
+
+
+class FakeEngine:
+    """Answers when it is let, or fails."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.failure: Exception | None = None
+        self.asked = 0
+
+    async def fetch(self) -> dict[str, Any]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.failure is not None:
+            raise self.failure
+        return COUNTS | {"thought_tokens": 100 * self.asked}
+
+
+def metrics_of(engine: FakeEngine, patience_seconds: float = 0.01) -> EngineMetrics:
+    return EngineMetrics(engine.fetch, ThoughtLimits(16, 4), "m", patience_seconds)
+
+
+def samples(metrics: EngineMetrics) -> dict[tuple[str, ...], float]:
+    """Values by name and labels, other than the model's."""
+    return {
+        (sample.name.removeprefix("quietstar:"), *list(sample.labels.values())[1:]): sample.value
+        for family in metrics.collect()
+        for sample in family.samples
+    }
+
+
+async def test_everything_that_the_engine_counts_is_reported() -> None:
+    engine = FakeEngine()
+    engine.may_answer.set()
+    metrics = metrics_of(engine, patience_seconds=60)
+    await metrics.refresh()
+    told = samples(metrics)
+    assert 0 <= told.pop(("engine_counts_age_seconds",)) < 60
+    assert told == {
+        ("default_thought_budget",): 4,
+        ("max_thought_budget",): 16,
+        ("engine_passes_total",): 5,
+        ("engine_rows_total",): 9,
+        ("engine_thinking_rows_total",): 8,
+        ("thought_tokens_total",): 100,
+        ("thoughts_finished_total",): 2,
+        ("thoughts_aborted_total", "preempted"): 0,
+        ("thoughts_aborted_total", "abort"): 0,
+        ("thoughts_aborted_total", "stop"): 0,
+        ("thoughts_aborted_total", "error"): 0,
+        ("thoughts_aborted_total", "repetition"): 3,
+        ("mixing_weight_bucket", "-1.0"): 0,
+        ("mixing_weight_bucket", "0.0"): 1,
+        ("mixing_weight_bucket", "2.0"): 2,
+        ("mixing_weight_bucket", "+Inf"): 2,
+        ("thoughts_in_progress",): 1,
+        ("recorded_thought_tokens",): 4,
+    }
+
+
+async def test_a_slow_engine_is_queried_once_and_reported_as_last_known() -> None:
+    engine = FakeEngine()
+    metrics = metrics_of(engine)
+    await asyncio.gather(*(metrics.refresh() for _ in range(3)))
+    await metrics.refresh()
+    assert engine.asked == 1
+    assert ("thought_tokens_total",) not in samples(metrics)
+    engine.may_answer.set()
+    await metrics.refresh()
+    assert engine.asked == 1
+    assert samples(metrics)[("thought_tokens_total",)] == 100
+    engine.may_answer.clear()
+    await metrics.refresh()
+    assert engine.asked == 2
+    assert samples(metrics)[("thought_tokens_total",)] == 100
+
+
+async def test_a_dead_engine_is_reported_as_last_known_with_its_age() -> None:
+    engine = FakeEngine()
+    engine.may_answer.set()
+    metrics = metrics_of(engine, patience_seconds=60)
+    await metrics.refresh()
+    known = samples(metrics)
+    engine.failure = RuntimeError("dead")
+    await metrics.refresh()
+    told = samples(metrics)
+    assert engine.asked == 2
+    age = ("engine_counts_age_seconds",)
+    assert told.pop(age) > known.pop(age)
+    assert told == known
+
+
+async def test_a_cancelled_scrape_does_not_cancel_the_query() -> None:
+    engine = FakeEngine()
+    metrics = metrics_of(engine, patience_seconds=60)
+    scrape = asyncio.create_task(metrics.refresh())
+    await asyncio.sleep(0)
+    scrape.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scrape
+    engine.may_answer.set()
+    await metrics.refresh()
+    assert engine.asked == 1
+    assert samples(metrics)[("thought_tokens_total",)] == 100

@@ -1,0 +1,135 @@
+"""A server's life: what it prints, how it ends, and that nothing of it is left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from server.errors import ExitStatus
+from server.lifecycle import _bound_socket
+from tests.support.load import (
+    LONG,
+    ask,
+    engine_of,
+    error_of,
+    eventually,
+    health_until_gone,
+    served,
+    under_way,
+)
+from tests.support.servers import DEMO, ROOT, RunningServer, running_server
+
+PROMPT = "The dog"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[RunningServer]:
+    """The demonstration model."""
+    with running_server(DEMO) as server:
+        yield server
+
+
+def test_connections_are_without_nagles_algorithm() -> None:
+    """Seen on the socket of a connection: in a stream it would only show in the times."""
+    with _bound_socket(Namespace(host="127.0.0.1", port=0)) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_ready_server_prints_one_line_to_paste(demo: RunningServer) -> None:
+    (command,) = [line for line in demo.log.splitlines() if line.startswith("for budget in")]
+    assert demo.log.count("─" * 20) > 2
+    pasted = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    plain, thinking = (json.loads(line) for line in pasted.stdout.splitlines())
+    assert plain["choices"][0]["text"]
+    assert plain["quiet_star"]["thought_budget"] == 0
+    assert thinking["choices"][0]["text"]
+    assert thinking["quiet_star"]["thought_budget"] > 0
+
+
+def test_a_start_prints_little(demo: RunningServer) -> None:
+    assert len(demo.log.splitlines()) < 15, demo.log
+    assert "Traceback" not in demo.log
+    assert "WARNING" not in demo.log
+
+
+def test_on_ctrl_c_the_server_finishes_running_requests_and_ends(demo: RunningServer) -> None:
+    """Last of this server. Ctrl-C goes to every process of the terminal's group."""
+    body = {"prompt": PROMPT, "max_tokens": 100, "ignore_eos": True, "stream": True}
+    url = f"{demo.url}/v1/completions"
+    with httpx.stream("POST", url, json=body, timeout=60) as response:
+        lines = response.iter_lines()
+        next(lines)
+        os.killpg(demo.process.pid, signal.SIGINT)
+        *chunks, done = [line for line in lines if line]
+    assert done == "data: [DONE]"
+    assert json.loads(chunks[-1].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    assert demo.process.wait(60) == 0
+    assert "Traceback" not in demo.log
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{demo.url}/health")
+
+
+def test_a_second_signal_ends_the_server_at_once() -> None:
+    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        with under_way(client) as connection:
+            server.process.terminate()
+            eventually(lambda: "Stopping:" in server.log)
+            server.process.terminate()
+            assert server.process.wait(20) == -signal.SIGTERM
+            assert connection.recv(100) == b""
+        _, alive = psutil.wait_procs(processes, timeout=30)
+        assert not alive
+
+
+def test_a_dead_engine_ends_the_server() -> None:
+    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=120) as client:
+        engine = engine_of(server)
+        with ThreadPoolExecutor() as pool:
+            whole = pool.submit(ask, client, **LONG)
+            stream = pool.submit(ask, client, **LONG, stream=True)
+            eventually(lambda: served(client) == 2)
+            engine.kill()
+            assert 503 in health_until_gone(server)
+        error_of(whole.result(), 500)
+        *_, error, done = [line for line in stream.result().text.splitlines() if line]
+        assert "error" in json.loads(error.removeprefix("data: "))
+        assert done == "data: [DONE]"
+        assert server.process.wait(60) == ExitStatus.ENGINE_FAILED
+        assert "python -m server: the engine died" in server.log.splitlines()
+
+
+def test_a_killed_server_leaves_no_process_behind() -> None:
+    with running_server(DEMO) as server:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(children) >= 2
+        server.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+
+
+def test_a_server_can_be_stopped_while_it_starts() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "server", str(DEMO), "--port", "0"], cwd=ROOT
+    ) as starting:
+        process = psutil.Process(starting.pid)
+        # The resource tracker, the engine and its worker.
+        eventually(lambda: len(process.children(recursive=True)) >= 3, seconds=120)
+        children = process.children(recursive=True)
+        starting.send_signal(signal.SIGINT)
+        assert starting.wait(10) == -signal.SIGINT
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive

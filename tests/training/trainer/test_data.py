@@ -1,0 +1,186 @@
+"""Text from files, cut into pieces."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import pytest
+
+from quietstar_infer.config import load_tokenizer
+from tests.support.checkpoints import TOKENIZER
+from tests.support.runs import small_recipe
+from training.errors import UsageError
+from training.trainer.data import load_pieces, packed, random_window
+from training.trainer.recipe import Recipe
+
+TEXTS = [f"t{8 + i} t{9 + i} t{10 + i} t{11 + i}" for i in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(folder: Path, suffix: str, texts: list[Any]) -> str:
+    path = folder / f"written{suffix}"
+    if suffix == ".parquet":
+        datasets.Dataset.from_dict({"text": texts}).to_parquet(path)
+    elif suffix == ".txt":
+        path.write_text("".join(f"{text}\n" for text in texts))
+    else:
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def recipe_for(folder: Path, **data: Any) -> Recipe:
+    return small_recipe(folder, data={"eval_documents": 4, **data})
+
+
+def load(recipe: Recipe) -> tuple[list[list[int]], list[list[int]]]:
+    pieces = load_pieces(recipe, load_tokenizer(TOKENIZER))
+    train, evaluation = ([row["input_ids"] for row in dataset] for dataset in pieces)
+    return train, evaluation
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".txt"])
+def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    train, evaluation = load(recipe_for(tmp_path, path=write(tmp_path, suffix, TEXTS)))
+    assert evaluation == [
+        [8, 9, 10, 11, 2, 9, 10, 11, 12, 2, 10, 11, 12, 13, 2, 11],
+        [12, 13, 14, 2],
+    ]
+    assert [len(piece) for piece in train] == [16] * 5
+    assert train[0][:5] == [12, 13, 14, 15, 2]
+
+
+def test_streaming_reads_the_same_documents_again_and_again(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, path=write(tmp_path, ".jsonl", TEXTS), pieces="window")
+    streamed = replace(recipe, data=replace(recipe.data, streaming=True, shuffle_buffer=8))
+    pieces = load_pieces(streamed, load_tokenizer(TOKENIZER))
+    train, evaluation = load(recipe)
+    assert [row["input_ids"] for row in pieces.evaluation] == evaluation
+    for _ in range(2):
+        shuffled = [row["input_ids"] for row in pieces.train.take(3 * len(train))]
+        assert shuffled != 3 * train
+        assert all(shuffled.count(piece) >= 2 for piece in train)
+
+
+def hub_folder(folder: Path) -> Path:
+    """A data set as it lies on the hub: a configuration of two splits, one of two files."""
+    hub = folder / "hub"
+    for split, files in {"train": [TEXTS[:10], TEXTS[10:]], "test": [["t50 t51 t52 t53"]]}.items():
+        for number, texts in enumerate(files):
+            path = hub / "words" / split / f"{number}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict({"text": texts}).to_parquet(path)
+    parts = "".join(f"{{split: {x}, path: words/{x}/*.parquet}}, " for x in ("train", "test"))
+    (hub / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: words\n  data_files: [{parts}]\n---\n"
+    )
+    return hub
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_configuration_and_splits_as_on_the_hub(tmp_path: Path, streaming: bool) -> None:
+    data = {"path": str(hub_folder(tmp_path)), "name": "words", "eval_split": "test"}
+    recipe = recipe_for(tmp_path, **data, streaming=streaming)
+    pieces = load_pieces(recipe, load_tokenizer(TOKENIZER))
+    assert [row["input_ids"] for row in pieces.evaluation] == [[50, 51, 52, 53, 2]]
+    read = {i for row in pieces.train.take(20) for i in row["input_ids"]}
+    assert read == {*range(8, 31), 2}
+    for wrong in ({"name": "letters"}, {"split": "dev"}):
+        with pytest.raises(UsageError, match="cannot read the data set") as caught:
+            load(recipe_for(tmp_path, **{**data, **wrong}))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".txt"])
+def test_a_folder_of_files(tmp_path: Path, suffix: str) -> None:
+    for name, texts in (("a", TEXTS[:10]), ("b", TEXTS[10:])):
+        part = tmp_path / "texts" / name
+        part.mkdir(parents=True)
+        write(part, suffix, texts)
+    train, evaluation = load(recipe_for(tmp_path, path=str(tmp_path / "texts")))
+    assert evaluation[0][:5] == [8, 9, 10, 11, 2]
+    assert sum(map(len, train)) == 16 * 5
+
+
+def test_windows_are_of_one_document(tmp_path: Path) -> None:
+    texts = [" ".join(f"t{8 + j}" for j in range(40)), *TEXTS]
+    path = write(tmp_path, ".jsonl", texts)
+    first = recipe_for(tmp_path, path=path, pieces="window", end_of_text=False)
+    _, evaluation = load(first)
+    assert [len(piece) for piece in evaluation] == [16, 4, 4, 4]
+    start = evaluation[0][0]
+    assert evaluation[0] == list(range(start, start + 16))
+
+
+def test_evaluation_text_of_its_own(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    data = {
+        "path": write(tmp_path, ".jsonl", TEXTS),
+        "eval_path": write(own, ".jsonl", ["t50 t51 t52 t53"]),
+    }
+    train, evaluation = load(recipe_for(tmp_path, **data))
+    assert evaluation == [[50, 51, 52, 53, 2]]
+    assert train[0][0] == 8
+
+
+@pytest.mark.parametrize(
+    ("texts", "data", "said"),
+    [
+        (TEXTS, {"column": "story"}, "has no column 'story' but text; set data.column"),
+        ([*TEXTS, None], {}, "'text' of document 16 is not text but None"),
+        ([5] * 9, {}, "'text' of document 0 is not text but 5"),
+        ([], {}, "is empty"),
+        (TEXTS[:4], {}, "has 4 documents, and 4 are for evaluation; set data.eval_documents"),
+        (["t8"] * 9, {"pieces": "window"}, "has no document of 4 tokens or more"),
+    ],
+)
+def test_wrong_data_is_one_line(
+    tmp_path: Path, texts: list[Any], data: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        load(recipe_for(tmp_path, path=write(tmp_path, ".jsonl", texts), **data))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere.jsonl", "no-such-folder/nowhere"])
+def test_a_missing_data_set_is_one_line(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match=f"cannot read the data set .*{path}") as caught:
+        load(recipe_for(tmp_path, path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_file_and_an_unknown_kind(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{nonsense")
+    with pytest.raises(UsageError, match=r"cannot read the data set .*broken\.jsonl") as caught:
+        load(recipe_for(tmp_path, path=str(broken)))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"expected a file that ends in \.jsonl"):
+        load(recipe_for(tmp_path, path=str(TOKENIZER / "model.safetensors")))
+
+
+def test_too_small_a_window(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, optimisation={"window": 3})
+    with pytest.raises(UsageError, match="window is 3: too short to look 2 tokens ahead"):
+        load(recipe)
+
+
+def test_packing_cuts_across_documents() -> None:
+    assert packed([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+
+
+def test_a_window_depends_on_its_seed_alone() -> None:
+    document = list(range(100))
+    windows = [random_window(document, 10, f"0/{number}") for number in range(50)]
+    assert windows == [random_window(document, 10, f"0/{number}") for number in range(50)]
+    assert len({window[0] for window in windows}) > 20
+    assert random_window(document, 100, "x") == document

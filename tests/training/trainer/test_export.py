@@ -1,0 +1,186 @@
+"""From trainer to server: what is exported predicts what the trainer predicted."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import datasets  # type: ignore[import-untyped]
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+from quietstar_infer import reference
+from quietstar_infer.config import QuietStarConfig
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.reference import ChooseThought, ReferenceDecoder
+from tests.support.engine import Ask, thinking_engine
+from tests.support.runs import small_recipe
+from training.demo.tokenizer import build_tokenizer
+from training.errors import UsageError
+from training.thoughts.batch import Batch, make_batch
+from training.thoughts.outputs import StepOutput
+from training.thoughts.sampling import seeded_draw
+from training.trainer.build import build
+from training.trainer.export import choose_checkpoint
+from training.trainer.recipe import Lora, Recipe
+from training.trainer.run import train
+
+BUDGET = 2
+PLACES = [(b, i, p) for b in range(2) for i in (0, 3, 9, 14) for p in range(2)]
+KINDS = ["checkpoint", "plain trunk", "lora"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def write_plain_trunk(folder: Path) -> None:
+    """A trunk whose table of embeddings is its head, too, and that knows no thoughts."""
+    texts = [json.loads(line)["text"] for line in (folder.parent / "text.jsonl").open()]
+    tokenizer = build_tokenizer(["---", *texts], extra_tokens=(), max_length=512)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def recipe_of(kind: str, folder: Path) -> Recipe:
+    recipe = small_recipe(folder)
+    if kind == "checkpoint":
+        return recipe
+    write_plain_trunk(folder / "trunk")
+    lora = Lora(rank=4) if kind == "lora" else None
+    return replace(recipe, model=replace(recipe.model, source=str(folder / "trunk"), lora=lora))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe whose run has ended and been exported."""
+    recipe = recipe_of(request.param, tmp_path_factory.mktemp("export"))
+    rates = replace(recipe.optimisation, head_learning_rate=0.02)
+    recipe = replace(recipe, optimisation=rates)
+    train(recipe)
+    return recipe
+
+
+def trainers_own(recipe: Recipe) -> tuple[Batch, StepOutput]:
+    """A training step on some text, by the checkpoint that was exported."""
+    model = build(recipe).model
+    model.load_weights(choose_checkpoint(recipe.run.output).folder)
+    generator = torch.Generator().manual_seed(0)
+    batch = make_batch(torch.randint(8, 60, (2, 16), generator=generator), pad_token_id=2)
+    rows = batch.input_ids_BT.shape[1] * recipe.thinking.per_position
+    with torch.no_grad():
+        return batch, model(batch, seeded_draw([1, 2], rows))
+
+
+def forced(thought: list[int]) -> ChooseThought:
+    return lambda logits, position, step: thought[step]
+
+
+def test_the_export_predicts_what_the_trainer_did(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, output = trainers_own(recipe)
+    # In training START's and END's logits count; in serving they are out of the question.
+    monkeypatch.setattr(reference, "mask_meta_tokens", lambda logits, ids: logits)
+    decoder = ReferenceDecoder.from_checkpoint(recipe.run.output / "model")
+    assert output.tokens.mixing_weight_BTPS.abs().max() > 1e-3
+    for b, i, p in PLACES:
+        ids = batch.input_ids_BT[b].tolist()
+        thought = output.thoughts.ids[b, i, p].tolist()
+        said = decoder.predict(ids[: i + 1], BUDGET, forced(thought))
+        weight = output.tokens.mixing_weight_BTPS[b, i, p, 0]
+        assert said.mixing_weight == pytest.approx(float(weight), abs=1e-4)
+        for logits_V, nll in (
+            (said.logits_V, output.tokens.talk_nll_BTPS[b, i, p, 0]),
+            (said.base_logits_V, output.tokens.base_nll_BT[b, i]),
+        ):
+            found = -logits_V.log_softmax(-1)[ids[i + 1]]
+            torch.testing.assert_close(found, nll, rtol=1e-4, atol=1e-4)
+
+
+def test_the_export_says_what_it_is(recipe: Recipe) -> None:
+    folder = recipe.run.output / "model"
+    config = QuietStarConfig.from_checkpoint(folder)
+    assert config.default_thought_budget == BUDGET
+    assert config.embedding_scale == 100
+    section = json.loads((folder / "config.json").read_text())["quiet_star"]
+    assert section["trained_on"] == recipe.data.path
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["eos_token_id"] is not None
+    card = (folder / "README.md").read_text()
+    for evaluation in choose_checkpoint(recipe.run.output).evaluations:
+        assert f"{evaluation['eval_gain']:.4f}" in card
+
+
+def test_training_goes_on_from_an_export(recipe: Recipe, tmp_path: Path) -> None:
+    again = replace(
+        recipe,
+        model=replace(recipe.model, source=str(recipe.run.output / "model"), lora=None),
+        run=replace(recipe.run, output=tmp_path / "run", steps=1),
+    )
+    train(again)
+    first = choose_checkpoint(again.run.output).evaluations[0]
+    best = min(e["eval_nll"] for e in choose_checkpoint(recipe.run.output).evaluations[1:])
+    assert first["eval_nll"] == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["lora"], indirect=True)  # the one with most behind it
+def test_the_engine_says_and_thinks_what_the_reference_does(recipe: Recipe) -> None:
+    folder = recipe.run.output / "model"
+    prompts = [[11, 35, 51, 10, 41], [*range(8, 40)]]
+    decoder = ReferenceDecoder.from_checkpoint(folder)
+    expected = [decoder.generate(prompt, 8, BUDGET) for prompt in prompts]
+    sampling = {"max_tokens": 8, "ignore_eos": True}
+    with thinking_engine(folder) as engine:
+        asks = [Ask(prompt, ThoughtParams(BUDGET, 0.0), sampling) for prompt in prompts]
+        answers = [answer for (answer,) in engine.run(asks)]
+    for answer, (tokens, predictions) in zip(answers, expected, strict=True):
+        assert answer.token_ids == tokens
+        assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
+
+
+@pytest.mark.parametrize("recipe", ["plain trunk"], indirect=True)
+def test_low_precision_export(recipe: Recipe, tmp_path: Path) -> None:
+    short = replace(recipe.run, output=tmp_path / "run", steps=1, export_dtype="bfloat16")
+    folder = train(replace(recipe, run=short))
+    assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert ReferenceDecoder.from_checkpoint(folder).config.default_thought_budget == BUDGET
+
+
+def test_a_tokenizer_without_a_dash(tmp_path: Path) -> None:
+    recipe = recipe_of("plain trunk", tmp_path)
+    words = models.WordLevel({"<unk>": 0, "</s>": 1, "t8": 2}, unk_token="<unk>")
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(recipe.model.source)
+    with pytest.raises(UsageError, match="the tokenizer cannot write ---"):
+        train(recipe)
+    assert not list(recipe.run.output.iterdir())
+
+
+@pytest.mark.parametrize("source", ["no/such/model", "nowhere"])
+def test_a_missing_model_is_one_line(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = small_recipe(tmp_path, model={"source": source})
+    with pytest.raises(UsageError, match=f"cannot load the model {source}") as caught:
+        train(recipe)
+    assert "\n" not in str(caught.value)

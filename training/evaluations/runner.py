@@ -1,0 +1,116 @@
+"""Evaluates the rows of a task that the record has no result for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerBase
+
+from training.errors import UsageError
+from training.evaluations.backends.base import Backend
+from training.evaluations.outcomes import chain_outcomes, item_outcomes
+from training.evaluations.record import Place, Record
+from training.evaluations.tasks.definitions import ChainTask, Task
+from training.evaluations.tasks.passages import Item, item_maker
+
+THINKER, BASE = "thinker", "base"
+
+
+@dataclass(frozen=True)
+class EvaluatedBackend:
+    """A model behind a backend, its role (`thinker` or `base`), its tokenizer, and the budgets."""
+
+    role: str
+    backend: Backend
+    tokenizer: PreTrainedTokenizerBase
+    budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`batch_size`: items per call; most tokens of a document; documents whose thoughts are kept
+    for heat maps.
+    """
+
+    batch_size: int
+    document_tokens: int
+    heat_maps: int
+
+
+def evaluate(
+    task_name: str,
+    task: Task,
+    rows: Sequence[Any],
+    model: EvaluatedBackend,
+    limits: Limits,
+    seed: int,
+    record: Record,
+) -> None:
+    """Evaluate all rows of a task whose results are not in the record yet."""
+    todo = [n for n in range(len(rows)) if Place(model.role, task_name, n) not in record]
+    title = task_name if model.role == THINKER else f"{task_name} ({model.role})"
+    with tqdm(total=len(rows), initial=len(rows) - len(todo), desc=title, unit="item") as bar:
+        for number, content in _results(task, rows, todo, model, limits, seed):
+            record.add(Place(model.role, task_name, number), content)
+            bar.update()
+
+
+def _results(
+    task: Task,
+    rows: Sequence[Any],
+    todo: Sequence[int],
+    model: EvaluatedBackend,
+    limits: Limits,
+    seed: int,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(task, ChainTask):
+        for n in todo:
+            outcomes = chain_outcomes(
+                task, rows[n], n, model.backend, model.tokenizer, model.budgets, seed
+            )
+            yield n, {"outcomes": dict(outcomes)}
+        return
+    make = item_maker(task, model.tokenizer, limits.document_tokens)
+    shown = limits.heat_maps if task.kind == "text" and model.role == THINKER else 0
+    # Items whose thoughts are kept are scored apart: keeping all thoughts would take much memory.
+    kept, others = [n for n in todo if n < shown], [n for n in todo if n >= shown]
+    for numbers, with_thoughts in ((kept, True), (others, False)):
+        for start in range(0, len(numbers), limits.batch_size):
+            some = numbers[start : start + limits.batch_size]
+            items = [make(rows[n]) for n in some]
+            for n, content in zip(some, _scored(task, items, model, with_thoughts), strict=True):
+                yield n, content
+
+
+def _scored(
+    task: Task, items: Sequence[Item], model: EvaluatedBackend, with_thoughts: bool
+) -> Iterator[dict[str, Any]]:
+    """The recorded content of each item."""
+    passages = [passage for item in items for passage in item.passages]
+    if any(passage.num_scored < 1 for passage in passages):
+        raise UsageError("a row has nothing to predict: an empty answer or document")
+    scores = iter(model.backend.score(passages, with_thoughts=with_thoughts))
+    for item in items:
+        outcomes = item_outcomes(task.kind, item, [next(scores) for _ in item.passages])
+        content: dict[str, Any] = {"outcomes": outcomes}
+        if task.kind == "text":
+            content |= {"bytes": item.num_bytes, "words": item.num_words}
+        if with_thoughts:
+            content |= _shown(item, outcomes, model)
+        yield content
+
+
+def _shown(item: Item, outcomes: dict[str, Any], model: EvaluatedBackend) -> dict[str, Any]:
+    """A document's tokens and the longest thoughts about it, as texts instead of ids."""
+    decode = model.tokenizer.decode
+    (passage,) = item.passages
+    thoughts = [outcome.pop("thoughts", None) for outcome in outcomes.values()]
+    longest = thoughts[-1] or [[] for _ in passage.ids[1:]]
+    return {
+        "tokens": [
+            decode(passage.ids[:1], skip_special_tokens=True),
+            *(decode([token]) for token in passage.ids[1:]),
+        ],
+        "thoughts": [decode(ids) for ids in longest],
+    }

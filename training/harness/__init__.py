@@ -1,1 +1,0 @@
-"""Tasks of lm-evaluation-harness: start it with `--include_path training/harness`."""

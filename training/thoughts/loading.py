@@ -1,0 +1,65 @@
+"""Loads a Quiet-STaR checkpoint or a base model, with its tokenizer, from a folder or the hub."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from quietstar_infer.checkpoint import START_EMBEDDING
+from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
+from training.errors import UsageError
+from training.thoughts.model import QuietThinker
+
+
+def load_model(
+    source: str, embedding_scale: float = EMBEDDING_SCALE, seed: int = 0
+) -> tuple[QuietThinker, PreTrainedTokenizerBase]:
+    """A model in float32 on the CPU, and its tokenizer; a plain base model gets new thought parts
+    by `seed`. Raises `UsageError` and `CheckpointError`.
+    """
+    folder = local_folder(source)
+    if has_thought_parts(folder):
+        return QuietThinker.from_checkpoint(folder, embedding_scale), load_tokenizer(folder)
+    with _explained(source):
+        base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed), tokenizer
+
+
+def local_folder(source: str) -> Path:
+    """A model's folder; a name on the hub is downloaded first. Raises `UsageError`."""
+    if Path(source).is_dir():
+        return Path(source)
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    # The same weights again, under the names of their first publishers.
+    other = ["consolidated*", "original/*"]
+    with _explained(source):
+        return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=other))
+
+
+def has_thought_parts(folder: Path) -> bool:
+    """Whether a folder holds a Quiet-STaR checkpoint, and not a plain base model."""
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            if START_EMBEDDING in file.keys():  # noqa: SIM118 - not a mapping
+                return True
+    return False
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"cannot load the model {source}: {reason}") from None

@@ -1,0 +1,143 @@
+"""Texts from files or the hub, loaded by `datasets`, as pieces of token ids."""
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from datasets import load_dataset  # type: ignore[import-untyped]
+from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerBase
+
+from training.errors import UsageError
+from training.trainer.recipe import DataConfig, Recipe
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+AnyDataset: TypeAlias = Any
+"""`Dataset`, or `IterableDataset` when streaming."""
+Rows = Mapping[str, list[Any]]
+
+
+class Pieces(NamedTuple):
+    """Data sets of rows with `input_ids`, a list of at most `window` token ids."""
+
+    train: AnyDataset
+    evaluation: AnyDataset
+
+
+def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
+    """The recipe's data, tokenized and cut. Raises `UsageError` where there is no text in it, or
+    too little."""
+    data, window = recipe.data, recipe.optimisation.window
+    shortest = recipe.thinking.ahead + 2
+    if window < shortest:
+        raise UsageError(
+            f"optimisation.window is {window}: too short to look {recipe.thinking.ahead} tokens "
+            f"ahead, at least {shortest} are needed"
+        )
+    train = load_text(data, data.path, data.split)
+    if data.eval_path or data.eval_split:
+        evaluation = load_text(data, data.eval_path or data.path, data.eval_split or "train")
+    else:
+        if not data.streaming and len(train) <= data.eval_documents:
+            raise UsageError(
+                f"{data.path} has {len(train)} documents, and {data.eval_documents} are for "
+                "evaluation; set data.eval_documents"
+            )
+        evaluation, train = train, train.skip(data.eval_documents)
+    evaluation = evaluation.take(data.eval_documents)
+    cut = cutter(data, tokenizer, window=window, shortest=shortest, seed=recipe.run.seed)
+    pieces = Pieces(*(_cut_all(dataset, cut) for dataset in (train, evaluation)))
+    for name, dataset in pieces._asdict().items():
+        if next(iter(dataset), None) is None:
+            raise UsageError(
+                f"{data.path} has no document of {shortest} tokens or more for {name}; "
+                f"{data.eval_documents} documents are for evaluation (data.eval_documents)"
+            )
+    if not data.streaming:
+        return pieces
+    # Endless, because Trainer cannot resume in the second pass over a stream.
+    endless = train.repeat(None).shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
+    return pieces._replace(train=_cut_all(endless, cut))
+
+
+def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
+    """One data set, with its first row checked; raises `UsageError`."""
+    dataset = open_data_set(data, path, split)
+    first = next(iter(dataset))
+    if data.column not in first:
+        raise UsageError(
+            f"the data set {path} has no column {data.column!r} but {', '.join(first)}; "
+            "set data.column"
+        )
+    return dataset
+
+
+def open_data_set(data: DataConfig, path: str, split: str) -> AnyDataset:
+    """One data set, which is not empty; raises `UsageError`."""
+    try:
+        dataset = load_dataset(**_source(data, path, split), streaming=data.streaming)
+        first = next(iter(dataset), None)
+    except (OSError, ValueError, DatasetsError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(f"cannot read the data set {path}: {reason[0]}") from None
+    if first is None:
+        raise UsageError(f"the data set {path} is empty")
+    return dataset
+
+
+def cutter(
+    data: DataConfig, tokenizer: PreTrainedTokenizerBase, *, window: int, shortest: int, seed: int
+) -> Callable[[Rows, list[int]], dict[str, list[list[int]]]]:
+    """From a batch of rows and their numbers to pieces, none shorter than `shortest` tokens."""
+    end = [tokenizer.eos_token_id] if data.end_of_text else []
+
+    def cut(rows: Rows, numbers: list[int]) -> dict[str, list[list[int]]]:
+        texts = rows[data.column]
+        for text, number in zip(texts, numbers, strict=True):
+            if not isinstance(text, str):
+                raise UsageError(
+                    f"{data.path}: {data.column!r} of document {number} is not text but {text!r}"
+                )
+        documents = [ids + end for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        if data.pieces == "packed":
+            pieces = packed(documents, window)
+        else:
+            pieces = [
+                random_window(document, window, f"{seed}/{number}")
+                for document, number in zip(documents, numbers, strict=True)
+            ]
+        return {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+
+    return cut
+
+
+def packed(documents: list[list[int]], window: int) -> list[list[int]]:
+    """All documents joined and cut every `window` tokens; the last piece may be shorter."""
+    joined = list(itertools.chain.from_iterable(documents))
+    return [joined[start : start + window] for start in range(0, len(joined), window)]
+
+
+def random_window(document: list[int], window: int, seed: str) -> list[int]:
+    """`window` tokens from a position that depends on the seed alone; all of a shorter document."""
+    start = random.Random(seed).randint(0, max(0, len(document) - window))
+    return document[start : start + window]
+
+
+def _source(data: DataConfig, path: str, split: str) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        return {"path": path, "name": data.name, "split": split}
+    if file.suffix not in BUILDERS:
+        raise UsageError(f"{path}: expected a file that ends in {', '.join(BUILDERS)}")
+    if not file.stat().st_size:
+        raise UsageError(f"the data set {path} is empty")
+    return {"path": BUILDERS[file.suffix], "data_files": str(file), "split": "train"}
+
+
+def _cut_all(
+    dataset: AnyDataset, cut: Callable[[Rows, list[int]], dict[str, list[list[int]]]]
+) -> AnyDataset:
+    first: dict[str, Any] = next(iter(dataset), {})
+    return dataset.map(cut, batched=True, with_indices=True, remove_columns=list(first))

@@ -1,0 +1,87 @@
+"""A training run, from recipe to export."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from training.errors import UsageError
+from training.trainer.arguments import training_arguments
+from training.trainer.build import ThinkingStep, build
+from training.trainer.data import load_pieces
+from training.trainer.export import RECIPE, export_run
+from training.trainer.recipe import Recipe, first_difference, load_recipe, save_recipe
+from training.trainer.trainer import WRITING, QuietTrainer
+
+
+def train(
+    recipe: Recipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
+) -> Path:
+    """Train, keep the best checkpoint, export it; returns the exported folder.
+
+    Mistakes that can be detected beforehand are reported before the first step. Raises
+    `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
+    """
+    output = recipe.run.output
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    checkpoint = check_output(recipe, resume=resume)
+    args = training_arguments(recipe, resumed=checkpoint is not None)
+    built = build(recipe)
+    check_space(built.model, recipe)
+    with processes.main_process_first():
+        pieces = load_pieces(recipe, built.tokenizer)
+    if processes.is_main_process:
+        shutil.rmtree(output / WRITING, ignore_errors=True)
+        save_recipe(recipe, output / RECIPE)
+    trainer = QuietTrainer(recipe, built, pieces, args, callbacks)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if processes.is_main_process:
+        export_run(output)
+    processes.wait_for_everyone()
+    return output / "model"
+
+
+def check_output(recipe: Recipe, *, resume: bool) -> str | None:
+    """The checkpoint to resume from, if any.
+
+    Raises `UsageError` for a folder that cannot be written, that holds something already, or, with
+    `resume`, that does not hold a run of this recipe.
+    """
+    output = recipe.run.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise UsageError(f"cannot write to {output}: {error.strerror}") from None
+    if not resume:
+        if any(output.iterdir()):
+            raise UsageError(
+                f"{output} is not empty; add --resume to go on with the run in it, or choose "
+                "another run.output"
+            )
+        return None
+    difference = first_difference(load_recipe(output / RECIPE), recipe)
+    if difference:
+        raise UsageError(f"{output} holds a run of another recipe: {difference} differs")
+    checkpoint: str | None = get_last_checkpoint(str(output))
+    return checkpoint
+
+
+def check_space(model: ThinkingStep, recipe: Recipe) -> None:
+    """Raise `UsageError` where the checkpoints would not fit on the disk."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    weights = sum(p.numel() for p in model.parameters())
+    # Parameters and AdamW's two moments, in float32; a checkpoint is written before one is deleted.
+    needed = 4 * (3 * trained * (recipe.run.keep + 2) + weights)
+    free = shutil.disk_usage(recipe.run.output).free
+    if free < needed:
+        raise UsageError(
+            f"the checkpoints in {recipe.run.output} would take {needed / 1e9:.1f} GB, but only "
+            f"{free / 1e9:.1f} GB are free"
+        )

@@ -1,0 +1,69 @@
+"""Some thoughts of every evaluation, written to `thoughts.jsonl` and to TensorBoard."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerBase
+
+from training.thoughts.batch import Batch
+from training.thoughts.outputs import StepOutput
+
+CONTEXT_TOKENS = 32
+
+
+class ThoughtSample(NamedTuple):
+    """One thought of an evaluation. `gain`: how much it lowered the next token's loss, in nats."""
+
+    step: int
+    position: int
+    context: str
+    thought: str
+    next_token: str
+    mixing_weight: float
+    gain: float
+
+
+def thought_samples(
+    step: int,
+    batch: Batch,
+    output: StepOutput,
+    tokenizer: PreTrainedTokenizerBase,
+    number: int,
+) -> list[ThoughtSample]:
+    """The first thoughts at positions spread evenly over the batch's text."""
+    places = output.real_BTS[..., 0].nonzero().tolist()
+    number = min(number, len(places))
+    chosen = [places[len(places) * (2 * k + 1) // (2 * number)] for k in range(number)]
+    return [
+        ThoughtSample(
+            step=step,
+            position=i,
+            context=_text(tokenizer, batch.input_ids_BT[b, max(0, i + 1 - CONTEXT_TOKENS) : i + 1]),
+            thought=_text(tokenizer, output.thoughts.ids[b, i, 0]),
+            next_token=_text(tokenizer, batch.input_ids_BT[b, i + 1]),
+            mixing_weight=float(output.tokens.mixing_weight_BTPS[b, i, 0, 0]),
+            gain=float(output.tokens.base_nll_BT[b, i] - output.tokens.talk_nll_BTPS[b, i, 0, 0]),
+        )
+        for b, i in chosen
+    ]
+
+
+def write_thought_samples(thoughts: list[ThoughtSample], file: Path, writer: SummaryWriter) -> None:
+    """Append thoughts to a JSONL file, and show them as a table in TensorBoard."""
+    with file.open("a", encoding="utf-8") as lines:
+        for thought in thoughts:
+            lines.write(json.dumps(thought._asdict(), ensure_ascii=False) + "\n")
+    rows = [
+        f"| {t.position} | `{t.context!r}` | `{t.thought!r}` | `{t.next_token!r}` "
+        f"| {t.mixing_weight:.3f} | {t.gain:+.3f} |"
+        for t in thoughts
+    ]
+    head = "| position | context | thought | next | w | gain |\n|---|---|---|---|---|---|\n"
+    writer.add_text("thoughts", head + "\n".join(rows), thoughts[0].step if thoughts else 0)
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> str:
+    return str(tokenizer.decode(ids.reshape(-1).tolist()))

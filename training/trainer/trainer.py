@@ -1,0 +1,237 @@
+"""`transformers.Trainer` with the training step of Quiet-STaR.
+
+Trainer keeps the loop, accumulation, precision, processes, schedule and resuming. Added are the
+training step with its seeded sampling, the logged metrics, and checkpoints that are either complete
+or not there at all.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from training.errors import UsageError
+from training.thoughts.batch import Batch, make_batch
+from training.thoughts.model import parameter_groups
+from training.thoughts.outputs import StepOutput
+from training.thoughts.sampling import seeded_draw, sequence_seeds
+from training.trainer.build import WEIGHTS, Built
+from training.trainer.callbacks import CollapseWatch, ThinkingProgress, TrainingStopped
+from training.trainer.data import Pieces
+from training.trainer.metrics import METRICS, metric_means, metric_sums
+from training.trainer.recipe import Recipe
+from training.trainer.thought_samples import thought_samples, write_thought_samples
+
+WRITING = ".writing"
+_EVALUATION = "evaluation"
+
+
+class QuietTrainer(Trainer):
+    """Trains a model of `training.trainer.build` on data of `training.trainer.data`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        built: Built,
+        pieces: Pieces,
+        args: TrainingArguments,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recipe = recipe
+        self.tokenizer = built.tokenizer
+        self.step_model = built.model  # `model` may become its wrapper
+        self.writer = SummaryWriter(_tensorboard(recipe)) if args.should_log else None
+        self._trained = list(built.model.trainable_state())
+        self._checkpoints = recipe.run.output
+        self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
+        self._since = time.perf_counter()
+        super().__init__(
+            model=built.model,
+            args=args,
+            train_dataset=pieces.train,
+            eval_dataset=pieces.evaluation,
+            data_collator=DataCollatorWithPadding(built.tokenizer),
+            callbacks=[*self._callbacks(), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)  # ThinkingProgress shows the same
+
+    def _callbacks(self) -> list[TrainerCallback]:
+        boards = [TensorBoardCallback(self.writer)] if self.writer else []
+        # Without thoughts nothing can collapse.
+        watch = [CollapseWatch(self.recipe.run)] if self.recipe.thinking.budget else []
+        return [*boards, ThinkingProgress(), *watch]
+
+    def think(self, model: nn.Module, batch: Batch, step: int | str) -> StepOutput:
+        """One forward pass; the step seeds the sampling of thoughts."""
+        thinking = self.recipe.thinking
+        seeds = sequence_seeds(batch, self.recipe.run.seed, step)
+        rows = batch.input_ids_BT.shape[1] * thinking.per_position
+        output: StepOutput = model(batch, seeded_draw(seeds, rows, thinking.temperature))
+        return output
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch; adds its metrics to those of the next log."""
+        output = self.think(model, self._batch(inputs), self.state.global_step)
+        self._sums_M += metric_sums(output)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with the learning rates of `parameter_groups`."""
+        settings = self.recipe.optimisation
+        groups = parameter_groups(self.step_model.thinker, settings)
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Trainer's scheduler, over the steps of the recipe's schedule."""
+        steps = self.recipe.optimisation.decay_steps or num_training_steps
+        return super().create_scheduler(steps, optimizer)
+
+    def evaluate(
+        self,
+        eval_dataset: object = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The metrics of the evaluation text, always with the same seeds; writes some thoughts."""
+        started = time.perf_counter()
+        sums_M = torch.zeros_like(self._sums_M)
+        model = cast(nn.Module, self.model)
+        model.eval()
+        for number, inputs in enumerate(self.get_eval_dataloader()):
+            batch = self._batch(inputs)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                output = self.think(model, batch, _EVALUATION)
+            sums_M += metric_sums(output)
+            if number == 0:
+                self._write_thoughts(batch, output)
+        sums_M = self.accelerator.reduce(sums_M, "sum")
+        if not sums_M[0]:
+            raise UsageError(
+                "the evaluation text does not fill a batch of run.sequences_per_device sequences "
+                "on each device; set data.eval_documents"
+            )
+        means = metric_means(sums_M)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self._since += time.perf_counter() - started  # tokens/s count training time only
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics since the last log to Trainer's own training logs."""
+        if "loss" in logs:
+            sums_M = self.accelerator.reduce(self._sums_M, "sum")
+            now = time.perf_counter()
+            logs = {
+                **metric_means(sums_M),
+                **logs,
+                "tokens_per_second": sums_M[0] / (now - self._since),
+            }
+            self._sums_M.zero_()
+            self._since = now
+        super().log({name: float(value) for name, value in logs.items()}, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained parameters; all processes must call this together."""
+        state = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.args.should_save:
+            folder = Path(output_dir or self.recipe.run.output)
+            folder.mkdir(parents=True, exist_ok=True)
+            trained = {name: state[name].contiguous() for name in self._trained}
+            save_file(trained, folder / WEIGHTS)
+
+    def _batch(self, inputs: Mapping[str, Tensor]) -> Batch:
+        inputs = self._prepare_inputs(dict(inputs))
+        return make_batch(
+            inputs["input_ids"],
+            self.tokenizer.pad_token_id,
+            attention_mask=inputs["attention_mask"],
+        )
+
+    def _write_thoughts(self, batch: Batch, output: StepOutput) -> None:
+        if self.writer is None:
+            return
+        number = self.recipe.run.sample_thoughts
+        samples = thought_samples(self.state.global_step, batch, output, self.tokenizer, number)
+        write_thought_samples(samples, self.recipe.run.output / "thoughts.jsonl", self.writer)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip, and stop before a NaN or infinite gradient reaches the weights."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise TrainingStopped(
+                f"the gradient of step {self.state.global_step + 1} is {float(norm)}; the "
+                f"checkpoints in {self.recipe.run.output} are whole. Try a lower learning rate"
+            )
+        return norm
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoints)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint to a temporary folder, then rename it to its place."""
+        run = self.recipe.run.output
+        self._checkpoints = run / WRITING
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._move_checkpoint(run)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(run / WRITING, ignore_errors=True)
+            raise TrainingStopped(
+                f"cannot write the checkpoint of step {self.state.global_step}: {error}; "
+                f"earlier checkpoints in {run} are whole"
+            ) from None
+        finally:
+            self._checkpoints = run
+        self.accelerator.wait_for_everyone()
+
+    def _move_checkpoint(self, run: Path) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        best = run / f"checkpoint-{self.state.best_global_step}"
+        known = best.is_dir() or best.name == name
+        self.state.best_model_checkpoint = str(best) if known else None
+        self.state.save_to_json(str(run / WRITING / name / "trainer_state.json"))
+        shutil.rmtree(run / name, ignore_errors=True)
+        (run / WRITING / name).rename(run / name)
+        (run / WRITING).rmdir()
+        rotate_checkpoints(str(run), self.recipe.run.keep, self.state.best_model_checkpoint)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.step_model.load_weights(Path(resume_from_checkpoint))
+
+
+def _tensorboard(recipe: Recipe) -> str:
+    return str(recipe.run.output / "tensorboard")
