@@ -16,7 +16,6 @@ admission/      how much work may wait, what a request costs, how long it may ta
 engine/         the engine: options, start, failures
 metrics/        `/metrics` for Prometheus
 page/           the page at `/` and the page about the API
-soak/           a long mixed load against a running server
 """
 
 __version__ = "0.1.0"

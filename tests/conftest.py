@@ -1,5 +1,5 @@
-"""Settings that must be in place before torch and vLLM are imported, and the engines and servers that
-tests of several folders share.
+"""Settings that must be in place before torch and vLLM are imported, and the engines and servers
+that tests of several folders share.
 """
 
 import os

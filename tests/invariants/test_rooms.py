@@ -41,7 +41,8 @@ def public_names(source: str) -> set[str]:
                 names.add(node.name)
             case ast.Assign():
                 for target in node.targets:
-                    names.update(n.id for n in ast.walk(target) if isinstance(n, ast.Name))
+                    parts = target.elts if isinstance(target, ast.Tuple) else [target]
+                    names.update(part.id for part in parts if isinstance(part, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
                 names.add(name)
     return {name for name in names if not name.startswith("_")}
@@ -136,5 +137,5 @@ def function():
 
 
 def test_public_names_are_those_a_module_defines() -> None:
-    source = "from x import y\nA, _B = 1, 2\nC: int = 3\ndef d(): e = 1\nclass F: g = 1\n"
+    source = "from x import y\nA, _B = 1, 2\nC: int = 3\ndef d(): e = 1\nclass F: g = 1\nh[0] = 1\n"
     assert public_names(source) == {"A", "C", "d", "F"}

@@ -12,12 +12,6 @@ from torch import Tensor
 from tests.support.checkpoints import END_ID, START_ID
 from tests.support.runs import small_recipe
 from tests.support.servers import running_server
-<<<<<<< HEAD:tests/invariants/test_trainer_and_server.py
-=======
-from tests.support.servers import running_server
-from training.batch import make_batch
-from training.build import build
->>>>>>> refs/heads/server:tests/training/test_served.py
 from training.cli import main
 from training.thoughts.batch import make_batch
 from training.trainer.build import build
