@@ -86,11 +86,8 @@ def test_the_image_has_the_list() -> None:
     # The Python of the Dockerfile's base image has all its parts.
     dockerfile = (ROOT / "Dockerfile").read_text()
     (command,) = re.findall(r"apt-get install --yes --no-install-recommends (.+) \\", dockerfile)
-    assert set(command.split()) == {
-        package
-        for package in listed_packages("apt", speed=True)
-        if not package.startswith("python3")
-    }
+    listed = listed_packages("apt", speed=True)
+    assert set(command.split()) == {name for name in listed if not name.startswith("python3")}
 
 
 def test_needs_are_those_of_the_device() -> None:

@@ -88,9 +88,8 @@ def test_the_build_is_lent_pips_settings_but_cannot_change_the_hosts(tmp_path: P
     index.mkdir(parents=True)
     bundle = tmp_path / "bundle.crt"
     bundle.write_text("certificates")
-    script = (
-        f"work={tmp_path}\n{function_of_script('lend_pip_configuration')}\nlend_pip_configuration\n"
-    )
+    name = "lend_pip_configuration"
+    script = f"work={tmp_path}\n{function_of_script(name)}\n{name}\n"
     done = subprocess.run(
         ["bash", "-euc", script + 'printf "%s\\n" "${lent[@]}"'],
         env={
