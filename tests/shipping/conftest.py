@@ -71,6 +71,17 @@ def copy(paths: list[str], target: Path) -> None:
             shutil.copy(source, target / path)
 
 
+def tools(folder: Path, *names: str, **scripts: str) -> str:
+    """Makes a folder for PATH, with links to these tools of the system and with these scripts."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(shutil.which(name) or "")
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
     copy(["Makefile", "pyproject.toml", "requirements", "scripts", ".ci"], tmp_path)

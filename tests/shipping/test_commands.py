@@ -1,19 +1,12 @@
-"""make, scripts/serve and .ci/run, with a Python that only pretends."""
+"""make, scripts/serve and .ci/run, with a stand-in for Python that records its calls."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.shipping.conftest import Sandbox
+from tests.shipping.conftest import Sandbox, tools
 
-
-def tool(folder: Path, name: str, script: str) -> str:
-    """A PATH on which the tool `name` runs `script`."""
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(0o755)
-    return f"{folder}:/usr/local/bin:/usr/bin:/bin"
+SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
 def test_make_lists_its_commands(sandbox: Sandbox) -> None:
@@ -35,8 +28,8 @@ def test_serve_installs_then_starts_the_demonstration_model(sandbox: Sandbox) ->
 
 @pytest.mark.parametrize(("nvidia_smi", "device"), [("exit 0", "cuda"), ("exit 9", "cpu")])
 def test_a_gpu_is_found(sandbox: Sandbox, tmp_path: Path, nvidia_smi: str, device: str) -> None:
-    path = tool(tmp_path / "tools", "nvidia-smi", nvidia_smi)
-    sandbox.run("make", "serve", PATH=path)
+    path = tools(tmp_path / "tools", **{"nvidia-smi": nvidia_smi})
+    sandbox.run("make", "serve", PATH=f"{path}:{SYSTEM}")
     assert (sandbox.root / ".venv/.device").read_text() == f"{device}\n"
 
 
@@ -58,9 +51,30 @@ def test_intel_openmp_is_preloaded_on_the_cpu_only(
     assert (str(library) in call) is (device == "cpu")
 
 
+@pytest.mark.parametrize("script", ["serve", "benchmark"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_library_that_has_vanished_is_one_line_of_error(
+    sandbox: Sandbox, device: str, script: str
+) -> None:
+    sandbox.run("scripts/install", device, "project")
+    sandbox.calls()
+    # A version that no machine has.
+    listing = sandbox.root / "scripts/prerequisites"
+    listing.write_text(listing.read_text().replace("libnuma.so.1 ", "libnuma.so.99 "))
+    done = sandbox.run(f"scripts/{script}")
+    if device == "cpu":
+        assert (done.returncode, sandbox.calls()) == (1, [])
+        assert done.stderr == (
+            f"{script}: missing: libnuma.so.99. Debian, Ubuntu: apt install libnuma1; "
+            "Fedora: dnf install numactl-libs\n"
+        )
+    else:
+        assert (done.returncode, len(sandbox.calls())) == (0, 1)
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_ci_runs_the_tests_as_a_person_does(sandbox: Sandbox, tmp_path: Path, status: int) -> None:
-    path = tool(tmp_path / "tools", "make", f"echo make $* CI=$CI $(cat); exit {status}")
-    done = sandbox.run(".ci/run", PATH=path)
+    path = tools(tmp_path / "tools", make=f"echo make $* CI=$CI $(cat); exit {status}")
+    done = sandbox.run(".ci/run", PATH=f"{path}:{SYSTEM}")
     assert done.stdout == "make test CI=true\n"
     assert (done.returncode == 0) is (status == 0)

@@ -1,6 +1,7 @@
-"""The images' properties, and their install steps carried out with a Python that only pretends.
+"""The images' properties, and their install steps, carried out with a stand-in for Python.
 
-No Docker engine runs where these tests do; hadolint (make lint) reads the Dockerfile too.
+These tests need no Docker engine. scripts/try-image builds and starts the images without one, and
+hadolint (make lint) checks the Dockerfile.
 """
 
 import json
@@ -67,7 +68,7 @@ def test_base_images_are_pinned_to_a_python_that_the_pins_are_for() -> None:
 
 
 @both_images
-def test_the_server_is_not_root_and_answers_for_its_health(image: str) -> None:
+def test_the_server_is_not_root_and_its_health_is_checked(image: str) -> None:
     assert int(last("USER", image)) != 0
     health = last("HEALTHCHECK", image)
     assert "http://127.0.0.1:8000/health" in health
@@ -78,7 +79,7 @@ def test_the_server_is_not_root_and_answers_for_its_health(image: str) -> None:
 
 
 @both_images
-def test_a_stop_reaches_the_server_itself(image: str) -> None:
+def test_a_stop_signal_reaches_the_server_itself(image: str) -> None:
     # Exec form, and a script that ends in exec: the server is process 1.
     assert json.loads(last("ENTRYPOINT", image))[0] == "/app/scripts/serve"
     # Without arguments: the demonstration model, which is in the image.
@@ -93,6 +94,14 @@ def test_models_are_kept_in_a_volume_that_the_server_may_write(image: str) -> No
     assert re.search(rf"HF_HOME={volume}/\S+", last("ENV", image))
     created, *_ = (value for word, value in build_of(image) if word == "RUN")
     assert re.search(rf"install --directory --owner=quietstar .*{volume} ", created)
+
+
+def test_a_cpu_container_gets_the_shared_memory_that_vllm_takes() -> None:
+    # As try-image has found it enough, docker run and compose are told to give it.
+    tried = re.findall(r"size=(\w+),", (ROOT / "scripts/try-image").read_text())
+    documented = re.findall(r"--shm-size (\w+) .*quietstar:cpu", (ROOT / "Dockerfile").read_text())
+    composed = re.findall(r"shm_size: (\w+)", (ROOT / "monitoring/compose.yaml").read_text())
+    assert tried == documented == composed == ["1g"]
 
 
 @both_images

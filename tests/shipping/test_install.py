@@ -1,12 +1,11 @@
 """scripts/install, with a stand-in for Python that records what it would install."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.shipping.conftest import Sandbox
+from tests.shipping.conftest import Sandbox, tools
 
 TORCH = "install -r requirements/torch.txt -c requirements/common.txt -c requirements/cuda.txt"
 PROJECT = "install --no-deps --no-build-isolation --quiet --editable ."
@@ -22,17 +21,6 @@ def append(path: Path, text: str) -> None:
 
 # What scripts/install itself calls.
 TOOLS = ("bash", "dirname", "sed", "cat", "id")
-
-
-def only(folder: Path, *tools: str, **scripts: str) -> str:
-    """A PATH with nothing but these tools of the system, and scripts of the test's."""
-    folder.mkdir()
-    for tool in tools:
-        (folder / tool).symlink_to(shutil.which(tool) or "")
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
-        (folder / name).chmod(0o755)
-    return str(folder)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -143,7 +131,7 @@ def test_a_missing_compiler_is_named_with_its_packages(sandbox: Sandbox, tmp_pat
     message = (
         "a C++ compiler ({}). Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++".format
     )
-    path = only(tmp_path / "tools", *TOOLS, "lscpu")
+    path = tools(tmp_path / "tools", *TOOLS, "lscpu")
     assert refusal(sandbox, PATH=path) == message("g++")
     assert refusal(sandbox, CXX="no-such-compiler") == message("no-such-compiler")
 
@@ -158,13 +146,13 @@ def test_a_missing_library_is_named_with_its_packages_on_a_cpu(sandbox: Sandbox)
 def test_a_missing_command_that_every_debian_has_is_fedoras(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    path = only(tmp_path / "tools", *TOOLS, "g++")
+    path = tools(tmp_path / "tools", *TOOLS, "g++")
     assert refusal(sandbox, PATH=path) == "lscpu. Fedora: dnf install util-linux"
 
 
 def test_all_that_is_missing_is_named_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     unlink_library(sandbox)
-    path = only(tmp_path / "tools", *TOOLS)
+    path = tools(tmp_path / "tools", *TOOLS)
     parts = without(tmp_path / "parts", "venv", "Python.h")
     assert refusal(sandbox, PATH=path, PYTHONPATH=parts) == (
         "Python's venv and ensurepip, Python.h, a C++ compiler (g++), lscpu, libnuma.so.99. "
@@ -176,7 +164,7 @@ def test_all_that_is_missing_is_named_at_once(sandbox: Sandbox, tmp_path: Path) 
 def test_a_machine_without_python_is_told_the_other_needs_too(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    path = only(tmp_path / "tools", *TOOLS, "lscpu", "ldconfig")
+    path = tools(tmp_path / "tools", *TOOLS, "lscpu", "ldconfig")
     assert refusal(sandbox, PATH=path, PYTHON="no-such-python") == (
         "Python >=3.11,<3.13 with venv and Python.h ('no-such-python' is not found; "
         "PYTHON names another), a C++ compiler (g++). "
@@ -240,7 +228,7 @@ def test_a_missing_browser_is_installed_by_root(
     sandbox.run("scripts/install", "cpu")
     asked = tmp_path / "asked"
     scripts = {"id": f"echo {user}", "apt-get": f'echo "$*" >> {asked}'}
-    path = only(
+    path = tools(
         tmp_path / "tools",
         *("bash", "dirname", "sha256sum", "cat"),
         **scripts | ({"chromium": ""} if has_browser else {}),

@@ -10,7 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+from tests.shipping.conftest import ROOT
+
 SETS = {path.stem: path for path in sorted((ROOT / "requirements").glob("*.txt"))}
 
 
@@ -81,7 +82,7 @@ def test_a_warning_from_our_code_is_an_error_and_from_others_is_not() -> None:
     def warn(module: str) -> None:
         warnings.warn_explicit("old", DeprecationWarning, "file.py", 1, module=module)
 
-    for module in ("vllm.config", "server_of_others"):
+    for module in ("vllm.config", "server_of_another_package"):
         warn(module)
     for module in ("quietstar_infer", "quietstar_infer.vllm_plugin.model", "server.app"):
         with pytest.raises(DeprecationWarning):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.shipping.conftest import ROOT
+
 SITE_PACKAGES = Path(sys.prefix, "lib", f"python3.{sys.version_info[1]}", "site-packages")
 
 # Every installation has glibc, and the compiler brings its runtime.
@@ -38,7 +39,7 @@ def prerequisites() -> list[Prerequisite]:
     return [Prerequisite(*line.split()) for line in lines]
 
 
-def packages(manager: str, *, speed: bool) -> set[str]:
+def listed_packages(manager: str, *, speed: bool) -> set[str]:
     rows = [row for row in prerequisites() if speed or row.device != "speed"]
     return {getattr(row, manager) for row in rows} - {"-"}
 
@@ -76,8 +77,8 @@ def test_this_machine_lacks_nothing() -> None:
 def test_the_readmes_commands_install_the_list(manager: str) -> None:
     readme = (ROOT / "README.md").read_text()
     (command,) = re.findall(rf"^sudo {manager} install (.+)$", readme, re.MULTILINE)
-    assert set(command.split()) == packages(manager, speed=False) | {"make"}
-    faster = packages(manager, speed=True) - packages(manager, speed=False)
+    assert set(command.split()) == listed_packages(manager, speed=False) | {"make"}
+    faster = listed_packages(manager, speed=True) - listed_packages(manager, speed=False)
     assert all(f"`{package}`" in readme for package in faster)
 
 
@@ -85,9 +86,8 @@ def test_the_image_has_the_list() -> None:
     # The Python of the Dockerfile's base image has all its parts.
     dockerfile = (ROOT / "Dockerfile").read_text()
     (command,) = re.findall(r"apt-get install --yes --no-install-recommends (.+) \\", dockerfile)
-    assert set(command.split()) == {
-        package for package in packages("apt", speed=True) if not package.startswith("python3")
-    }
+    listed = listed_packages("apt", speed=True)
+    assert set(command.split()) == {name for name in listed if not name.startswith("python3")}
 
 
 def test_needs_are_those_of_the_device() -> None:

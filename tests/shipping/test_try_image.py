@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.shipping.conftest import ROOT, tools
+
 SCRIPT = (ROOT / "scripts/try-image").read_text()
 
 
@@ -21,16 +22,11 @@ def try_image(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def tools(folder: Path, **scripts: str) -> str:
-    """A PATH with these scripts before the system's own tools."""
-    folder.mkdir()
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
-        (folder / name).chmod(0o755)
+def with_system(folder: str) -> str:
     return f"{folder}:/usr/bin:/bin"
 
 
-def function(name: str) -> str:
+def function_of_script(name: str) -> str:
     (text,) = re.findall(rf"^{name}\(\) \{{\n.*?^\}}\n", SCRIPT, re.MULTILINE | re.DOTALL)
     return str(text)
 
@@ -38,7 +34,7 @@ def function(name: str) -> str:
 def test_help_explains_every_option() -> None:
     done = try_image("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    parsed = set(re.findall(r"--\w+(?=\) \w+=)", function("main")))
+    parsed = set(re.findall(r"--\w+(?=\) \w+=)", function_of_script("main")))
     assert parsed == {"--target", "--base", "--work"}
     assert set(re.findall(r"^ {4}(--\w+) ", done.stdout, re.MULTILINE)) == parsed
 
@@ -58,11 +54,7 @@ def test_a_wrong_call_is_one_line_of_error(arguments: list[str], message: str) -
 
 
 def test_missing_tools_are_named_at_once(tmp_path: Path) -> None:
-    path = tools(tmp_path / "tools")
-    links = {"bash": "/bin/bash", "dirname": "/usr/bin/dirname"}
-    for name, target in links.items():
-        (tmp_path / "tools" / name).symlink_to(target)
-    done = try_image(PATH=path.partition(":")[0])
+    done = try_image(PATH=tools(tmp_path / "tools", "bash", "dirname"))
     assert done.returncode == 1
     assert done.stderr == (
         "try-image: missing: debootstrap, buildah, unshare, ip. "
@@ -72,7 +64,7 @@ def test_missing_tools_are_named_at_once(tmp_path: Path) -> None:
 
 def test_only_root_can_try(tmp_path: Path) -> None:
     nothing = dict.fromkeys(["debootstrap", "buildah", "unshare", "ip"], "exit 9")
-    done = try_image(PATH=tools(tmp_path / "tools", id="echo 1000", **nothing))
+    done = try_image(PATH=with_system(tools(tmp_path / "tools", id="echo 1000", **nothing)))
     assert done.returncode == 1
     assert done.stderr == "try-image: only root can mount and change root\n"
 
@@ -80,7 +72,7 @@ def test_only_root_can_try(tmp_path: Path) -> None:
 def test_a_failed_build_ends_with_its_log_and_removes_the_folder(tmp_path: Path) -> None:
     buildah = '[[ $* == *" build "* ]] || exit 0; echo "no space left"; exit 3'
     scripts = {"id": "echo 0", "debootstrap": "", "unshare": "", "ip": "", "buildah": buildah}
-    path = tools(tmp_path / "tools", **scripts)
+    path = with_system(tools(tmp_path / "tools", **scripts))
     work = tmp_path / "tmp"
     work.mkdir()
     done = try_image("--base", "some/image", PATH=path, PYTHON=sys.executable, TMPDIR=str(work))
@@ -96,7 +88,8 @@ def test_the_build_is_lent_pips_settings_but_cannot_change_the_hosts(tmp_path: P
     index.mkdir(parents=True)
     bundle = tmp_path / "bundle.crt"
     bundle.write_text("certificates")
-    script = f"work={tmp_path}\n{function('lend_pip_configuration')}\nlend_pip_configuration\n"
+    name = "lend_pip_configuration"
+    script = f"work={tmp_path}\n{function_of_script(name)}\n{name}\n"
     done = subprocess.run(
         ["bash", "-euc", script + 'printf "%s\\n" "${lent[@]}"'],
         env={
