@@ -50,7 +50,7 @@ def reference() -> ReferenceDecoder:
 def test_official_log_probabilities_at_every_position(
     server: RunningServer, n8_server: RunningServer, case: str
 ) -> None:
-    """For recordings whose heads are large enough for vLLM's attention on the CPU; the tests of forced
+    """Of models whose heads are large enough for vLLM's attention on the CPU; the tests of forced
     tokens have all."""
     expected = load_file(GOLDEN / case / "expected.safetensors")
     prompts = json.loads((GOLDEN / case / "case.json").read_text())["prompts"]
