@@ -1,4 +1,4 @@
-"""Each bad request has its exact status and message, and disturbs nobody."""
+"""Each invalid request gets its recorded status and message, and does not affect other requests."""
 
 import json
 import threading
@@ -34,7 +34,7 @@ REFUSALS = recorded()
 
 @pytest.fixture(scope="module", autouse=True)
 def neighbours(http: httpx.Client) -> Iterator[None]:
-    """Requests that think all the while: their answers are the same as alone."""
+    """Thinking requests meanwhile: their answers equal those of the same request alone."""
     body = {
         "prompt": "t1 t2 t3",
         "max_tokens": 60,
@@ -113,7 +113,7 @@ def test_invalid_http_is_refused(server: RunningServer, name: str) -> None:
 
 
 def test_slow_senders_are_cut_off(server: RunningServer) -> None:
-    """All at once: each takes as long as the server lets it."""
+    """All at once, because each takes as long as the server allows."""
     with ThreadPoolExecutor() as pool:
         answers = {name: pool.submit(exchange, server.url, sent) for name, sent in SLOW.items()}
         silent = pool.submit(exchange, server.url, b"")

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote, as they are."""
+"""Other projects' clients, unchanged."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def asynchronous(server: RunningServer) -> AsyncOpenAI:
 
 
 def said(http: httpx.Client, budget: int = 2) -> str:
-    """What all clients should get for PROMPT."""
+    """The text that all clients should get for PROMPT."""
     body = ASK["extra_body"] | {"prompt": PROMPT, "max_tokens": 5, "temperature": 0}
     answer = http.post("/v1/completions", json=body | {"thought_budget": budget})
     text: str = answer.raise_for_status().json()["choices"][0]["text"]
@@ -196,7 +196,7 @@ class TestCurl:
 
 
 def test_vllms_benchmark(server: RunningServer, tmp_path: Path) -> None:
-    """`vllm bench serve`: all answered, in full."""
+    """`vllm bench serve`: all requests are answered, in full."""
     command = [
         *(sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", server.url),
         *("--model", "golden", "--tokenizer", str(CHECKPOINT)),
@@ -218,8 +218,7 @@ def test_vllms_benchmark(server: RunningServer, tmp_path: Path) -> None:
 
 @pytest.fixture
 def briefly(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server whose longest answers take a moment: most requests made at random do not say how
-    long theirs should be."""
+    """A server with a short context: most random requests do not limit their answers."""
     model = copy_checkpoint(CHECKPOINT, tmp_path / "model", chat_template=CHAT_TEMPLATE)
     options = (
         "--max-model-len",
@@ -234,7 +233,7 @@ def briefly(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 def test_random_requests_from_our_openapi_document(briefly: RunningServer, tmp_path: Path) -> None:
-    """schemathesis reads the OpenAPI document and finds no request that the server breaks on."""
+    """schemathesis reads the OpenAPI document and finds no request that gets a 5xx."""
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run"),
         *(f"{briefly.url}/openapi.json", "--checks", "not_a_server_error"),

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's and vLLM's APIs: it does something, or it is refused with a sentence."""
+"""Every field of OpenAI's and vLLM's APIs: it has an effect, or it is refused with a sentence."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tests.support.servers import RunningServer
 WORDS = "t5 t9 t13"
 MESSAGES = [{"role": "user", "content": WORDS}]
 BASE = {"max_tokens": 12, "temperature": 0, "thought_budget": 0, "ignore_eos": True}
-# Of one request only.
+# These differ between any two answers.
 APART = ("id", "created")
 
 
@@ -170,7 +170,7 @@ def ask(http: httpx.Client, path: str, **body: Any) -> httpx.Response:
 
 
 def answer(http: httpx.Client, path: str, **body: Any) -> Any:
-    """All that is said, without what differs between any two answers."""
+    """The answer, or the chunks of a stream, without what differs between any two answers."""
     response = ask(http, path, **body)
     assert response.status_code == 200, response.text
     if response.headers["content-type"].startswith("text/event-stream"):
@@ -235,7 +235,7 @@ def test_requests_have_the_ids_they_are_given(http: httpx.Client, path: str, pre
 
 
 def test_a_salt_keeps_prompts_apart(http: httpx.Client, server: RunningServer) -> None:
-    """What one asked cannot be told from how fast another is answered."""
+    """The prefix cache is not shared, so that times do not reveal other clients' prompts."""
     prompt = [3 + (11 * position) % 50 for position in range(300)]
 
     def hits_of(salt: str) -> float:

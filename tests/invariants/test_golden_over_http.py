@@ -1,4 +1,4 @@
-"""The served engine repeats what the official code said and thought, over HTTP."""
+"""Over HTTP the engine reproduces the generations of the official code: text, thoughts, weights."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def generations(case: str) -> list[dict[str, Any]]:
 
 
 def thought_budget(case: str) -> int:
-    """Trunk passes per token, less the text token, START and END."""
+    """Passes of the base model per token, less the text token, START and END."""
     return int(json.loads((GOLDEN / case / "case.json").read_text())["n_ahead"]) - 3
 
 

@@ -55,7 +55,7 @@ def with_values(query: str) -> str:
 
 
 def selectors(node: promql.Expr) -> Iterator[promql.VectorSelector]:
-    """All that an expression selects."""
+    """The vector selectors of an expression."""
     match node:
         case promql.VectorSelector():
             yield node
@@ -72,7 +72,7 @@ def selectors(node: promql.Expr) -> Iterator[promql.VectorSelector]:
         case promql.NumberLiteral() | promql.StringLiteral():
             return
         case _:
-            raise AssertionError(f"who would have thought of {node}")
+            raise AssertionError(f"not handled: {node}")
 
 
 def selected(query: str) -> set[str]:
@@ -80,7 +80,7 @@ def selected(query: str) -> set[str]:
 
 
 def labels_asked_for(query: str) -> set[str]:
-    """Labels in matchers and groupings, and those that legends would show."""
+    """The labels in matchers and groupings."""
     matched = {
         matcher.name
         for selector in selectors(promql.parse(with_values(query)))
@@ -189,7 +189,8 @@ def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServe
     before = scrape(small_server.url)
     moved: set[str] = set()
     deadline = time.monotonic() + 120
-    with ThreadPoolExecutor() as clients:
+    # More than the server's batch has room for, so that some wait.
+    with ThreadPoolExecutor(max_workers=14) as clients:
         while moved < names:
             assert time.monotonic() < deadline, f"these never moved: {names - moved}"
             load_ = [clients.submit(send, small_server.url, number) for number in range(14)]
@@ -201,7 +202,8 @@ def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServe
 
 
 def send(url: str, number: int) -> None:
-    """One of a mixed load: budgets in turn, thoughts shown or not, one refused, one abandoned."""
+    """One request of a mixed load: of all budgets, with and without thoughts, one refused, one
+    abandoned."""
     body = {
         "prompt": [1, *range(3, 36)],
         "max_tokens": 40,

@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visiting(browser: Browser, demo_server: RunningServer) -> Visiting:
-    """Visits to the demonstration; options are those of a browser's context."""
+    """Visits to the demonstration; options are those of Playwright's context."""
     return partial(visit, browser, demo_server.url)
 
 
@@ -51,13 +51,13 @@ def visited(visiting: Visiting) -> Iterator[Visit]:
 
 @pytest.fixture(scope="module")
 def locked_server(browser: Browser) -> Iterator[RunningServer]:
-    """A server that needs a key and keeps its thoughts to itself."""
+    """A server that needs a key and does not show thoughts."""
     with running_server(DEMO, "--api-key", KEY) as running:
         yield running
 
 
 def answers(server: RunningServer, visited: Visit) -> list[dict[str, Any]]:
-    """What the API says to the same questions, not streamed."""
+    """The API's whole responses to the same requests."""
     found = []
     for body in visited.asked():
         whole = {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
@@ -68,7 +68,7 @@ def answers(server: RunningServer, visited: Visit) -> list[dict[str, Any]]:
 
 
 def logprob(percentage: str) -> float:
-    """Of "96.8 %"."""
+    """The logarithm of a percentage such as "96.8 %"."""
     return math.log(float(percentage.removesuffix(" %")) / 100)
 
 
@@ -99,7 +99,7 @@ def test_both_budgets_show_what_the_api_returns(visited: Visit, demo_server: Run
 
 
 def test_tokens_have_the_colour_of_their_gain(visited: Visit, demo_server: RunningServer) -> None:
-    """Of a text in which thoughts help, hurt and do nothing."""
+    """In a text in which thoughts help, hurt and have no effect."""
     visited.elements(".modes span >> text=Measure").click()
     visited.set(prompt="Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half.")
     visited.run()
@@ -199,7 +199,7 @@ def test_arrow_keys_go_to_the_next_line(visiting: Visiting) -> None:
 
 
 def selected(visited: Visit, key: str) -> int:
-    """The token's number after a key."""
+    """The number of the selected token after a key."""
     visited.page.keyboard.press(key)
     number: int = visited.tokens(1).evaluate_all(
         "all => all.findIndex(e => e.ariaSelected === 'true')"

@@ -1,8 +1,9 @@
-"""With budget 0 a server answers as vLLM's own server of the same trunk does, field by field.
+"""At budget 0 a server's answers equal, field by field, those of vLLM's own server of the same base
+model.
 
-The trunk is the demonstration model's without what makes it think, START and END included: so even
-log-probabilities are the same. Ours may have fields on top (`quiet_star`, `reasoning_tokens`), and
-what names a request or a moment differs between any two.
+The base model is the demonstration model without its mixing head, START and END, so that even
+log-probabilities are equal. Ours may have additional fields (`quiet_star`, `reasoning_tokens`), and
+ids and times differ between any two answers.
 """
 
 import json
@@ -25,7 +26,7 @@ OPTIONS = ("--served-model-name", "twin", "--max-model-len", "160")
 DIAL = "Ann has the dial at 2:"
 # Two independent computations of the same numbers in float32.
 TOLERANCE = 1e-4
-# Of one request or one process, or ours alone.
+# These belong to one request or process, or are ours.
 APART = {"id", "created", "system_fingerprint", "quiet_star", "completion_tokens_details"}
 
 COMPLETIONS: dict[str, dict[str, Any]] = {
@@ -155,7 +156,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 
 
 class Twins:
-    """The same request to both servers."""
+    """Sends the same request to both servers."""
 
     def __init__(self, ours: httpx.Client, theirs: httpx.Client) -> None:
         self._clients = (ours, theirs)
@@ -171,9 +172,9 @@ class Twins:
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     folder = tmp_path_factory.mktemp("twins")
     thinker = copy_checkpoint(DEMO, folder / "thinker", chat_template=TEMPLATE)
-    trunk = write_plain_trunk(thinker, folder / "trunk")
+    base_model = write_base_model(thinker, folder / "base")
     with (
-        running_stock_server(trunk, *OPTIONS) as theirs,
+        running_stock_server(base_model, *OPTIONS) as theirs,
         running_server(thinker, *OPTIONS) as ours,
         httpx.Client(base_url=ours.url, timeout=120) as our_client,
         httpx.Client(base_url=theirs.url, timeout=120) as their_client,
@@ -181,9 +182,9 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
         yield Twins(our_client, their_client)
 
 
-def write_plain_trunk(thinker: Path, folder: Path) -> Path:
-    """The trunk as it was before it learned to think: START and END, the vocabulary's last two
-    tokens, are cut off."""
+def write_base_model(thinker: Path, folder: Path) -> Path:
+    """The base model: without START and END, the last two tokens of the vocabulary, and without the
+    mixing head."""
     config = json.loads((thinker / "config.json").read_text())
     config["vocab_size"] -= 2
     tensors = load_tensors(thinker)
@@ -191,18 +192,18 @@ def write_plain_trunk(thinker: Path, folder: Path) -> Path:
         del tensors[name]
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = tensors[name][: config["vocab_size"]].clone()
-    trunk = copy_checkpoint(thinker, folder, config=config, tensors=tensors)
-    tokenizer = json.loads((trunk / "tokenizer.json").read_text())
+    base = copy_checkpoint(thinker, folder, config=config, tensors=tensors)
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:-2]
-    (trunk / "tokenizer.json").write_text(json.dumps(tokenizer))
-    options = json.loads((trunk / "tokenizer_config.json").read_text())
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    options = json.loads((base / "tokenizer_config.json").read_text())
     del options["extra_special_tokens"]
-    (trunk / "tokenizer_config.json").write_text(json.dumps(options))
-    return trunk
+    (base / "tokenizer_config.json").write_text(json.dumps(options))
+    return base
 
 
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """In which places two answers differ."""
+    """The places where two answers differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = (ours.keys() | theirs.keys()) - APART
         missing = [f"{where}.{name}" for name in names if (name in ours) != (name in theirs)]
@@ -223,7 +224,7 @@ def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
 
 
 def joined(stream: str) -> dict[str, Any]:
-    """A stream's chunks in one: where it is cut depends on the moment."""
+    """The chunks of a stream joined into one: how it is divided depends on timing."""
     *events, done = [line.removeprefix("data: ") for line in stream.splitlines() if line]
     assert done == "[DONE]"
     whole: dict[str, Any] = {"choices": {}}
@@ -238,7 +239,7 @@ def joined(stream: str) -> dict[str, Any]:
 
 
 def add(whole: dict[str, Any], part: dict[str, Any]) -> None:
-    """Texts and lists are continued, other values replaced."""
+    """Appends texts and lists, replaces other values."""
     for name, value in part.items():
         before = whole.get(name)
         if isinstance(value, dict) and name != "usage":
@@ -285,7 +286,7 @@ def test_other_answers_equal_vllms(twins: Twins, name: str) -> None:
 def test_what_vllm_refuses_is_refused_with_the_same_status(
     twins: Twins, path: str, change: dict[str, Any]
 ) -> None:
-    """With the same status, in the same shape. Our messages say more in places."""
+    """With the same status, in the same shape. Some of our messages are more detailed."""
     good = {"messages": ASK} if "chat" in path else {"prompt": DIAL} if "v1" in path else {}
     ours, theirs = twins.post(path, good | change, {})
     assert ours.status_code == theirs.status_code >= 400, theirs.text

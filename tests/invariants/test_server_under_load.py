@@ -29,8 +29,8 @@ from tests.support.servers import DEMO, RunningServer, running_server
 
 KEYS = ("key-of-the-first-team", "key-of-the-second-team")
 LONG_PASSES = 1 + 900 * 17
-REQUEST_SECONDS = 8
-STOP_SECONDS = 5
+REQUEST_SECONDS = 5
+STOP_SECONDS = 3
 MAX_RUNNING = 3
 MOST_QUEUED = 5
 # Two thoughts of 3 tokens fit, a third does not.

@@ -1,4 +1,4 @@
-"""The command line: help that teaches, and one line for each mistake."""
+"""The command line: its help, and one line for each mistake."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ import pytest
 from server.cli import main, make_parser, parse_arguments, thinking_options
 from server.errors import ExitStatus
 from server.vllm_api import FlexibleArgumentParser
-from tests.support.hub import pretended_hub
+from tests.support.hub import made_up_hub
 from tests.support.servers import DEMO, ROOT, START_SECONDS
 
 SERVER = (sys.executable, "-m", "server")
@@ -38,7 +38,7 @@ LIMITS = (
 
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a command line leaves behind in its process must not reach the next test."""
+    """What a command line changes in its process must not reach the next test."""
     monkeypatch.setattr(FlexibleArgumentParser, "_search_keyword", None)
     # Read, not set: monkeypatch puts back what was there when it is undone.
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
@@ -59,7 +59,7 @@ def failure(
     *arguments: str,
     expected: ExitStatus = ExitStatus.BAD_OPTION,
 ) -> str:
-    """What a command line that fails prints on stderr."""
+    """The line that a failing command line prints on stderr."""
     try:
         status: object = main(arguments)
     except SystemExit as error:
@@ -185,9 +185,10 @@ def test_a_mistake_in_a_real_process() -> None:
 
 
 def test_a_cache_larger_than_the_memory_is_one_line() -> None:
-    """The engine's own processes find out, and print no tracebacks."""
+    """The engine's processes notice it, and print no tracebacks."""
+    cache = ("--kv-cache-memory-bytes", str(1 << 50))
     done = subprocess.run(
-        [*SERVER, str(DEMO), "--port", "0", "--kv-cache-memory-bytes", str(1 << 50)],
+        [*SERVER, str(DEMO), "--port", "0", "--enforce-eager", *cache],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -199,11 +200,11 @@ def test_a_cache_larger_than_the_memory_is_one_line() -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    """A download into a file system of one megabyte, from a hub that only pretends."""
+    """A download into a file system of one megabyte, from a made-up hub."""
     mount = "mount -t tmpfs -o size=1m tmpfs"
     if subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount} {tmp_path}"]).returncode:
         pytest.skip("nothing can be mounted here")
-    with pretended_hub() as url:
+    with made_up_hub() as url:
         command = shlex.join([*SERVER, "someone/model", "--port", "0"])
         done = subprocess.run(
             ["unshare", "-rm", "sh", "-c", f"{mount} {tmp_path} && exec {command}"],

@@ -18,8 +18,7 @@ def test_variables_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_neither_vllm_nor_torch_is_imported() -> None:
-    """`python -m server` imports `server` and `server.environment` first, which import none of
-    it."""
+    """`python -m server` imports only `server` and `server.environment` before it sets them."""
     code = "import sys, server.environment; print('vllm' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

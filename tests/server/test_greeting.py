@@ -10,7 +10,7 @@ from server.greeting import curl_command
 
 
 def bodies(command: str, folder: Path) -> list[dict[str, object]]:
-    """What a shell would have curl send."""
+    """The bodies that curl would send."""
     curl = folder / "curl"
     # Prints its last argument, the one of -d.
     curl.write_text('#!/bin/sh\nfor last; do :; done; printf "%s" "$last"\n')

@@ -27,7 +27,7 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 SCORING = {"echo": True, "logprobs": 1}
 
-# Name: what makes a good request bad.
+# Name: what makes a valid request invalid.
 BAD_COMPLETIONS: dict[str, dict[str, Any]] = {
     "misspelt budget": {"thought_buget": 3},
     "misspelt temperature": {"thougt_temperature": 1},
@@ -213,7 +213,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Bad(NamedTuple):
-    """A request."""
+    """An invalid request."""
 
     content: bytes
     path: str = COMPLETIONS
@@ -222,7 +222,7 @@ class Bad(NamedTuple):
 
 
 def body(**fields: str) -> bytes:
-    """A good request whose further fields are JSON texts."""
+    """A valid request, with further fields as JSON texts."""
     good = json.dumps(GOOD[COMPLETIONS]).removesuffix("}")
     return (good + "".join(f', "{name}": {value}' for name, value in fields.items()) + "}").encode()
 
@@ -295,7 +295,7 @@ ON_THE_WIRE: dict[str, bytes] = {
     "many headers": HEAD + b"X: a\r\n" * 20_000 + b"\r\n",
     "a huge path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
 }
-# They take as long as the server lets them.
+# They take as long as the server allows.
 SLOW: dict[str, bytes] = {
     "headers that never end": HEAD,
     "a body that never comes": HEAD + b"Content-Length: 50\r\n\r\n",
@@ -322,12 +322,12 @@ def send(http: httpx.Client, bad: Bad) -> httpx.Response:
 
 
 def exchange(url: str, data: bytes, drip: bytes = b"") -> bytes:
-    """All that the server answers to some bytes; `drip` follows again and again."""
+    """The server's whole answer to some bytes; `drip` is sent again and again after them."""
     address = httpx.URL(url)
     answer = b""
     with socket.create_connection((address.host, address.port or 80), timeout=0.5) as connection:
         deadline = time.monotonic() + 60
-        # A server that has refused a request need not read the rest of it.
+        # A server that has refused a request may not read the rest of it.
         with suppress(ConnectionError):
             connection.sendall(data)
         while time.monotonic() < deadline:
@@ -348,8 +348,7 @@ def exchange(url: str, data: bytes, drip: bytes = b"") -> bytes:
 
 
 def refusal(status: int, content: bytes) -> dict[str, Any]:
-    """What matters of an answer: the status, and OpenAI's error object, or a line of text where
-    there is no HTTP to speak of."""
+    """The status and OpenAI's error object of an answer; or its line of text, for invalid HTTP."""
     try:
         return {"status": status, **json.loads(content)}
     except ValueError:
@@ -363,14 +362,14 @@ def refusal_on_the_wire(answer: bytes) -> dict[str, Any]:
 
 
 def recorded() -> dict[str, dict[str, Any]]:
-    """The answers by name, as they should be."""
+    """The recorded answers, by name."""
     found: dict[str, dict[str, Any]]
     found = json.loads((ROOT / "tests" / "invariants" / "refusals.json").read_text())
     return found
 
 
 def record(url: str) -> dict[str, dict[str, Any]]:
-    """The answers by name, as they are."""
+    """The answers of the server at `url`, by name."""
     with httpx.Client(base_url=url, timeout=120) as http, ThreadPoolExecutor() as pool:
         slow = {name: pool.submit(exchange, url, data) for name, data in SLOW.items()}
         answers = {name: send(http, bad) for name, bad in all_bad().items()}

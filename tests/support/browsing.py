@@ -1,4 +1,4 @@
-"""A real browser, and what it did."""
+"""A real browser, and what it requested and reported."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ _OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# A machine that is busy with an engine or two.
+# For a machine that is busy with an engine or two.
 _PATIENCE_MS = 120_000
 
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """Chromium without a window. Where there is none the test is skipped, but in CI fails."""
+    """Headless Chromium. Without it the test is skipped, but fails in CI."""
     chromium = shutil.which("chromium")
     if chromium is None:
         message = "no Chromium found: install it (on Debian: apt install chromium)"
@@ -43,7 +43,7 @@ def running_browser() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """One tab of a browser of its own, and everything it asked for or complained about."""
+    """One tab of a new profile, its requests, and the messages in its console."""
 
     page: Page
     requests: list[Request] = field(default_factory=list)
@@ -53,12 +53,12 @@ class Visit:
         return self.page.locator(selector)
 
     def set(self, **values: Any) -> None:
-        """Fields of the form, by name."""
+        """Fill fields of the form, by name."""
         for name, value in values.items():
             self.page.locator(f"[name={name}]").fill(str(value))
 
     def never_end(self) -> None:
-        """Make answers go on up to `max_tokens`; the page has no setting for that."""
+        """Let answers go on up to `max_tokens`: the page has no setting for `ignore_eos`."""
 
         def ask_for_more(route: Route) -> None:
             route.continue_(post_data=_body(route.request) | {"ignore_eos": True})
@@ -66,7 +66,7 @@ class Visit:
         self.page.route("**/v1/completions", ask_for_more)
 
     def start(self) -> None:
-        """Run what the form says; does not wait for the answers."""
+        """Start a run with the form's settings; does not wait for the answers."""
         self.elements("#run").click()
 
     def wait_for_end(self) -> None:
@@ -83,23 +83,23 @@ class Visit:
         return self.pane(number).locator(".token")
 
     def card(self) -> dict[str, str]:
-        """What the card shows, by part."""
+        """The texts of the card, by part."""
         self.elements("#card").wait_for()
         parts = self.elements("#card [data-part]").filter(visible=True).all()
         return {str(part.get_attribute("data-part")): part.inner_text() for part in parts}
 
     def asked(self) -> list[dict[str, Any]]:
-        """The bodies of the completions that were asked for."""
+        """The bodies of the requests for completions."""
         posts = [r for r in self.requests if r.url.endswith("/v1/completions")]
         return [_body(post) for post in posts]
 
     def expect_refusals(self) -> None:
-        """Chromium complains about every answer that is an error: the test means them."""
+        """Drop Chromium's messages about answers that are errors: this test provokes them."""
         refused = "Failed to load resource"
         self.complaints = [text for text in self.complaints if not text.startswith(refused)]
 
     def check(self, origin: str) -> None:
-        """Nothing was asked of anybody else, and nothing complained about."""
+        """No request went to another host, and the console has no messages."""
         assert {urlsplit(request.url).netloc for request in self.requests} == {
             urlsplit(origin).netloc
         }

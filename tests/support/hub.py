@@ -1,4 +1,4 @@
-"""A hub that only pretends: one repository with one file, which is larger than some disks."""
+"""A made-up hub: one repository with one file, which is larger than some disks."""
 
 import json
 import threading
@@ -40,11 +40,11 @@ class _Handler(BaseHTTPRequestHandler):
         return json.dumps({"id": "someone/model", "sha": _COMMIT, "siblings": files}).encode()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing to say."""
+        """Logs nothing."""
 
 
 @contextmanager
-def pretended_hub() -> Iterator[str]:
+def made_up_hub() -> Iterator[str]:
     """The address of a hub, for HF_ENDPOINT, for the length of a `with` block."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What /metrics of a server says, as numbers."""
+"""/metrics of a server, as numbers."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Labels = frozenset[tuple[str, str]]
 
 
 class Scrape(NamedTuple):
-    """All samples by name and labels, and the families they belong to by name."""
+    """All samples by name and labels, and all families by name."""
 
     samples: Mapping[str, Mapping[Labels, float]]
     families: Mapping[str, Metric]
@@ -24,7 +24,7 @@ class Scrape(NamedTuple):
 
 
 def scrape(url: str, timeout: float = 30) -> Scrape:
-    """What the server at `url` says now."""
+    """The metrics of the server at `url` now."""
     answer = httpx.get(f"{url}/metrics", timeout=timeout).raise_for_status()
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = {family.name: family for family in text_string_to_metric_families(answer.text)}

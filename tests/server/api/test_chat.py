@@ -1,4 +1,4 @@
-"""Chats over HTTP: the same thinking as in completions, in another shape."""
+"""Chats over HTTP: thoughts as in completions, in another shape."""
 
 import json
 from typing import Any
@@ -110,7 +110,7 @@ def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
 
 
 def test_log_probabilities_of_answer_and_messages(http: httpx.Client) -> None:
-    """Those of the answer are the thoughts' own; the messages' are thought about, too."""
+    """Those of the answer equal the thoughts'; those of the messages come with thoughts, too."""
     answer = chat(http, logprobs=True, top_logprobs=2, prompt_logprobs=0, **OURS)
     (choice,) = answer["choices"]
     said = [token["logprob"] for token in choice["logprobs"]["content"]]

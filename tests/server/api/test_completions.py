@@ -34,8 +34,8 @@ def reasoning_tokens(response: dict[str, Any]) -> int:
     return tokens
 
 
-def said_and_thought(choices: list[dict[str, Any]]) -> list[tuple[str, list[list[int]]]]:
-    """What must not depend on the rest of the batch: mixing weights do, in their last digits."""
+def text_and_thoughts(choices: list[dict[str, Any]]) -> list[tuple[str, list[list[int]]]]:
+    """Text and thoughts, which do not depend on the batch; the last digits of mixing weights do."""
     return [
         (choice["text"], [thought["token_ids"] for thought in choice["thoughts"]])
         for choice in choices
@@ -137,8 +137,8 @@ def test_a_seed_covers_text_and_thoughts(http: httpx.Client) -> None:
     first = complete(http, **body, seed=7)
     again = complete(http, **body, seed=7)
     other = complete(http, **body, seed=8)
-    assert said_and_thought(first["choices"]) == said_and_thought(again["choices"])
-    assert said_and_thought(first["choices"]) != said_and_thought(other["choices"])
+    assert text_and_thoughts(first["choices"]) == text_and_thoughts(again["choices"])
+    assert text_and_thoughts(first["choices"]) != text_and_thoughts(other["choices"])
 
 
 def test_logprobs(http: httpx.Client) -> None:
@@ -180,8 +180,7 @@ def test_each_thought_is_returned_with_its_token(http: httpx.Client) -> None:
 
 
 def test_a_thought_reports_its_gain(http: httpx.Client) -> None:
-    """Without the thought, a text's log-probabilities are those of budget 0; with it, the answer's
-    own."""
+    """base_logprob is the log-probability at budget 0, mixed_logprob that of the answer."""
     body = {"prompt": PROMPT, "max_tokens": 6, "temperature": 1, "seed": 3, "thought_budget": 2}
     body |= {"return_thoughts": True, "return_token_ids": True, "logprobs": 0}
     (choice,) = complete(http, **body)["choices"]
@@ -225,7 +224,7 @@ def test_thoughts_of_many_prompts_and_choices(http: httpx.Client) -> None:
         for choice in chunk["choices"]:
             streamed[choice["index"]]["text"] += choice["text"]
             streamed[choice["index"]]["thoughts"] += choice["thoughts"]
-    assert said_and_thought(streamed) == said_and_thought(whole["choices"])
+    assert text_and_thoughts(streamed) == text_and_thoughts(whole["choices"])
 
 
 def test_thoughts_are_returned_only_on_request(http: httpx.Client) -> None:
@@ -286,7 +285,7 @@ def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budg
 
 
 def test_our_fields_can_be_given_in_the_url(http: httpx.Client) -> None:
-    """For clients that send no fields of their users' choice."""
+    """For clients that cannot send fields of their own."""
     body = {"prompt": PROMPT, "max_tokens": 2, "thought_temperature": 0}
     query = {"thought_budget": "3", "return_thoughts": "true", "unknown": "1"}
     answer = http.post("/v1/completions", params=query, json=body).json()

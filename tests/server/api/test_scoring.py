@@ -18,7 +18,7 @@ from tests.support.servers import GOLDEN, RunningServer
 
 CASE = GOLDEN / "engine_greedy_n4"
 TOLERANCE = 1e-3
-# Half of the server's rows are for scoring.
+# Half of the server's batch is for scoring.
 MAX_ROWS = 32
 # Longer than a block of the KV cache (128 on the CPU) and than these rows; end-of-text is in it.
 LONG = [2 + (7 * position) % 53 for position in range(200)]
@@ -50,7 +50,8 @@ def reference() -> ReferenceDecoder:
 def test_official_log_probabilities_at_every_position(
     server: RunningServer, n8_server: RunningServer, case: str
 ) -> None:
-    """Where heads are large enough for vLLM's attention on the CPU; test_forced_tokens has all."""
+    """Of models whose heads are large enough for vLLM's attention on the CPU; the tests of forced
+    tokens have all."""
     expected = load_file(GOLDEN / case / "expected.safetensors")
     prompts = json.loads((GOLDEN / case / "case.json").read_text())["prompts"]
     texts = [expected[f"p{number}.input_ids"][0].tolist() for number in range(len(prompts))]
@@ -71,7 +72,7 @@ def test_official_log_probabilities_at_every_position(
 
 
 def masked_log_softmax(logits_V: torch.Tensor) -> torch.Tensor:
-    """Of a model with the words of the recordings."""
+    """Log-probabilities without the meta-tokens, in the vocabulary of the recordings."""
     tokens = json.loads((CASE / "checkpoint" / "tokenizer.json").read_text())["added_tokens"]
     meta = [t["id"] for t in tokens if t["content"] in ("<|startthought|>", "<|endthought|>")]
     assert len(meta) == 2
@@ -104,7 +105,7 @@ def test_sampled_thoughts_equal_the_reference_across_blocks(
 def test_at_budget_0_a_prompt_is_scored_by_the_base_model(
     http: httpx.Client, reference: ReferenceDecoder, max_tokens: int
 ) -> None:
-    """By vLLM itself: test_stock.py has its log-probabilities beside those of stock vLLM."""
+    """By vLLM itself: test_server_equals_stock.py compares them with those of stock vLLM."""
     (choice,) = score(http, LONG, thought_budget=0, max_tokens=max_tokens)["choices"]
     for position in range(len(LONG) - 1):
         logprobs_V = reference.predict_plainly(LONG[: position + 1]).log_softmax(-1)
@@ -128,7 +129,7 @@ def test_the_completion_is_the_same_as_without_echo(http: httpx.Client) -> None:
 
 
 def thoughts_of(choice: dict[str, Any]) -> list[list[int] | None]:
-    """Before each token of the prompt."""
+    """The thought before each token of the prompt."""
     return [thought and thought["token_ids"] for thought in choice["prompt_thoughts"]]
 
 
@@ -184,7 +185,7 @@ def test_a_budget_for_the_whole_request_is_refused(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("num_tokens", [MAX_ROWS, len(LONG)])
 def test_a_scored_token_costs_what_a_visible_one_costs(http: httpx.Client, num_tokens: int) -> None:
-    """b + 1 passes of one row; beyond that the text is read once, in chunks."""
+    """b + 1 passes of one sequence; and the text is prefilled once, in chunks."""
     budget = 4
     before = total(http, "quietstar:engine_rows_total")
     score(http, LONG[:num_tokens], thought_budget=budget)
@@ -204,7 +205,7 @@ def test_a_long_text_takes_a_bounded_number_of_rows(http: httpx.Client) -> None:
 
 
 def test_other_requests_are_served_while_a_long_text_is_scored(http: httpx.Client) -> None:
-    """Scoring leaves rows free: who comes later need not wait for it to end."""
+    """Scoring leaves a part of the batch free: later requests need not wait for its end."""
     with ThreadPoolExecutor() as pool:
         scoring = pool.submit(score, http, LONG * 2, thought_budget=8)
         while not scoring.done() and running(http) < 2:

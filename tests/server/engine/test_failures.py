@@ -160,7 +160,7 @@ def failed_start(folder: Path, **environment: str) -> "subprocess.CompletedProce
 
 
 def test_a_machine_without_libnuma_is_told_what_to_install(tmp_path: Path) -> None:
-    """The loader finds a file that is no library: vLLM's own library really does not load."""
+    """The loader finds a file that is not a library, so that vLLM's own library does not load."""
     (tmp_path / "libnuma.so.1").write_text("not a library")
     done = failed_start(tmp_path, LD_LIBRARY_PATH=str(tmp_path))
     assert done.returncode == ExitStatus.ENGINE_FAILED
@@ -172,7 +172,7 @@ def test_a_machine_without_libnuma_is_told_what_to_install(tmp_path: Path) -> No
 
 
 def test_the_workers_error_is_the_last_line(tmp_path: Path) -> None:
-    """A fault that is not known: each process of the engine loads a module that makes it."""
+    """An unknown error: each process of the engine loads a module that raises it."""
     (tmp_path / "sitecustomize.py").write_text(
         """
 import sys

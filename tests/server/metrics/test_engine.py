@@ -1,4 +1,4 @@
-"""The engine's part of /metrics, with an engine that the test makes up: slow, or dead."""
+"""The metrics of the engine, with a made-up engine: slow, or dead."""
 
 import asyncio
 from typing import Any
@@ -22,16 +22,16 @@ COUNTS: dict[str, Any] = {
 
 
 class FakeEngine:
-    """Answers when it is let, or fails."""
+    """Replies when the test allows it, or fails."""
 
     def __init__(self) -> None:
-        self.may_answer = asyncio.Event()
+        self.may_reply = asyncio.Event()
         self.failure: Exception | None = None
         self.asked = 0
 
     async def fetch(self) -> dict[str, Any]:
         self.asked += 1
-        await self.may_answer.wait()
+        await self.may_reply.wait()
         if self.failure is not None:
             raise self.failure
         return COUNTS | {"thought_tokens": 100 * self.asked}
@@ -42,7 +42,7 @@ def metrics_of(engine: FakeEngine, patience_seconds: float = 0.01) -> EngineMetr
 
 
 def samples(metrics: EngineMetrics) -> dict[tuple[str, ...], float]:
-    """Values by name and labels, other than the model's."""
+    """Values by name and labels, without the model's label."""
     return {
         (sample.name.removeprefix("quietstar:"), *list(sample.labels.values())[1:]): sample.value
         for family in metrics.collect()
@@ -52,7 +52,7 @@ def samples(metrics: EngineMetrics) -> dict[tuple[str, ...], float]:
 
 async def test_everything_that_the_engine_counts_is_reported() -> None:
     engine = FakeEngine()
-    engine.may_answer.set()
+    engine.may_reply.set()
     metrics = metrics_of(engine, patience_seconds=60)
     await metrics.refresh()
     told = samples(metrics)
@@ -86,11 +86,11 @@ async def test_a_slow_engine_is_queried_once_and_reported_as_last_known() -> Non
     await metrics.refresh()
     assert engine.asked == 1
     assert ("thought_tokens_total",) not in samples(metrics)
-    engine.may_answer.set()
+    engine.may_reply.set()
     await metrics.refresh()
     assert engine.asked == 1
     assert samples(metrics)[("thought_tokens_total",)] == 100
-    engine.may_answer.clear()
+    engine.may_reply.clear()
     await metrics.refresh()
     assert engine.asked == 2
     assert samples(metrics)[("thought_tokens_total",)] == 100
@@ -98,7 +98,7 @@ async def test_a_slow_engine_is_queried_once_and_reported_as_last_known() -> Non
 
 async def test_a_dead_engine_is_reported_as_last_known_with_its_age() -> None:
     engine = FakeEngine()
-    engine.may_answer.set()
+    engine.may_reply.set()
     metrics = metrics_of(engine, patience_seconds=60)
     await metrics.refresh()
     known = samples(metrics)
@@ -119,7 +119,7 @@ async def test_a_cancelled_scrape_does_not_cancel_the_query() -> None:
     scrape.cancel()
     with pytest.raises(asyncio.CancelledError):
         await scrape
-    engine.may_answer.set()
+    engine.may_reply.set()
     await metrics.refresh()
     assert engine.asked == 1
     assert samples(metrics)[("thought_tokens_total",)] == 100

@@ -1,4 +1,4 @@
-"""What is observed of requests, with outputs that the test makes up."""
+"""What is observed of requests, with made-up outputs."""
 
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ class Output:
 
 @pytest.fixture
 def model(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own: metrics are the process's."""
+    """A name of the test's own: all tests of a process share its metrics."""
     return f"model of {request.node.name}"
 
 

@@ -1,4 +1,4 @@
-"""/metrics of a real server, against what its responses say."""
+"""/metrics of a real server, compared with its responses."""
 
 import signal
 import time
@@ -43,7 +43,7 @@ def thought_tokens(answer: dict[str, Any]) -> int:
 
 
 def eventually(server: RunningServer, holds: Callable[[Scrape], bool]) -> Scrape:
-    """The first scrape that a condition holds of: counts follow what clients see by a moment."""
+    """The first scrape of which a condition holds: counts are a moment later than responses."""
     deadline = time.monotonic() + 60
     while not holds(now := scrape(server.url)):
         assert time.monotonic() < deadline, now.samples
@@ -149,7 +149,7 @@ def test_an_abandoned_thought_is_aborted(small_server: RunningServer) -> None:
             break
     now = eventually(small_server, lambda now: now.value("quietstar:thoughts_in_progress") == 0)
     assert has_moved(now)
-    # What was thought in vain is in no answer.
+    # Thought tokens of aborted requests are in no answer.
     assert grown(before, now)["thought_tokens"] > 0
     count = "quietstar:request_thought_tokens_count"
     assert now.value(count) == before.value(count)
@@ -170,7 +170,7 @@ def test_vllms_metrics_are_all_reported(small_server: RunningServer) -> None:
 
 
 def test_counts_of_a_stopped_engine_are_reported_as_last_known(small_server: RunningServer) -> None:
-    """Stopped, not dead: a dead one ends the server."""
+    """Stopped, not dead: a dead engine ends the server."""
     eventually(small_server, lambda now: now.value("quietstar:thoughts_in_progress") == 0)
     before = scrape(small_server.url)
     children = psutil.Process(small_server.process.pid).children(recursive=True)

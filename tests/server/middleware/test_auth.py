@@ -1,4 +1,4 @@
-"""API keys: where they are read from, and which requests need one."""
+"""API keys: where they come from, and which requests need one."""
 
 import hmac
 from argparse import Namespace
@@ -31,7 +31,7 @@ def test_keys_of_all_sources_are_accepted(tmp_path: Path) -> None:
 
 
 def test_all_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long it takes tells nothing about the keys."""
+    """The time of a comparison depends neither on the keys nor on which of them matches."""
     compared: list[int] = []
 
     def compare(one: bytes, other: bytes) -> bool:
