@@ -52,6 +52,8 @@ RULES = [
     ),
     Rule("server", forbids=("training", "loadtest"), indirectly=False),
     Rule("loadtest", forbids=("vllm", "quietstar_infer", "server", "training")),
+    # Needs the standard library only.
+    Rule("benchmarks/code", forbids=("numpy", "quietstar_infer", "server", "training", "loadtest")),
     *(
         # Benchmarks may import everything; nothing imports them.
         Rule(package, forbids=("benchmarks",), indirectly=False)
@@ -60,10 +62,11 @@ RULES = [
     *(
         Rule(f"loadtest/{package}", forbids=tuple(f"loadtest.{other}" for other in others))
         for package, others in (
-            ("traffic", ("client", "sending", "analysis", "reporting")),
-            ("client", ("sending", "analysis", "reporting")),
-            ("sending", ("analysis", "reporting")),
-            ("analysis", ("traffic", "client", "sending", "reporting")),
+            ("traffic", ("client", "sending", "analysis", "reporting", "soak")),
+            ("client", ("sending", "analysis", "reporting", "soak")),
+            ("sending", ("analysis", "reporting", "soak")),
+            ("analysis", ("traffic", "client", "sending", "reporting", "soak")),
+            ("reporting", ("soak",)),
         )
     ),
 ]

@@ -22,7 +22,7 @@ from benchmarks.engine.spec import EngineSpec
 
 COPIED_BYTES = 1 << 28
 COPIES = 20
-# A GPU is for the engine but for what this process needs of it, the memory of a CPU is not.
+# On a GPU the engine gets nearly all of the memory; on a CPU other processes need theirs.
 MEMORY: dict[str, dict[str, Any]] = {
     "cuda": {"gpu_memory_utilization": 0.85},
     "cpu": {"kv_cache_memory_bytes": GIB},
