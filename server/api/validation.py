@@ -120,7 +120,7 @@ def _check_scoring(request: ThinkingRequest, params: ThoughtParams) -> None:
     """Refuse a budget for the whole request: all positions of a scored prompt think at once."""
     if request.scores_prompt and params.token_budget is not None:
         raise BadRequest(
-            "thinking_token_budget does not go with log-probabilities of the prompt: every "
+            "thinking_token_budget cannot be combined with log-probabilities of the prompt: every "
             "position is thought about",
             "thinking_token_budget",
         )

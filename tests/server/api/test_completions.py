@@ -7,6 +7,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from tests.support.load import error_of
+
 PROMPT = "t5 t9 t13"
 CONTEXT = 1024
 DEFAULT_BUDGET = 5  # the checkpoint does not say: 8 passes ahead
@@ -282,6 +284,13 @@ def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budg
     assert answer["choices"][0]["finish_reason"] == "length"
     asked = complete(http, prompt=prompt, thought_budget=budget, max_tokens=3)
     assert asked["usage"]["completion_tokens"] == 3
+
+
+def test_more_tokens_than_fit_are_refused(http: httpx.Client) -> None:
+    body = {"prompt": [5] * (CONTEXT - 2 - 3), "thought_budget": 1, "min_tokens": 4}
+    error = error_of(http.post("/v1/completions", json=body), 400)
+    assert error["message"] == "min_tokens is 4, but only 3 tokens fit after the prompt"
+    assert error["param"] == "min_tokens"
 
 
 def test_our_fields_can_be_given_in_the_url(http: httpx.Client) -> None:

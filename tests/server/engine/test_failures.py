@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -147,48 +148,78 @@ def test_the_root_of_an_error_is_reported_and_logged_once(
     assert len(caplog.records) == 1
 
 
-def failed_start(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """A server whose engine does not start."""
-    return subprocess.run(
+# A module that makes an unknown error where a worker imports its model runner.
+FAULT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Fault(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "vllm.v1.worker.cpu_model_runner":
+            raise KeyError("a fault of this test")
+
+sys.meta_path.insert(0, Fault())
+"""
+
+
+@dataclass(frozen=True)
+class FailedStart:
+    """A server whose engine did not start."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def failed_starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FailedStart]:
+    """Two servers whose engines do not start, started at the same time."""
+    library, fault = tmp_path_factory.mktemp("library"), tmp_path_factory.mktemp("fault")
+    # The loader finds a file that is not a library, so that vLLM's own library does not load.
+    (library / "libnuma.so.1").write_text("not a library")
+    # Python imports this one first, in every process.
+    (fault / "sitecustomize.py").write_text(FAULT)
+    starting = {
+        "libnuma": start(LD_LIBRARY_PATH=str(library)),
+        "fault": start(PYTHONPATH=str(fault)),
+    }
+    failed = {}
+    for name, process in starting.items():
+        out, err = process.communicate(timeout=START_SECONDS)
+        failed[name] = FailedStart(process.returncode, out, err)
+    return failed
+
+
+def start(**environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
         [sys.executable, "-m", "server", str(DEMO), "--port", "0", "--enforce-eager"],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=START_SECONDS,
         env=os.environ | environment,
     )
 
 
-def test_a_machine_without_libnuma_is_told_what_to_install(tmp_path: Path) -> None:
-    """The loader finds a file that is not a library, so that vLLM's own library does not load."""
-    (tmp_path / "libnuma.so.1").write_text("not a library")
-    done = failed_start(tmp_path, LD_LIBRARY_PATH=str(tmp_path))
-    assert done.returncode == ExitStatus.ENGINE_FAILED
-    assert "Traceback" not in done.stdout + done.stderr
-    (line,) = done.stderr.splitlines()
+def test_without_libnuma_the_error_says_what_to_install(
+    failed_starts: dict[str, FailedStart],
+) -> None:
+    failed = failed_starts["libnuma"]
+    assert failed.status == ExitStatus.ENGINE_FAILED
+    assert "Traceback" not in failed.out + failed.err
+    (line,) = failed.err.splitlines()
     assert line.startswith("python -m server: the engine did not start: ")
     assert "install libnuma1 (Debian, Ubuntu) or numactl-libs (Fedora)" in line
     assert "init_cpu_memory_env" in line
 
 
-def test_the_workers_error_is_the_last_line(tmp_path: Path) -> None:
-    """An unknown error: each process of the engine loads a module that raises it."""
-    (tmp_path / "sitecustomize.py").write_text(
-        """
-import sys
-from importlib.abc import MetaPathFinder
-
-class Missing(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "vllm.v1.worker.cpu_model_runner":
-            raise KeyError("a fault of this test")
-
-sys.meta_path.insert(0, Missing())
-"""
-    )
-    done = failed_start(tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == ExitStatus.ENGINE_FAILED
-    assert "Traceback" in done.stdout + done.stderr
-    assert "See root cause above" not in done.stdout + done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last == ("python -m server: the engine did not start: KeyError: 'a fault of this test'")
+def test_the_first_error_of_the_engine_is_the_last_line(
+    failed_starts: dict[str, FailedStart],
+) -> None:
+    failed = failed_starts["fault"]
+    assert failed.status == ExitStatus.ENGINE_FAILED
+    printed = failed.out + failed.err
+    assert printed.count("Traceback") == 1
+    assert "See root cause above" not in printed
+    last = failed.err.splitlines()[-1]
+    assert last == "python -m server: the engine did not start: KeyError: 'a fault of this test'"

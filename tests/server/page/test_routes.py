@@ -1,4 +1,4 @@
-"""How the page's files are served; `tests/invariants/test_page_in_browser.py` is what they do."""
+"""How the page's files are served; `test_static.py` runs them in a browser."""
 
 import httpx
 
