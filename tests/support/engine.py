@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 import pytest
 import torch
 from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
-from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
@@ -256,11 +255,14 @@ def _running(engine_args: EngineArgs) -> Iterator[LLM]:
     try:
         yield llm
     finally:
-        llm.llm_engine.engine_core.shutdown()
-        del llm
         _num_running -= 1
-        if _num_running == 0:  # all engines of the process share it
-            cleanup_dist_env_and_memory()
+        with pytest.MonkeyPatch.context() as patch:
+            if _num_running > 0:
+                # All engines of a process share one distributed environment, which vLLM destroys
+                # with any of them.
+                patch.setattr("vllm.v1.engine.core.cleanup_dist_env_and_memory", lambda: None)
+            llm.llm_engine.engine_core.shutdown()
+        del llm
         gc.collect()
 
 
@@ -277,6 +279,10 @@ class EnginePool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop all engines, for a test that needs the process or the machine for itself."""
         for key in list(self._engines):
             self._stop(key)
 

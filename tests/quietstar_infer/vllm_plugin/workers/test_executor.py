@@ -13,7 +13,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
 from tests.support.checkpoints import write_random_checkpoint
-from tests.support.engine import ENGINE_ARGS
+from tests.support.engine import ENGINE_ARGS, EnginePool
 
 pytestmark = pytest.mark.skipif(
     not current_platform.is_cpu(), reason="on CUDA a multi-step is not interrupted"
@@ -32,8 +32,9 @@ def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
 
 
 async def test_a_new_request_does_not_wait_for_a_multi_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, engines: EnginePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engines.stop()  # the engine's process is forked from this one
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     engine_args = AsyncEngineArgs(
         model=str(write_random_checkpoint(tmp_path / "thinker", "mistral")),
