@@ -17,7 +17,7 @@ from tests.support.gradients import (
 )
 from training.trainer.build import build
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
 
 

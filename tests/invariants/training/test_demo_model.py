@@ -25,7 +25,7 @@ from training.demo.token_statistics import (
 )
 from training.thoughts.model import QuietThinker
 
-FOLDER = Path(__file__).parents[2] / "models" / "demo"
+FOLDER = Path(__file__).parents[3] / "models" / "demo"
 
 
 @pytest.fixture(scope="module")
