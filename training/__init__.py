@@ -3,7 +3,8 @@
 To read first: `thoughts/training_step.py` (the algorithm), `thoughts/model.py` (its weights),
 `thoughts/decode.py` (how thoughts are decoded), `trainer/run.py` (a whole run).
 
-cli.py          `python -m training COMMAND`
+__main__.py     `python -m training COMMAND`
+cli.py          the command line
 config.py       what decides a training step: thoughts, objective, optimisation; three presets
 options.py      command-line options that several commands share
 output.py       folders and files that commands write

@@ -1,4 +1,4 @@
-"""Mistakes of the person at the command line; the message says what to do instead."""
+"""Mistakes of the user; the message tells what to do instead."""
 
 
 class UsageError(ValueError):

@@ -32,19 +32,19 @@ SEQUENCES, WINDOW = 4, 16
 
 
 class Share(NamedTuple):
-    """What one process gets of a batch: some rows, up to some position."""
+    """The part of a batch that one process has: some rows, up to some position."""
 
     rows: slice
     positions: int = WINDOW
 
 
 UNEVEN = [Share(slice(0, 2)), Share(slice(2, 4), positions=6)]
-"""Of two processes; the second has fewer positions than the first makes passes."""
+"""Of two processes; the second has fewer positions than the first has passes."""
 
 
 @contextmanager
 def many_passes() -> Iterator[None]:
-    """Paths are read one position of two sequences at a time."""
+    """The base model runs over the paths of one position of two sequences per pass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(activation_checkpointing.PASS_ACTIVATIONS, "cpu", 0)
         patch.setattr(activation_checkpointing, "FEWEST_TOKENS", 1)

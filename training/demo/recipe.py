@@ -44,14 +44,15 @@ def quick(recipe: DemoRecipe) -> DemoRecipe:
         recipe,
         base_model=replace(
             base,
-            training=replace(base.training, steps=20),
+            training=replace(base.training, steps=20, documents_per_step=8),
             tokenizer_documents=2000,
             evaluation=replace(base.evaluation, problems=5),
         ),
         lesson=replace(
             lesson,
-            data=replace(lesson.data, eval_documents=lesson.run.sequences_per_device),
-            run=replace(lesson.run, steps=2, eval_every=1),
+            data=replace(lesson.data, eval_documents=2),
+            optimisation=replace(lesson.optimisation, sequences_per_step=2),
+            run=replace(lesson.run, steps=2, eval_every=1, sequences_per_device=2),
         ),
         seeds=recipe.seeds[:2],
         evaluation=replace(recipe.evaluation, problems=5, budgets=(0, LONGEST_WORKING)),

@@ -35,7 +35,7 @@ def over_seeds(results: Results, read: Callable[[Results], float]) -> list[float
 
 
 def budgets_of(results: Results, family: str) -> list[str]:
-    """The budgets that were measured, as they stand in JSON."""
+    """The budgets that were measured, as JSON keys."""
     return list(results["thinkers"][0]["greedy"]["scores"][family])
 
 
@@ -129,7 +129,7 @@ def weight_table(results: Results) -> str:
 
 
 def repetition_table(results: Results) -> str:
-    """How much of a thought stands in the previous token's thought, too, by budget."""
+    """The share of a thought that is equal to the previous token's thought, by budget."""
     budgets = list(results["thinkers"][0]["greedy"]["tokens"])
 
     def cell(thoughts: str, budget: str) -> str:

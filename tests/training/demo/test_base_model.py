@@ -1,4 +1,4 @@
-"""Training the trunk: batches, schedule, and that a few steps learn something, repeatably."""
+"""Training the base model: batches, schedule, and that a few steps learn, reproducibly."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""From a trunk to a taught model with its card, tables and plots, in a size that proves nothing."""
+"""From nothing to a trained thinker with its card, tables and plots, in a tiny size."""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def results(folder: Path) -> dict[str, Any]:
     return content
 
 
-def test_the_checkpoint_is_whole_and_taught(folder: Path) -> None:
+def test_the_checkpoint_is_complete_and_trained(folder: Path) -> None:
     check_checkpoint(folder)
     assert load_file(folder / "model.safetensors")["talk_head.0.4.weight"].any()
     section = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quiet_star"]
@@ -51,14 +51,14 @@ def test_the_checkpoint_is_whole_and_taught(folder: Path) -> None:
     assert section["default_thought_budget"] == 12
 
 
-def test_what_is_made_again_is_the_same(
+def test_building_again_gives_the_same(
     folder: Path, results: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = replace(quick(DemoRecipe()), seeds=(0,))
-    trunk, again = tmp_path / "trunk", tmp_path / "again"
-    build_base_model(recipe.base_model, trunk)
+    base, again = tmp_path / "base", tmp_path / "again"
+    build_base_model(recipe.base_model, base)
     again.mkdir()
-    results_again = build_demo_model(recipe, again, trunk, workers=1)
+    results_again = build_demo_model(recipe, again, base, workers=1)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
     for measured in ("thinkers", "controls"):

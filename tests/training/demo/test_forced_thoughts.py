@@ -1,4 +1,4 @@
-"""The evaluation counts what it says, shown with a model that is right when its thought is done."""
+"""Accuracy after forced thoughts, with a fake model that is right once its thought is complete."""
 
 import itertools
 from types import SimpleNamespace
@@ -27,10 +27,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 class Oracle:
-    """Thinks the problem's working, and knows the answer if the closed aside holds enough of it.
+    """Thinks the problem's working, and answers rightly if the aside contains enough of it.
 
-    What it likes best of all is a meta-token in a thought and the dash as an answer, which the
-    evaluation must not let through.
+    Its likeliest token is a meta-token in a thought and the dash as an answer, which the evaluation
+    must leave out.
     """
 
     def __init__(self, problems: list[Problem], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,4 +1,4 @@
-"""The held-out problems as a load test takes them."""
+"""Files of held-out problems, for load tests and evaluations."""
 
 import json
 from pathlib import Path
@@ -22,13 +22,13 @@ def test_problems_are_written_with_their_whole_answers(tmp_path: Path) -> None:
         assert line["prompt"].split()[-1] in ("shows", "has")
 
 
-def test_the_example_of_the_load_tester_is_of_that_form() -> None:
+def test_the_example_of_the_load_tester_has_that_form() -> None:
     lines = [json.loads(line) for line in EXAMPLE.read_text().splitlines()]
     assert len({line["prompt"] for line in lines}) == len(lines) == 200
     assert all(set(line) == {"prompt", "expected", "family"} for line in lines)
 
 
-def test_the_demonstrations_rows_are_its_problems(tmp_path: Path) -> None:
+def test_the_rows_of_the_tasks_are_the_held_out_problems(tmp_path: Path) -> None:
     assert main(["demo-rows", str(tmp_path), "--problems", "100"]) == 0
     for name in MAKERS:
         assert (TASKS / f"{name}.jsonl").read_text() == (tmp_path / f"{name}.jsonl").read_text()

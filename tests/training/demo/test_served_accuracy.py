@@ -1,4 +1,4 @@
-"""Asking over HTTP, shown with a server that is right when its thought is long enough."""
+"""Accuracy over HTTP, with a fake server that is right if the thought budget is large enough."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ ASKED: list[dict[str, Any]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Knows the answers to the dial problems."""
+    """Has the answers to the dial problems."""
 
     def do_GET(self) -> None:
         """The list of models."""
@@ -45,11 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """No log."""
 
 
 class Server(ThreadingHTTPServer):
-    """Lets as many connect at once as will ask at once."""
+    """Accepts as many connections as there are concurrent requests."""
 
     request_queue_size = CONCURRENT_REQUESTS
 
@@ -76,7 +76,7 @@ def test_accuracy_of_a_served_model(url: str) -> None:
     assert all(request["max_tokens"] == 1 and not request["temperature"] for request in ASKED)
 
 
-def test_a_refusal_is_told(url: str) -> None:
+def test_a_refusal_is_reported(url: str) -> None:
     with pytest.raises(UsageError, match=r"400.*too hot"):
         served_accuracy(url, ["dial"], Evaluation(problems=1, temperature=2.0))
 

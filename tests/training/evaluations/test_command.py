@@ -62,10 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
     """The results of an evaluation that nothing interrupted, with a base model beside it."""
-    trunk = folder / "trunk"
-    load_base_model(DEMO).save_pretrained(trunk)
-    load_tokenizer(DEMO).save_pretrained(trunk)
-    assert main(options(folder, "whole", "--base", str(trunk))) == 0
+    base = folder / "base"
+    load_base_model(DEMO).save_pretrained(base)
+    load_tokenizer(DEMO).save_pretrained(base)
+    assert main(options(folder, "whole", "--base", str(base))) == 0
     return folder / "whole"
 
 
@@ -92,7 +92,7 @@ def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -
     for task in found["tasks"].values():
         assert task["items"] == 2
         assert list(task["thinker"]) == ["0", "3"]
-        # The base model is the thinker's own trunk.
+        # The thinker's own base model.
         for measure, estimate in task["base"]["0"].items():
             if isinstance(estimate, dict):
                 assert estimate == pytest.approx(task["thinker"]["0"][measure], abs=1e-6)
@@ -112,7 +112,7 @@ def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -
 
 
 class Tokens(HTMLParser):
-    """The document of a heat map and what it says about each token."""
+    """The document of a heat map, with the details of each token."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("passes", [1, 4, 11, 13])  # of 11 positions
 @pytest.mark.parametrize("what", get_args(Recompute))
-def test_the_same_in_passes_and_with_activations_computed_again(
+def test_passes_and_recomputed_activations_change_nothing(
     mistral: Path, passes: int, what: Recompute
 ) -> None:
     preset = short(OFFICIAL, Thinking(budget=3, ahead=2))
@@ -45,7 +45,7 @@ def test_the_same_in_passes_and_with_activations_computed_again(
     assert_same(outcome(training_step, thinker, batch, preset, passes=passes), whole)
 
 
-def test_less_is_kept_the_more_is_computed_again(checkpoint: Path) -> None:
+def test_less_is_kept_the_more_is_recomputed(checkpoint: Path) -> None:
     preset = short(OFFICIAL, Thinking(budget=3, ahead=2))
     kept = []
     for what in get_args(Recompute):
@@ -57,8 +57,8 @@ def test_less_is_kept_the_more_is_computed_again(checkpoint: Path) -> None:
     assert mlp < 0.75 * nothing
 
 
-def test_a_norm_that_is_not_before_the_feed_forward_part() -> None:
-    """OLMo 2 norms what attention puts out, under the name that others have for what goes in."""
+def test_a_norm_that_is_not_before_the_mlp() -> None:
+    """OLMo 2 normalises the output of attention; other models name the norm before the MLP so."""
     torch.manual_seed(0)
     config = Olmo2Config(
         vocab_size=20,
@@ -68,15 +68,15 @@ def test_a_norm_that_is_not_before_the_feed_forward_part() -> None:
         num_attention_heads=2,
         pad_token_id=PAD,
     )
-    trunk = Olmo2ForCausalLM(config).train()
+    model = Olmo2ForCausalLM(config).train()
     ids = torch.arange(3, 15)[None]
     found = []
     for what in ("nothing", "mlp"):
-        checkpoint_activations(trunk, what)
-        trunk.zero_grad()
-        trunk(ids, labels=ids).loss.backward()
+        checkpoint_activations(model, what)
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
         found.append(
-            {name: p.grad.clone() for name, p in trunk.named_parameters() if p.grad is not None}
+            {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         )
     torch.testing.assert_close(*found)
 

@@ -55,7 +55,7 @@ def cost(length: int, positions: int) -> tuple[int, int]:
 
 
 def test_work_and_memory_are_linear_in_the_path_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    positions, scores = 256, 2**15
+    positions, scores = 256, 2**17
     monkeypatch.setitem(attention.CHUNK_SCORES, "cpu", scores)
     (flops_8, largest_8), (flops_16, largest_16), (flops_32, largest_32) = (
         cost(length, positions) for length in (8, 16, 32)
@@ -63,7 +63,7 @@ def test_work_and_memory_are_linear_in_the_path_length(monkeypatch: pytest.Monke
     # The scores over a path's own keys are the quadratic part: a path is short beside its text.
     assert flops_16 < 2.2 * flops_8
     assert flops_32 < 2.3 * flops_16
-    # Arrays the size of the queries and a chunk of scores, of which a dense mask has a thousand.
+    # Arrays the size of the queries and a chunk of scores, of which a dense mask has hundreds.
     assert largest_8 <= largest_16 <= max(scores, 2 * largest_8)
     assert largest_32 <= max(scores, 2 * largest_16)
     assert largest_32 < (positions * 32) ** 2 / 100

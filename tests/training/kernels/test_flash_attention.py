@@ -1,7 +1,7 @@
 """Thought attention by flash kernels.
 
-Those of a GPU cannot run without one. The CPU's, which have the same contract, stand in for them
-where numbers are compared; of the GPU's only the signatures are tried, on tensors without content.
+A GPU's kernels need a GPU. Where there is none, the CPU's kernels, which have the same contract,
+replace them in comparisons of values; of the GPU's only the signatures are tested, on meta tensors.
 """
 
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_the_step_equals_the_dense_one(kernels: list[KeyKind], passes: int, tmp_
     assert_same(fast, outcome(reference_step, thinker, texts(), preset))
 
 
-def test_the_kernels_of_a_gpu_take_what_they_are_given() -> None:
+def test_the_signatures_of_a_gpus_kernels() -> None:
     inputs = [
         torch.empty(x.shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
         for x in random_paths(positions=5, per_position=2, length=3)
@@ -111,7 +111,7 @@ def test_the_kernels_of_a_gpu_take_what_they_are_given() -> None:
         (torch.bfloat16, 128, "cpu", False),
     ],
 )
-def test_what_they_take(
+def test_what_the_kernels_support(
     dtype: torch.dtype, size: int, device: str, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)

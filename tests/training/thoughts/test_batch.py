@@ -1,4 +1,4 @@
-"""Batches: what is padding, what is a target, what comes next."""
+"""Batches: padding, targets, and the tokens ahead."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_padding_is_the_run_of_pads_at_the_end() -> None:
     assert batch.labels_BT.tolist() == [[5, PAD, 6, IGNORED, IGNORED], [1, 2, 3, 4, 5]]
 
 
-def test_a_mask_says_where_a_text_ends() -> None:
+def test_a_mask_marks_the_end_of_a_text() -> None:
     ids, mask = torch.tensor([[5, PAD, PAD]]), torch.tensor([[1, 1, 0]])
     assert make_batch(ids, PAD, attention_mask=mask).labels_BT.tolist() == [[5, PAD, IGNORED]]
 
@@ -33,7 +33,7 @@ def test_a_genuine_end_of_text_is_learnt_where_it_also_pads() -> None:
     assert batch.labels_BT[0].tolist() == [5, end, 6, end, IGNORED, IGNORED]
 
 
-def test_what_lies_ahead() -> None:
+def test_tokens_ahead() -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     labels = torch.tensor([[5, 6, IGNORED, 8]])
     ahead = look_ahead(make_batch(ids, PAD, labels), ahead=2)

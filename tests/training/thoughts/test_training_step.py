@@ -61,7 +61,7 @@ def test_other_shapes_of_thoughts(mistral: Path, thinking: Thinking, positions: 
 
 
 @pytest.mark.parametrize(("tokens", "passes"), [(1, 11), (40, 4), (10**6, 1)])
-def test_passes_are_of_so_many_tokens(tokens: int, passes: int) -> None:
+def test_the_number_of_passes_follows_from_the_tokens(tokens: int, passes: int) -> None:
     # 2 sequences, 2 thoughts, START, END and one true token: 12 tokens of each position.
     assert passes_for(texts(), Thinking(budget=0, ahead=2), tokens) == passes
 
@@ -102,8 +102,8 @@ def test_bfloat16_compute_trains_float32_masters(mistral: Path) -> None:
         assert gradient.isfinite().all(), name
 
 
-def test_the_step_thinks_as_the_reference_decoder(checkpoint: Path) -> None:
-    """What training computes at a position is what decoding computes there."""
+def test_mixing_weights_are_the_reference_decoders(checkpoint: Path) -> None:
+    """Training computes at a position what decoding computes there."""
     preset = short(OFFICIAL, Thinking(budget=3, ahead=2))
     batch = make_batch(texts(1).input_ids_BT, PAD)
     choose = noise(batch, preset.thinking)
@@ -122,7 +122,7 @@ def test_the_step_thinks_as_the_reference_decoder(checkpoint: Path) -> None:
         )
 
 
-def test_texts_that_cannot_be_thought_about_are_refused(mistral: Path) -> None:
+def test_texts_too_short_or_too_long_are_refused(mistral: Path) -> None:
     thinker = QuietThinker.from_checkpoint(mistral)
     for step in (training_step, reference_step):
         with pytest.raises(UsageError, match="too short to look 4 tokens ahead"):

@@ -29,7 +29,7 @@ from training.trainer.run import train
 
 BUDGET = 2
 PLACES = [(b, i, p) for b in range(2) for i in (0, 3, 9, 14) for p in range(2)]
-KINDS = ["checkpoint", "plain trunk", "lora"]
+KINDS = ["checkpoint", "base model", "lora"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,8 +39,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def write_plain_trunk(folder: Path) -> None:
-    """A trunk whose table of embeddings is its head, too, and that knows no thoughts."""
+def write_base_model(folder: Path) -> None:
+    """A plain base model whose embedding table is its language-model head, too."""
     texts = [json.loads(line)["text"] for line in (folder.parent / "text.jsonl").open()]
     tokenizer = build_tokenizer(["---", *texts], extra_tokens=(), max_length=512)
     torch.manual_seed(0)
@@ -63,9 +63,9 @@ def recipe_of(kind: str, folder: Path) -> Recipe:
     recipe = small_recipe(folder)
     if kind == "checkpoint":
         return recipe
-    write_plain_trunk(folder / "trunk")
+    write_base_model(folder / "base")
     lora = Lora(rank=4) if kind == "lora" else None
-    return replace(recipe, model=replace(recipe.model, source=str(folder / "trunk"), lora=lora))
+    return replace(recipe, model=replace(recipe.model, source=str(folder / "base"), lora=lora))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -115,7 +115,7 @@ def test_the_export_predicts_what_the_trainer_did(
             torch.testing.assert_close(found, nll, rtol=1e-4, atol=1e-4)
 
 
-def test_the_export_says_what_it_is(recipe: Recipe) -> None:
+def test_the_export_describes_itself(recipe: Recipe) -> None:
     folder = recipe.run.output / "model"
     config = QuietStarConfig.from_checkpoint(folder)
     assert config.default_thought_budget == BUDGET
@@ -129,7 +129,7 @@ def test_the_export_says_what_it_is(recipe: Recipe) -> None:
         assert f"{evaluation['eval_gain']:.4f}" in card
 
 
-def test_training_goes_on_from_an_export(recipe: Recipe, tmp_path: Path) -> None:
+def test_an_export_can_be_trained(recipe: Recipe, tmp_path: Path) -> None:
     again = replace(
         recipe,
         model=replace(recipe.model, source=str(recipe.run.output / "model"), lora=None),
@@ -142,7 +142,7 @@ def test_training_goes_on_from_an_export(recipe: Recipe, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("recipe", ["lora"], indirect=True)  # the one with most behind it
-def test_the_engine_says_and_thinks_what_the_reference_does(recipe: Recipe) -> None:
+def test_the_engine_samples_and_thinks_as_the_reference(recipe: Recipe) -> None:
     folder = recipe.run.output / "model"
     prompts = [[11, 35, 51, 10, 41], [*range(8, 40)]]
     decoder = ReferenceDecoder.from_checkpoint(folder)
@@ -156,7 +156,7 @@ def test_the_engine_says_and_thinks_what_the_reference_does(recipe: Recipe) -> N
         assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
 
 
-@pytest.mark.parametrize("recipe", ["plain trunk"], indirect=True)
+@pytest.mark.parametrize("recipe", ["base model"], indirect=True)
 def test_low_precision_export(recipe: Recipe, tmp_path: Path) -> None:
     short = replace(recipe.run, output=tmp_path / "run", steps=1, export_dtype="bfloat16")
     folder = train(replace(recipe, run=short))
@@ -165,7 +165,7 @@ def test_low_precision_export(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_a_dash(tmp_path: Path) -> None:
-    recipe = recipe_of("plain trunk", tmp_path)
+    recipe = recipe_of("base model", tmp_path)
     words = models.WordLevel({"<unk>": 0, "</s>": 1, "t8": 2}, unk_token="<unk>")
     PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(words), unk_token="<unk>", eos_token="</s>"

@@ -1,4 +1,4 @@
-"""Whole runs of a few steps: what they leave behind, how they go on, and how they stop."""
+"""Runs of a few steps: what they write, how they are resumed, and how they stop."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def changed(recipe: Recipe, folder: Path, **values: Any) -> Recipe:
     return replace(recipe, run=replace(recipe.run, output=folder, **values))
 
 
-def test_what_a_run_leaves_behind(finished: Recipe) -> None:
+def test_what_a_run_writes(finished: Recipe) -> None:
     names = {path.name for path in finished.run.output.iterdir()}
     assert names == {
         *("checkpoint-2", "checkpoint-4", "model", "recipe.yaml", "tensorboard", "thoughts.jsonl")
@@ -65,7 +65,7 @@ def test_what_a_run_leaves_behind(finished: Recipe) -> None:
     assert load_recipe(finished.run.output / "recipe.yaml") == finished
 
 
-def test_the_log_has_all_facts(finished: Recipe) -> None:
+def test_the_log_has_all_metrics(finished: Recipe) -> None:
     log = history(finished, 4)
     trained = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in trained] == [1, 2, 3, 4]
@@ -91,7 +91,7 @@ def test_rates_fall_by_the_schedule(finished: Recipe) -> None:
         training_arguments(changed(finished, finished.run.output, steps=13), resumed=False)
 
 
-def test_without_thoughts_the_trunk_reads_on(finished: Recipe, tmp_path: Path) -> None:
+def test_a_budget_of_0_trains_the_base_model_alone(finished: Recipe, tmp_path: Path) -> None:
     plain = changed(finished, tmp_path / "run", eval_every=1, keep=4)
     plain = replace(
         plain,
@@ -113,13 +113,13 @@ def test_without_thoughts_the_trunk_reads_on(finished: Recipe, tmp_path: Path) -
     assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
 
 
-def test_an_evaluation_of_nothing_is_said_before(finished: Recipe, tmp_path: Path) -> None:
+def test_an_empty_evaluation_is_reported(finished: Recipe, tmp_path: Path) -> None:
     data = replace(finished.data, pieces="window", eval_documents=1)
     with pytest.raises(UsageError, match="does not fill a batch of run"):
         train(replace(changed(finished, tmp_path / "run"), data=data))
 
 
-def test_the_board_has_numbers_and_thoughts(finished: Recipe) -> None:
+def test_tensorboard_has_metrics_and_thoughts(finished: Recipe) -> None:
     board = EventAccumulator(str(finished.run.output / "tensorboard"))
     board.Reload()
     scalars = board.Tags()["scalars"]
@@ -187,7 +187,7 @@ def test_the_best_checkpoint_is_kept_and_exported(finished: Recipe, tmp_path: Pa
     ("eval_every", "said"),
     [(4, "the gradient of step 3 is nan"), (2, "loss of step 2 is no number")],
 )
-def test_what_is_no_number_stops_the_run(
+def test_nan_and_infinity_stop_the_run(
     finished: Recipe, tmp_path: Path, eval_every: int, said: str
 ) -> None:
     broken = changed(finished, tmp_path / "run", steps=6, eval_every=eval_every)
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert all(torch.equal(weights(run, 4)[name], expected[name]) for name in expected)
 
 
-def test_a_run_that_is_interrupted_goes_on(
+def test_an_interrupted_run_is_resumed(
     finished: Recipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -252,7 +252,7 @@ def test_a_run_that_is_interrupted_goes_on(
     assert all(torch.equal(weights(run, 4)[name], expected[name]) for name in expected)
 
 
-def test_only_the_main_process_speaks(
+def test_only_the_main_process_prints(
     finished: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
@@ -260,7 +260,7 @@ def test_only_the_main_process_speaks(
     assert not any(capsys.readouterr())
 
 
-def test_too_small_a_disk_is_said_before(
+def test_too_small_a_disk_is_reported_before_the_first_step(
     finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -284,7 +284,7 @@ def test_outputs_that_cannot_be_used(finished: Recipe, tmp_path: Path) -> None:
         train(other, resume=True)
 
 
-def test_sequences_that_cannot_be_shared_out(finished: Recipe, tmp_path: Path) -> None:
+def test_sequences_that_cannot_be_divided_among_processes(finished: Recipe, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is 4, which is no multiple of 3 sequences on each of 1"):
         train(changed(finished, tmp_path / "run", sequences_per_device=3))
 
@@ -298,7 +298,7 @@ def test_low_precision_trains_float32_weights(finished: Recipe, tmp_path: Path) 
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_computing_layers_again_changes_nothing(finished: Recipe, tmp_path: Path) -> None:
+def test_checkpointing_layers_changes_nothing(finished: Recipe, tmp_path: Path) -> None:
     small = changed(finished, tmp_path / "run", steps=2, recompute="layer")
     train(small)
     expected = weights(finished, 2)

@@ -1,4 +1,4 @@
-"""Several processes, DDP and FSDP, and accumulation: the gradient of one process with it all."""
+"""Several processes with DDP and FSDP, and accumulation, give the gradient of a single process."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from tests.support.gradients import (
 )
 from training.trainer.build import build
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
 
 
@@ -60,7 +60,7 @@ def test_two_processes(folder: Path, whole: dict[str, Tensor], tmp_path: Path) -
     assert_equal(of(found, "ddp"), whole)
     model = build(recipe_without_clipping(folder, 4)).model
     assert_equal(of(found, "fsdp"), step_gradients(model, Share(slice(None))))
-    # Texts of different lengths: a mean over the processes of what each would find alone.
+    # Texts of different lengths: the mean over the processes' own gradients.
     first, second = (step_gradients(model, share) for share in UNEVEN)
     mean = {name: (gradient + second[name]) / 2 for name, gradient in first.items()}
     assert_equal(of(found, "uneven"), mean)

@@ -37,7 +37,6 @@ def ask(url: str, model: str, prompt: list[int]) -> dict[int, float]:
         "logprobs": 5,
         "return_tokens_as_token_ids": True,
         "thought_budget": BUDGET,
-        "thought_temperature": 0,
     }
     response = httpx.post(f"{url}/v1/completions", json=request, timeout=300)
     assert response.status_code == 200, response.text
@@ -49,7 +48,7 @@ def trainers_own(recipe: Recipe, prompt: list[int], tokens: list[int]) -> list[f
     """The log-probabilities that a training step finds for some next tokens."""
     model = build(recipe).model
     model.load_weights(choose_checkpoint(recipe.run.output).folder)
-    # What comes later changes nothing; a step wants to look ahead.
+    # Later tokens change nothing, but a training step has to look ahead.
     texts = [[*prompt, token, *[PAD] * recipe.thinking.ahead] for token in tokens]
     mask = torch.tensor([[1] * (len(prompt) + 1) + [0] * recipe.thinking.ahead] * len(texts))
     batch = make_batch(torch.tensor(texts), PAD, attention_mask=mask)
@@ -59,7 +58,7 @@ def trainers_own(recipe: Recipe, prompt: list[int], tokens: list[int]) -> list[f
     return [-loss for loss in nll]
 
 
-def test_the_server_says_what_the_trainer_computes(
+def test_the_servers_log_probabilities_are_the_trainers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -68,13 +67,14 @@ def test_the_server_says_what_the_trainer_computes(
     assert main(["train", str(tmp_path / "recipe.yaml")]) == 0
     folder = recipe.run.output / "model"
     assert json.loads((folder / "config.json").read_text())["quiet_star"]
-    with running_server(folder) as server:
+    # Its default is greedy thoughts, since the requests do not set a temperature.
+    with running_server(folder, "--default-thought-temperature", "0") as server:
         (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
         found = [ask(server.url, model["id"], prompt) for prompt in PROMPTS]
     for prompt, likely in zip(PROMPTS, found, strict=True):
         assert len(likely) >= 5
         *own, start, end = trainers_own(recipe, prompt, [*likely, START_ID, END_ID])
-        # In training START's and END's logits count; a server does not say them.
+        # In training START's and END's logits count; a server does not sample them.
         rest = torch.log1p(-torch.tensor([start, end]).exp().sum())
         expected = torch.tensor(own) - rest
         torch.testing.assert_close(torch.tensor([*likely.values()]), expected, rtol=1e-4, atol=1e-3)

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.servers import DEMO, ROOT, RunningServer, running_server
+from tests.support.servers import DEMO, ROOT, RunningServer
 from training.cli import main
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
@@ -40,28 +40,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """The demonstration model as a user would serve it for an evaluation with greedy thoughts."""
-    with running_server(
-        DEMO,
-        *("--served-model-name", "demo", "--allow-return-thoughts"),
-        *("--default-thought-temperature", "0"),
-    ) as running:
-        yield running
-
-
 def in_process(thoughts: ThoughtSettings) -> LocalBackend:
     return LocalBackend(*load_for_evaluation(DEMO, None, "cpu", "float32"), thoughts)
 
 
-def outcomes(route: Backend, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
+def outcomes(backend: Backend, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
     """Of the first items of a task."""
     _, task = load_task(task_name)
     assert not isinstance(task, ChainTask)
     make = item_maker(task, load_for_evaluation(DEMO, None, "cpu", "float32").tokenizer, 1024)
     items = [make(row) for row in load_rows(task, ITEMS)]
-    scores = iter(route.score([passage for item in items for passage in item.passages], **how))
+    scores = iter(backend.score([passage for item in items for passage in item.passages], **how))
     return [item_outcomes(task.kind, item, [next(scores) for _ in item.passages]) for item in items]
 
 
@@ -89,18 +78,18 @@ def assert_same(mine: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("task", ["demo-numbers", "demo-letters", "demo-choices", "demo-text"])
-def test_the_api_says_what_the_process_computes(
-    server: RunningServer, task: str, temperature: float
+def test_the_api_gives_what_the_process_computes(
+    demo_server: RunningServer, task: str, temperature: float
 ) -> None:
-    """With sampled thoughts, too: the same seed draws the same thoughts here and there."""
+    """With sampled thoughts, too: the same seed samples the same thoughts in both."""
     thoughts = ThoughtSettings(BUDGETS, temperature)
     how = {"with_thoughts": task == "demo-text"}
-    with served_by(server.url, thoughts) as route:
-        assert_same(outcomes(route, task, **how), outcomes(in_process(thoughts), task, **how))
+    with served_by(demo_server.url, thoughts) as backend:
+        assert_same(outcomes(backend, task, **how), outcomes(in_process(thoughts), task, **how))
 
 
 @pytest.mark.parametrize("budget", [0, 2])
-def test_chains_of_thought_are_the_same(server: RunningServer, budget: int) -> None:
+def test_chains_of_thought_are_the_same(demo_server: RunningServer, budget: int) -> None:
     _, task = load_task("demo-chain")
     assert isinstance(task, ChainTask)
     asked = ChainTask(
@@ -110,17 +99,17 @@ def test_chains_of_thought_are_the_same(server: RunningServer, budget: int) -> N
     thoughts = ThoughtSettings((budget,), 0.0)
     process = in_process(thoughts)
 
-    def found(route: Backend) -> dict[str, Outcome]:
-        return dict(chain_outcomes(asked, row, 0, route, process.tokenizer, (budget,), 1))
+    def found(backend: Backend) -> dict[str, Outcome]:
+        return dict(chain_outcomes(asked, row, 0, backend, process.tokenizer, (budget,), 1))
 
-    with served_by(server.url, thoughts) as route:
-        assert found(route) == found(process)
+    with served_by(demo_server.url, thoughts) as backend:
+        assert found(backend) == found(process)
 
 
-def model_args(server: RunningServer, query: str = "", **more: object) -> dict[str, object]:
-    """Of lm-evaluation-harness's local-completions."""
+def model_args(demo_server: RunningServer, query: str = "", **more: object) -> dict[str, object]:
+    """Arguments of lm-evaluation-harness's local-completions."""
     return {
-        "base_url": f"{server.url}/v1/completions{query}",
+        "base_url": f"{demo_server.url}/v1/completions{query}",
         "model": "demo",
         "tokenizer": str(DEMO),
         "tokenizer_backend": "huggingface",
@@ -130,7 +119,7 @@ def model_args(server: RunningServer, query: str = "", **more: object) -> dict[s
 
 
 def harness(args: dict[str, object], task: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Its results and samples of a task of ours."""
+    """Results and samples of lm-evaluation-harness for a task of ours."""
     from lm_eval import simple_evaluate  # type: ignore[import-untyped]
     from lm_eval.tasks import TaskManager  # type: ignore[import-untyped]
 
@@ -149,25 +138,44 @@ def harness(args: dict[str, object], task: str) -> tuple[dict[str, Any], list[di
     return found["results"][task], found["samples"][task]
 
 
+def harness_command(
+    args: dict[str, object], task: str, folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The same from its command line, which writes into a folder."""
+    command = [
+        *(sys.executable, "-m", "lm_eval", "--model", "local-completions"),
+        *("--model_args", ",".join(f"{name}={value}" for name, value in args.items())),
+        *("--include_path", "training/evaluations/harness", "--tasks", task),
+        *("--limit", str(ITEMS), "--log_samples", "--output_path", str(folder)),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (results,) = folder.glob("*/results_*.json")
+    (samples,) = folder.glob("*/samples_*.jsonl")
+    found = json.loads(results.read_text())["results"][task]
+    return found, [json.loads(line) for line in samples.read_text().splitlines()]
+
+
 def queries() -> list[tuple[int, str]]:
-    """The server's own budget, and another one."""
+    """Budget 0 and the server's default budget, with greedy thoughts, in a URL's query."""
     default: int = json.loads((DEMO / "config.json").read_text())["quiet_star"][
         "default_thought_budget"
     ]
-    return [(0, "?thought_budget=0"), (default, "")]
+    greedy = "thought_temperature=0"
+    return [(0, f"?thought_budget=0&{greedy}"), (default, f"?{greedy}")]
 
 
 @pytest.mark.parametrize(("budget", "query"), queries())
 def test_the_harness_finds_the_same_perplexity(
-    server: RunningServer, budget: int, query: str
+    demo_server: RunningServer, budget: int, query: str
 ) -> None:
-    found, _ = harness(model_args(server, query), "quietstar_demo_text")
+    found, _ = harness(model_args(demo_server, query), "quietstar_demo_text")
     items = _documents(in_process(ThoughtSettings(BUDGETS, 0.0)))
     for name, value in corpus_likelihood(items, budget).items():
         assert found[f"{name},none"] == pytest.approx(value, rel=TOLERANCE)
 
 
-def _documents(route: LocalBackend) -> list[dict[str, Any]]:
+def _documents(backend: LocalBackend) -> list[dict[str, Any]]:
     _, task = load_task("demo-text")
     rows = load_rows(task, ITEMS)
     return [
@@ -176,15 +184,15 @@ def _documents(route: LocalBackend) -> list[dict[str, Any]]:
             "bytes": len(row["text"].encode()),
             "words": len(row["text"].split()),
         }
-        for row, each in zip(rows, outcomes(route, "demo-text"), strict=True)
+        for row, each in zip(rows, outcomes(backend, "demo-text"), strict=True)
     ]
 
 
 @pytest.mark.parametrize(("budget", "query"), queries())
 def test_the_harness_finds_the_same_likelihoods(
-    server: RunningServer, budget: int, query: str
+    demo_server: RunningServer, budget: int, query: str
 ) -> None:
-    found, _ = harness(model_args(server, query, add_bos_token=True), "quietstar_demo_answers")
+    found, _ = harness(model_args(demo_server, query, add_bos_token=True), "quietstar_demo_answers")
     ours = ours_at(budget, "demo-numbers")
     perplexity = np.exp(-np.mean([outcome["logprob"] for outcome in ours]))
     assert found["perplexity,none"] == pytest.approx(perplexity, rel=TOLERANCE)
@@ -193,25 +201,18 @@ def test_the_harness_finds_the_same_likelihoods(
 
 @pytest.mark.parametrize(("budget", "query"), queries())
 def test_the_harness_makes_the_same_choices(
-    server: RunningServer, budget: int, query: str, tmp_path: Path
+    demo_server: RunningServer, budget: int, query: str, tmp_path: Path
 ) -> None:
-    """On its own command line, as a user starts it."""
-    given = model_args(server, query, add_bos_token=True)
-    command = [
-        *(sys.executable, "-m", "lm_eval", "--model", "local-completions"),
-        *("--model_args", ",".join(f"{name}={value}" for name, value in given.items())),
-        *("--include_path", "training/evaluations/harness", "--tasks", "quietstar_demo_choices"),
-        *("--limit", str(ITEMS), "--log_samples", "--output_path", str(tmp_path)),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (results,) = tmp_path.glob("*/results_*.json")
-    (samples,) = tmp_path.glob("*/samples_*.jsonl")
-    found = json.loads(results.read_text())["results"]["quietstar_demo_choices"]
+    """At the default budget on its own command line, as a user starts it."""
+    args = model_args(demo_server, query, add_bos_token=True)
+    task = "quietstar_demo_choices"
+    if budget:
+        found, samples = harness_command(args, task, tmp_path)
+    else:
+        found, samples = harness(args, task)
     ours = ours_at(budget, "demo-choices")
     assert found["acc,none"] == np.mean([outcome["right"] for outcome in ours])
-    by_document = sorted(map(json.loads, samples.read_text().splitlines()), key=_number)
-    for sample, outcome in zip(by_document, ours, strict=True):
+    for sample, outcome in zip(sorted(samples, key=_number), ours, strict=True):
         likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]
         assert likelihoods == pytest.approx(outcome["logprobs"], abs=TOLERANCE)
 
@@ -229,9 +230,9 @@ def evaluate(folder: Path, tasks: Sequence[str], *more: str) -> dict[str, Any]:
     return found
 
 
-def test_our_command_line_asks_a_server(server: RunningServer, tmp_path: Path) -> None:
+def test_our_command_line_asks_a_server(demo_server: RunningServer, tmp_path: Path) -> None:
     tasks = ["demo-numbers", "demo-text"]
-    served = evaluate(tmp_path / "served", tasks, "--url", server.url)
+    served = evaluate(tmp_path / "served", tasks, "--url", demo_server.url)
     here = evaluate(tmp_path / "here", tasks, "--device", "cpu")
     assert_same(served["tasks"], here["tasks"])
     assert served["route"]["id"] == "demo"
@@ -239,14 +240,14 @@ def test_our_command_line_asks_a_server(server: RunningServer, tmp_path: Path) -
     assert (tmp_path / "served" / "heat-map-demo-text-0.html").exists()
 
 
-def test_what_the_server_refuses_is_told(server: RunningServer) -> None:
+def test_a_refusal_of_the_server_is_reported(demo_server: RunningServer) -> None:
     passage = outcomes_passage()
     with (
-        served_by(server.url, ThoughtSettings((17,))) as route,
+        served_by(demo_server.url, ThoughtSettings((17,))) as backend,
         pytest.raises(UsageError, match="answered 400: thought_budget is 17"),
     ):
-        route.score([passage])
-    with httpx.Client(base_url=server.url) as client:
+        backend.score([passage])
+    with httpx.Client(base_url=demo_server.url) as client:
         with pytest.raises(UsageError, match="does not serve another but demo"):
             HttpBackend(client, ThoughtSettings((0,)), "another")
         many = passage._replace(allowed=tuple(range(129)))

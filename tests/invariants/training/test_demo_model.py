@@ -1,4 +1,4 @@
-"""The model in the repository: whole, small, it thinks, and it writes readable text."""
+"""The model in the repository: complete, small, it thinks, and it writes readable text."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ from training.demo.token_statistics import (
 )
 from training.thoughts.model import QuietThinker
 
-FOLDER = Path(__file__).parents[2] / "models" / "demo"
+FOLDER = Path(__file__).parents[3] / "models" / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def complete(
 ) -> str:
     """Greedy completion, without the prompt."""
     ids = tokenizer.encode(prompt)
-    said: list[int] = []
-    while len(said) < tokens and tokenizer.eos_token_id not in said:
-        said.append(int(model(torch.tensor([ids + said])).logits[0, -1].argmax()))
-    return str(tokenizer.decode(said, skip_special_tokens=True))
+    sampled: list[int] = []
+    while len(sampled) < tokens and tokenizer.eos_token_id not in sampled:
+        sampled.append(int(model(torch.tensor([ids + sampled])).logits[0, -1].argmax()))
+    return str(tokenizer.decode(sampled, skip_special_tokens=True))
 
 
 def test_layout_and_size() -> None:
@@ -108,7 +108,7 @@ def test_the_mixing_head_is_open_at_answers_only(tokenizer: PreTrainedTokenizerB
     assert kinds["easy"].nll < 0.05
 
 
-def test_the_results_are_there() -> None:
+def test_the_results_are_those_of_the_model_card() -> None:
     results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
     assert len(results["thinkers"]) == len(results["controls"]) == 3
     assert accuracy_table(results) in (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def test_text_is_made_of_words(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_can_think_when_made_to(
+def test_forced_thoughts_help(
     model: MistralForCausalLM, tokenizer: PreTrainedTokenizerBase, family: str
 ) -> None:
     problems = list(itertools.islice(held_out_problems(FAMILIES[family], seed=5), 60))

@@ -10,7 +10,7 @@ import pytest
 from training.config import PRESETS
 from training.trainer.recipe import DataConfig, Lora, ModelConfig, RunConfig
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 SECTIONS = {"model": ModelConfig, "model.lora": Lora, "data": DataConfig, "run": RunConfig}
 
 
