@@ -1,9 +1,9 @@
-"""Invalid requests of all kinds, and the recorded answer to each: `tests/invariants/refusals.json`.
+"""Invalid requests of all kinds, and the recorded answer to each: `tests/invariants/server/refusals.json`.
 
 To record the answers anew, from a server with the options of the fixture `servers.server`, and to
 review the changes:
 
-    python -m tests.support.bad_requests http://127.0.0.1:8000 > tests/invariants/refusals.json
+    python -m tests.support.bad_requests http://127.0.0.1:8000 > tests/invariants/server/refusals.json
 """
 
 import json
@@ -364,7 +364,7 @@ def refusal_on_the_wire(answer: bytes) -> dict[str, Any]:
 def recorded() -> dict[str, dict[str, Any]]:
     """The recorded answers, by name."""
     found: dict[str, dict[str, Any]]
-    found = json.loads((ROOT / "tests" / "invariants" / "refusals.json").read_text())
+    found = json.loads((ROOT / "tests/invariants/server/refusals.json").read_text())
     return found
 
 

@@ -20,7 +20,7 @@ from training.thoughts.reference_step import reference_step
 from training.thoughts.sampling import ChooseThoughts, recorded_noise
 from training.thoughts.training_step import training_step
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 CASES = ["train_n4_t2_p2", "train_n8_t4_p2", "train_n8_t4_p2_nll_only"]
 TOLERANCE = 1e-5
 Step = Callable[[QuietThinker, Batch, Preset, ChooseThoughts], StepOutput]

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.gradients import (
+from tests.support.training.gradients import (
     UNEVEN,
     Share,
     first_gradients,
@@ -52,7 +52,7 @@ def test_accumulation(folder: Path, whole: dict[str, Tensor]) -> None:
 def test_two_processes(folder: Path, whole: dict[str, Tensor], tmp_path: Path) -> None:
     out = tmp_path / "gradients.safetensors"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    module = ["-m", "tests.support.gradients", str(folder), str(out)]
+    module = ["-m", "tests.support.training.gradients", str(folder), str(out)]
     done = subprocess.run([*launcher, *module], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "sharded by FSDP" in done.stdout

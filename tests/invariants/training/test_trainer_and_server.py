@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.support.checkpoints import END_ID, START_ID
-from tests.support.runs import small_recipe
 from tests.support.servers import running_server
+from tests.support.training.runs import small_recipe
 from training.cli import main
 from training.thoughts.batch import make_batch
 from training.trainer.build import build

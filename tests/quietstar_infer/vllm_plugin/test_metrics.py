@@ -1,5 +1,5 @@
 """What the engine counts, against what requests asked for. In larger batches:
-tests/invariants/test_alone_equals_batched.py.
+tests/invariants/engine/test_alone_equals_batched.py.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
 """Which passes of an engine step are decode-only. That answers do not depend on it:
-tests/invariants/test_alone_equals_batched.py.
+tests/invariants/engine/test_alone_equals_batched.py.
 """
 
 import pytest

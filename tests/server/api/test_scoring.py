@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from quietstar_infer.reference import ReferenceDecoder, seeded_thought
 from server.api.scoring import Segment, split
-from tests.invariants.test_golden_over_http import thought_budget
+from tests.invariants.server.test_golden_over_http import thought_budget
 from tests.support.servers import GOLDEN, RunningServer
 
 CASE = GOLDEN / "engine_greedy_n4"

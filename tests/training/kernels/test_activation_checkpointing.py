@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Olmo2Config, Olmo2ForCausalLM
 
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
-from tests.support.steps import PAD, assert_same, outcome, short, texts
+from tests.support.training.steps import PAD, assert_same, outcome, short, texts
 from training.config import OFFICIAL, Recompute, Thinking
 from training.errors import UsageError
 from training.kernels.activation_checkpointing import checkpoint_activations

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.support.paths import dense_attention, random_paths
+from tests.support.training.paths import dense_attention, random_paths
 from training.kernels import attention
 
 

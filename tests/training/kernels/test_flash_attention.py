@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.support.checkpoints import write_random_checkpoint
-from tests.support.paths import dense_attention, random_paths
-from tests.support.steps import assert_same, outcome, short, texts
+from tests.support.training.paths import dense_attention, random_paths
+from tests.support.training.steps import assert_same, outcome, short, texts
 from training.config import OFFICIAL, Thinking
 from training.kernels import attention, flash_attention
 from training.kernels.flash_attention import Attended, FlashAttention, KeyKind

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from quietstar_infer.reference import ReferenceDecoder
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
-from tests.support.steps import PAD, assert_close, assert_same, noise, outcome, short, texts
+from tests.support.training.steps import (
+    PAD,
+    assert_close,
+    assert_same,
+    noise,
+    outcome,
+    short,
+    texts,
+)
 from training.config import OFFICIAL, PRESETS, Thinking
 from training.errors import UsageError
 from training.thoughts.batch import Batch, make_batch

@@ -10,7 +10,7 @@ import pytest
 
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
-from tests.support.runs import small_recipe
+from tests.support.training.runs import small_recipe
 from training.errors import UsageError
 from training.trainer.data import load_pieces, packed, random_window
 from training.trainer.recipe import Recipe

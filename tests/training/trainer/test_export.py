@@ -16,7 +16,7 @@ from quietstar_infer.config import QuietStarConfig
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.reference import ChooseThought, ReferenceDecoder
 from tests.support.engine import Ask, thinking_engine
-from tests.support.runs import small_recipe
+from tests.support.training.runs import small_recipe
 from training.demo.tokenizer import build_tokenizer
 from training.errors import UsageError
 from training.thoughts.batch import Batch, make_batch

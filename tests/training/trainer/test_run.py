@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
-from tests.support.runs import small_recipe
+from tests.support.training.runs import small_recipe
 from training.cli import main
 from training.errors import UsageError
 from training.trainer.arguments import training_arguments

@@ -1,7 +1,7 @@
 """The gradient of one step, from however many processes run this: by Trainer with DDP, and of a
 model that FSDP has sharded.
 
-    torchrun --nproc-per-node 2 -m tests.support.gradients FOLDER OUT
+    torchrun --nproc-per-node 2 -m tests.support.training.gradients FOLDER OUT
 """
 
 import sys
@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tests.support.runs import small_recipe
+from tests.support.training.runs import small_recipe
 from training.kernels import activation_checkpointing
 from training.thoughts.batch import make_batch
 from training.thoughts.sampling import seeded_draw, sequence_seeds

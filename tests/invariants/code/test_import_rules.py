@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 VLLM_SIDE = ("quietstar_infer.vllm_plugin", "quietstar_infer.plugin")
 
 
