@@ -1,9 +1,10 @@
-"""Invalid requests of all kinds, and the recorded answer to each: `tests/invariants/server/refusals.json`.
+"""Invalid requests of all kinds, and the recorded answer to each (refusals.json in
+`tests/invariants/server`).
 
 To record the answers anew, from a server with the options of the fixture `servers.server`, and to
 review the changes:
 
-    python -m tests.support.bad_requests http://127.0.0.1:8000 > tests/invariants/server/refusals.json
+    python -m tests.support.bad_requests http://127.0.0.1:8000 > refusals.json
 """
 
 import json

@@ -1,6 +1,7 @@
 """Against a stock vLLM server, and beside vLLM's own load tester.
 
-`python -m pytest tests/invariants/server/test_load_tester_beside_vllm.py -s` prints the figures of both.
+`python -m pytest tests/invariants/server/test_load_tester_beside_vllm.py -s` prints the figures of
+both.
 """
 
 from collections.abc import Iterator
