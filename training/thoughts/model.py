@@ -54,7 +54,7 @@ class QuietThinker(nn.Module):
     ) -> None:
         super().__init__()
         use_thought_attention(base_model)
-        self.base_model = base_model
+        self.trunk = base_model  # the name of its parameters in the checkpoints of runs
         self.meta_token_ids = meta_token_ids
         self.embedding_scale = embedding_scale
         self.mixing_head = MixingHead(base_model.config.hidden_size)
@@ -129,6 +129,11 @@ class QuietThinker(nn.Module):
             END_EMBEDDING: self.end_embedding.detach() * stored,
             **{MIXING_HEAD_PREFIX + name: tensor for name, tensor in head.items()},
         }
+
+    @property
+    def base_model(self) -> PreTrainedModel:
+        """The language model without thoughts."""
+        return self.trunk
 
     @property
     def lm_head_VH(self) -> Tensor:
