@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,20 +23,12 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 # The fixtures of servers that tests of all packages share. Imported after the lines above.
 pytest_plugins = ["tests.support.servers"]
 
-# Session fixtures that take long to start.
-SHARED_FIXTURES = ("small_server", "n8_server", "demo_server", "quick_server", "server", "engines")
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Tests that share a server or engines run in the same process."""
+    from tests.support.scheduling import SharedFixtureScheduling
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for several processes (pytest-xdist): all tests of a shared server, or of the
-    shared engines, run in the same process, and so do the other tests of a file.
-    """
-    for item in items:
-        used = set(getattr(item, "fixturenames", ()))
-        file = item.nodeid.partition("::")[0]
-        group = next((name for name in SHARED_FIXTURES if name in used), file)
-        item.add_marker(pytest.mark.xdist_group(group))
+    return SharedFixtureScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.support.runs import small_recipe
+
 from training.trainer.build import build
 
 
