@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch._dynamo.decorators import mark_unbacked
+from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 from vllm.utils.torch_utils import async_tensor_h2d
 
 from quietstar_infer.sampling import draw_thought_tokens
@@ -102,7 +103,9 @@ class ThoughtSampler:
     @torch.inference_mode()
     def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
         """Compile, once and for any number of rows, before a request waits for it."""
-        logits_NV = torch.zeros(2, vocab_size, dtype=dtype, device=token_SC.device)
+        # vLLM pads the vocabulary and cuts the logits down to it: the layout is compiled in.
+        padded_NP = torch.zeros(2, pad_vocab_size(vocab_size), dtype=dtype, device=token_SC.device)
+        logits_NV = padded_NP[:, :vocab_size]
         packed_U7 = torch.zeros(3, 7, dtype=torch.int64, device=token_SC.device)
         # By default one row would be compiled by itself, and as many rows as the batch has, too.
         mark_unbacked(logits_NV, 0)

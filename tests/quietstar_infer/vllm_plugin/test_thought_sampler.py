@@ -1,7 +1,9 @@
 """The sampler of thought tokens is compiled once, and gives what it gives uncompiled."""
 
+import pytest
 import torch
 from torch._dynamo import config as dynamo_config
+from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 
 from quietstar_infer.sampling import draw_thought_tokens
 from quietstar_infer.vllm_plugin.thought_sampler import (
@@ -25,8 +27,10 @@ def thought_inputs(rows: int, batch: int, temperature: float = 1.0) -> list[Thou
     ]
 
 
-def logits(batch: int) -> torch.Tensor:
-    return torch.randn(batch, VOCAB_SIZE, generator=torch.Generator().manual_seed(batch))
+def logits(batch: int, vocab_size: int = VOCAB_SIZE) -> torch.Tensor:
+    """In the layout that vLLM's language-model head gives them, which pads the vocabulary."""
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, pad_vocab_size(vocab_size), generator=generator)[:, :vocab_size]
 
 
 # As in the engine, where slots are made before inference begins.
@@ -35,16 +39,18 @@ def slot_tokens() -> torch.Tensor:
     return torch.zeros(16, 10, dtype=torch.int32)
 
 
-def test_one_compilation_serves_any_number_of_rows() -> None:
+@pytest.mark.parametrize("vocab_size", [VOCAB_SIZE, 64])
+def test_one_compilation_serves_any_number_of_rows(vocab_size: int) -> None:
+    assert (vocab_size == 64) == logits(2, vocab_size).is_contiguous()
     compiled, eager = ThoughtSampler(is_compiled=True), ThoughtSampler(is_compiled=False)
-    compiled.warm_up(VOCAB_SIZE, torch.float32, slot_tokens())
+    compiled.warm_up(vocab_size, torch.float32, slot_tokens())
     # The engine runs in inference mode.
     with torch.inference_mode(), dynamo_config.patch(error_on_recompile=True):
         for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
             kept, expected_kept = slot_tokens(), slot_tokens()
             packed = upload(thought_inputs(rows, batch), CPU)
-            sampled = compiled(logits(batch), packed, kept, is_greedy=False)
-            expected = eager(logits(batch), packed, expected_kept, is_greedy=False)
+            sampled = compiled(logits(batch, vocab_size), packed, kept, is_greedy=False)
+            expected = eager(logits(batch, vocab_size), packed, expected_kept, is_greedy=False)
             assert torch.equal(sampled, expected)
             assert torch.equal(kept, expected_kept)
 
