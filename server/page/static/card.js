@@ -40,12 +40,12 @@ export class Card {
   #fill(token) {
     const { thought, logprob } = token;
     const gained = gain(token);
-    this.#fill("name", token.isEnd ? "end of the text" : marked(token.text || token.name));
-    const chip = this.#fill("gain", gained === null ? null : `${nats(gained)} nats`);
+    this.#setPart("name", token.isEnd ? "end of the text" : marked(token.text || token.name));
+    const chip = this.#setPart("gain", gained === null ? null : `${nats(gained)} nats`);
     chip.removeAttribute("data-gain");
     paint(chip, gained);
-    this.#fill("thought", thought && thought.text.trim());
-    this.#fill("note", noteOn(token));
+    this.#setPart("thought", thought && thought.text.trim());
+    this.#setPart("note", noteOn(token));
     this.#measure("weight", thought && weight(thought.mixing_weight), thought?.mixing_weight);
     this.#measureProbability("without", thought && thought.base_logprob);
     this.#measureProbability("with", thought && thought.mixed_logprob);
@@ -61,13 +61,13 @@ export class Card {
   }
 
   #measure(name, text, share = 0) {
-    const part = this.#fill(name, text);
+    const part = this.#setPart(name, text);
     const filled = `${100 * Math.max(0, Math.min(1, share))}%`;
     part.closest("[data-row]").style.setProperty("--filled", filled);
   }
 
   /** Fills a part with a text or nodes; null hides its row. */
-  #fill(name, content) {
+  #setPart(name, content) {
     const part = this.#part(name);
     part.replaceChildren(...[content ?? ""].flat());
     part.closest("[data-row]").hidden = content === null;
