@@ -108,7 +108,7 @@ def test_a_budget_of_0_trains_the_base_model_alone(finished: Recipe, tmp_path: P
     assert seen == [0, 1, 2, 3, 4]
     first, last = weights(plain, 1), weights(plain, 4)
     moved = {name for name in last if not torch.equal(first[name], last[name])}
-    assert any(name.startswith("thinker.base_model.model.layers") for name in moved)
+    assert any(name.startswith("thinker.trunk.model.layers") for name in moved)
     log = [entry for entry in history(plain, 4) if "loss" in entry]
     assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
 
