@@ -1,5 +1,6 @@
-"""Benchmarks: what the code in the other packages costs. Each has its own command line.
+"""What measures the products, and is no part of them. Nothing imports this package.
 
-engine/      `python -m benchmarks.engine`: thinking beside stock vLLM (docs/performance.md)
-training/    `python -m benchmarks.training`: a training step, and scoring (docs/training.md)
+code/      measures of the source code itself
+engine/    what thinking costs beside stock vLLM, and where the time of an engine step goes
+training/  what a training step costs beside dense and official code
 """
