@@ -12,7 +12,7 @@ export VENV ?= .venv
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help serve loadtest benchmark test lint format install demo-model clean
+.PHONY: help serve loadtest benchmark test check lint format install demo-model clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,8 +29,11 @@ benchmark: ## what thinking costs on this machine beside stock vLLM (docs/perfor
 	@scripts/install $(DEVICE) pins loadtest project
 	@scripts/benchmark table --model $(MODEL) $(ARGS)
 
-test: lint ## lint, then run all tests; options for pytest in ARGS
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: lint ## lint, then run all tests, in two processes (-n); options for pytest in ARGS
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+check: lint ## lint, then run the fast tests, those that start no engine, server or training run
+	$(VENV)/bin/python -m pytest -n 2 -m 'not slow' $(ARGS)
 
 lint: install ## ruff, mypy and shellcheck, hadolint
 	$(VENV)/bin/ruff check .
