@@ -62,12 +62,16 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(model: Path | str, *options: str) -> Iterator[RunningServer]:
-    """A ready server for the length of a `with` block, on a free port.
+def running_server(
+    model: Path | str, *options: str, environment: Mapping[str, str] = {}
+) -> Iterator[RunningServer]:
+    """A ready server for the length of a `with` block, on a free port, with these environment
+    variables beside this process's.
 
     Fails with the end of its log if the process ends before it is ready.
     """
-    with _running(["server", str(model), *TEST_OPTIONS, *options], os.environ) as server:
+    module = ["server", str(model), *TEST_OPTIONS, *options]
+    with _running(module, {**os.environ, **environment}) as server:
         try:
             yield server
         finally:
@@ -202,12 +206,11 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSe
     model = write_random_checkpoint(tmp_path_factory.mktemp("small"), "llama")
     # 12 blocks of 32 tokens: 2 layers, K and V, 1 head of 32, 4 bytes.
     kv_cache_bytes = 12 * 32 * 2 * 2 * 32 * 4
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
-        with running_server(
-            model,
-            *("--served-model-name", "small", "--allow-return-thoughts"),
-            *("--max-num-seqs", "8", "--max-model-len", "256"),
-            *("--block-size", "32", "--kv-cache-memory-bytes", str(kv_cache_bytes)),
-        ) as running:
-            yield running
+    with running_server(
+        model,
+        *("--served-model-name", "small", "--allow-return-thoughts"),
+        *("--max-num-seqs", "8", "--max-model-len", "256"),
+        *("--block-size", "32", "--kv-cache-memory-bytes", str(kv_cache_bytes)),
+        environment={"PROMETHEUS_MULTIPROC_DIR": "/nowhere"},
+    ) as running:
+        yield running

@@ -197,8 +197,8 @@ class TestCurl:
 
 def test_vllms_benchmark(server: RunningServer, tmp_path: Path) -> None:
     """`vllm bench serve`: all requests are answered, in full."""
-    command = [
-        *(sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", server.url),
+    arguments = [
+        *("--backend", "openai", "--base-url", server.url),
         *("--model", "golden", "--tokenizer", str(CHECKPOINT)),
         *("--dataset-name", "random", "--random-input-len", "8", "--random-output-len", "6"),
         *("--num-prompts", "12", "--max-concurrency", "4", "--ignore-eos", "--seed", "1"),
@@ -207,7 +207,13 @@ def test_vllms_benchmark(server: RunningServer, tmp_path: Path) -> None:
     ]
     environment = os.environ | {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT
+        [sys.executable, "-c", BENCH],
+        input=json.dumps([arguments]),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = tmp_path.iterdir()

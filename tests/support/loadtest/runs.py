@@ -19,8 +19,8 @@ from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 FIRST, GAP = 0.1, 0.02
 """Seconds to the first token and per pass of the server `delayed_url`."""
 SLACK = 0.05
-"""Delays are lower bounds: a busy machine can only add to them. Half of the requests come with less
-than this on top, in seconds."""
+"""Delays are lower bounds: a busy machine can only add to them. To the request that it delays least
+it adds less than this, in seconds."""
 
 
 class Watcher(NoWatcher):

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from loadtest.analysis.figures import figures
 from loadtest.sending.progress import NoWatcher
@@ -46,8 +48,10 @@ class Seen:
 
     completed: int
     visible_tokens: int
+    p10_ttft: float
     mean_ttft: float
     median_ttft: float
+    p10_tpot: float
     mean_tpot: float
     median_tpot: float
     requests_per_s: float
@@ -87,6 +91,7 @@ def _arguments(traffic: Traffic, tokenizer: Path, result: Path) -> list[str]:
         "max-concurrency": str(traffic.users),
         "temperature": "0",
         "percentile-metrics": "ttft,tpot",
+        "metric-percentiles": "10",
         "result-dir": str(result.parent),
         "result-filename": result.name,
     }
@@ -99,8 +104,10 @@ def _seen(result: Path) -> Seen:
     return Seen(
         completed=content["completed"],
         visible_tokens=content["total_output_tokens"],
+        p10_ttft=content["p10_ttft_ms"],
         mean_ttft=content["mean_ttft_ms"],
         median_ttft=content["median_ttft_ms"],
+        p10_tpot=content["p10_tpot_ms"],
         mean_tpot=content["mean_tpot_ms"],
         median_tpot=content["median_tpot_ms"],
         requests_per_s=content["request_throughput"],
@@ -121,16 +128,23 @@ def through_ours(traffic: Traffic) -> Seen:
     found = figures(cell)
     first = found.latencies["time_to_first_token"]
     per_token = found.latencies["time_per_visible_token"]
+    answered = [record for record in cell.records if record.failure is None]
     return Seen(
         completed=found.succeeded,
         visible_tokens=sum(record.visible_tokens for record in cell.records),
+        p10_ttft=1000 * _p10([record.time_to_first_token for record in answered]),
         mean_ttft=1000 * first.mean,
         median_ttft=1000 * first.percentiles["p50"],
+        p10_tpot=1000 * _p10([record.time_per_visible_token for record in answered]),
         mean_tpot=1000 * per_token.mean,
         median_tpot=1000 * per_token.percentiles["p50"],
         requests_per_s=found.completed_rate,
         tokens_per_s=found.visible_tokens_per_s,
     )
+
+
+def _p10(seconds: Sequence[float | None]) -> float:
+    return float(np.percentile([each for each in seconds if each is not None], 10))
 
 
 def side_by_side(name: str, vllm: Seen, ours: Seen) -> str:

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.runs import small_recipe
-
+from tests.support.training.runs import small_recipe
 from training.trainer.build import build
 
 
