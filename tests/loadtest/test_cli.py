@@ -14,6 +14,8 @@ from loadtest.reporting.results import load_run
 from loadtest.scenarios import names
 from loadtest.testserver import Behaviour, running
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--requests", "20", "--warmup", "0", "--output-tokens", "8"]
 
 

@@ -9,7 +9,7 @@ from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.scenarios import load_scenario, names
 
-pytestmark = pytest.mark.usefixtures("reused_workers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("reused_workers")]
 
 
 @pytest.mark.parametrize("name", names())

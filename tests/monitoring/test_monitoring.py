@@ -20,6 +20,8 @@ import yaml
 from tests.support.scrapes import Labels, Scrape, scrape
 from tests.support.servers import ROOT, RunningServer
 
+pytestmark = pytest.mark.slow
+
 MONITORING = ROOT / "monitoring"
 DASHBOARD = MONITORING / "grafana/dashboards/quietstar.json"
 # Prometheus makes this one.

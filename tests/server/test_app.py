@@ -4,9 +4,12 @@ import re
 from typing import Any
 
 import httpx
+import pytest
 from openai import OpenAI
 
 from server.greeting import GENERIC_PROMPT
+
+pytestmark = pytest.mark.slow
 
 MESSAGES = [{"role": "user", "content": "t13 t4"}]
 

@@ -171,6 +171,7 @@ def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"127.0.0.1 port {port}" in line
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_real_process() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "server", "models/no-such-model"],
@@ -184,6 +185,7 @@ def test_a_mistake_in_a_real_process() -> None:
     assert "models/no-such-model" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cache_larger_than_the_memory_is_one_line() -> None:
     """The engine's processes notice it, and print no tracebacks."""
     cache = ("--kv-cache-memory-bytes", str(1 << 50))
@@ -199,6 +201,7 @@ def test_a_cache_larger_than_the_memory_is_one_line() -> None:
     assert "not enough memory: lower --kv-cache-memory-bytes" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     """A download into a file system of one megabyte, from a made-up hub."""
     mount = "mount -t tmpfs -o size=1m tmpfs"

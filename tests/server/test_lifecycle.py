@@ -28,6 +28,8 @@ from tests.support.load import (
 )
 from tests.support.servers import DEMO, ROOT, RunningServer, running_server
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "The dog"
 
 

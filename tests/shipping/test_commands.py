@@ -12,8 +12,8 @@ SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 def test_make_lists_its_commands(sandbox: Sandbox) -> None:
     listing = sandbox.run("make").stdout
     assert [line.split()[0] for line in listing.splitlines()] == [
-        *("help", "serve", "loadtest", "benchmark", "test", "lint", "format", "install"),
-        *("demo-model", "clean"),
+        *("help", "serve", "loadtest", "benchmark", "test", "check", "lint", "format"),
+        *("install", "demo-model", "clean"),
     ]
 
 

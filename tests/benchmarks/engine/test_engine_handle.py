@@ -13,6 +13,8 @@ from benchmarks.engine.measures import Pair
 from benchmarks.engine.shapes import TINY, write_model
 from benchmarks.engine.spec import EngineSpec
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_halted_engine_uses_no_cpu(both: Pair) -> None:
     """Nor does its front end or any process that it has started."""

@@ -14,6 +14,8 @@ from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import MEASURED, ignore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(checkpoint: Path) -> Settings:

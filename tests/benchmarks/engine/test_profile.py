@@ -16,6 +16,8 @@ from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import BASE_MODEL, PARTS, STOCK, THINKING
 from tests.support.benchmarking import ignore
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_part_of_a_step_is_timed(
     both: Pair, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,11 @@
 
 import math
 
+import pytest
+
 from benchmarks.training.step_cost import measure_cost
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_measurement_runs_in_a_process_of_its_own() -> None:

@@ -17,6 +17,8 @@ from tests.support.checkpoints import NUM_PLAIN_TOKENS
 from tests.support.counting import difference, expected_counts
 from tests.support.engine import BLOCK, Answer, Ask, Engine, EnginePool, thinking_engine
 
+pytestmark = pytest.mark.slow
+
 # Around the boundaries of KV blocks, where thoughts cross into the next block, and far from them.
 PROMPT_LENGTHS = [1, 2, 7, 29, 30, 31, 32, 33, 34, 61, 62, 63, 64, 65, 66, 95, 97, 128, 150]
 NUM_ASKS = 40

@@ -17,6 +17,8 @@ from quietstar_infer.reference import (
 from tests.support.checkpoints import FAMILIES
 from tests.support.engine import Ask, EnginePool
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[1, 35, 61, 10, 41], [1, *range(3, 40)], [1]]
 MAX_TOKENS = 12
 

@@ -24,6 +24,8 @@ from tests.support.checkpoints import (
 )
 from tests.support.engine import EnginePool, stock_engine, thinking_engine
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[1, 35, 61, 10, 41], [1, *range(3, 60)], [1, *range(3, 60), *range(3, 40)], [1]]
 SAMPLING: list[dict[str, Any]] = [
     {"temperature": 0.0},

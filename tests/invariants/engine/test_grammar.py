@@ -12,6 +12,8 @@ from vllm.sampling_params import StructuredOutputsParams
 from quietstar_infer.reference import ReferenceDecoder, seeded_thought
 from tests.support.engine import thinking_engine
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__file__).parents[3] / "models" / "demo"
 PATTERN = r" [0-9]{1,2} [a-z]{3,5}\."
 BUDGETS = [0, 3, 8]

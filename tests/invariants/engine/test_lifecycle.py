@@ -11,6 +11,8 @@ from quietstar_infer.params import ThoughtParams
 from tests.support.checkpoints import END_ID, START_ID
 from tests.support.engine import MAX_LOGGED, SCHEDULES, Ask, Engine, EnginePool
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [1, *range(3, 36)]
 
 

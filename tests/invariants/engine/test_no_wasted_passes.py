@@ -20,6 +20,8 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from quietstar_infer.mixing import MixingHead
 from tests.support.engine import BLOCK, SCHEDULES, Engine, EnginePool
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [1, *range(3, 20)]
 MAX_TOKENS = 3
 # Too short a text for a KV block to be found again in the prefix cache.

@@ -29,6 +29,8 @@ from tests.support.bad_requests import (
 from tests.support.load import error_of
 from tests.support.servers import RECEIVE_SECONDS, RunningServer
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = recorded()
 
 

@@ -22,6 +22,8 @@ from tests.support.checkpoints import copy_checkpoint
 from tests.support.loadtest.vllm_bench import BENCH
 from tests.support.servers import CHAT_TEMPLATE, GOLDEN, ROOT, RunningServer, running_server
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = GOLDEN / "engine_greedy_n4" / "checkpoint"
 PROMPT = "t5 t9 t13"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]

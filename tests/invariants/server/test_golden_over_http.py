@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.servers import GOLDEN, RunningServer
 
+pytestmark = pytest.mark.slow
+
 # From the official code's float32 on another machine to the engine's.
 TOLERANCE = 1e-3
 

@@ -24,6 +24,8 @@ from tests.support.loadtest.vllm_bench import (
 )
 from tests.support.servers import DEMO, RunningServer, running_stock_server
 
+pytestmark = pytest.mark.slow
+
 REQUESTS, TOKENS, USERS = 48, 12, 4
 
 

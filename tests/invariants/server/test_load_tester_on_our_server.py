@@ -19,6 +19,8 @@ from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
 from tests.support.servers import DEMO, RunningServer
 
+pytestmark = pytest.mark.slow
+
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
 
 

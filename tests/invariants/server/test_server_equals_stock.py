@@ -18,6 +18,8 @@ from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
 from tests.support.checkpoints import copy_checkpoint
 from tests.support.servers import DEMO, running_server, running_stock_server
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"

@@ -27,6 +27,8 @@ from tests.support.load import (
 )
 from tests.support.servers import DEMO, RunningServer, running_server
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("key-of-the-first-team", "key-of-the-second-team")
 LONG_PASSES = 1 + 900 * 17
 REQUEST_SECONDS = 5

@@ -17,6 +17,8 @@ from tests.support.training.gradients import (
 )
 from training.trainer.build import build
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
 

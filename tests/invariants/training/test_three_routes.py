@@ -28,6 +28,8 @@ from training.evaluations.tasks.passages import item_maker
 from training.evaluations.tasks.rows import load_rows
 from training.thoughts.decode import ThoughtSettings
 
+pytestmark = pytest.mark.slow
+
 BUDGETS = (0, 12)
 ITEMS = 4
 TOLERANCE = 1e-3

@@ -18,6 +18,8 @@ from training.trainer.build import build
 from training.trainer.export import choose_checkpoint
 from training.trainer.recipe import Recipe, save_recipe
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 2
 PROMPTS = [[11, 35, 51, 10, 41], [*range(8, 24)], [30]]
 PAD = 2

@@ -16,6 +16,8 @@ from loadtest.traffic.plan import Extent
 from tests.support.loadtest.records import made_run
 from tests.support.loadtest.runs import InterruptAfter, small_plan
 
+pytestmark = pytest.mark.slow
+
 
 def test_ctrl_c_keeps_what_was_measured() -> None:
     with running(Behaviour(first=0.5)) as url:

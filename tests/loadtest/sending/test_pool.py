@@ -13,6 +13,8 @@ from loadtest.testserver import Behaviour, running
 from loadtest.traffic.lengths import Constant
 from tests.support.loadtest.runs import InterruptAfter, prompts_file, run_one, small_plan
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_worker_that_dies_ends_the_run_and_keeps_what_the_others_have() -> None:
     class Killer(InterruptAfter):

@@ -14,7 +14,7 @@ from loadtest.testserver import Behaviour, running
 from loadtest.traffic.plan import Extent
 from tests.support.loadtest.runs import FIRST, GAP, SLACK, measured, run, run_one, small_plan
 
-pytestmark = pytest.mark.usefixtures("reused_workers")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("reused_workers")]
 
 
 def test_the_servers_delays_are_measured(delayed_url: str) -> None:

@@ -15,6 +15,8 @@ from loadtest.testserver import Behaviour, running
 from tests.support.loadtest.runs import InterruptAfter
 from tests.support.servers import RunningServer
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_is_well_with_a_good_server(
     server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]

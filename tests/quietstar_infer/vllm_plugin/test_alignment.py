@@ -14,6 +14,8 @@ from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep, 
 from quietstar_infer.vllm_plugin.scheduler import ThinkingScheduler
 from tests.support.engine import SCHEDULES, Ask, Engine, EnginePool
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 6
 Plans = list[ThoughtPlan]
 

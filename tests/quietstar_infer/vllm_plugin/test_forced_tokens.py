@@ -13,6 +13,8 @@ from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from tests.support.checkpoints import GOLDEN, write_wide_heads
 from tests.support.engine import Ask, Engine, EnginePool
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-3
 
 

@@ -14,6 +14,8 @@ from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep
 from tests.support.counting import difference, expected_counts
 from tests.support.engine import SCHEDULES, Ask, Engine, EnginePool
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [1, *range(3, 36)]
 
 

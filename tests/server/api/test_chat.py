@@ -9,6 +9,8 @@ from openai import OpenAI
 
 from tests.support.servers import RunningServer
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [
     {"role": "system", "content": "t5 t9"},
     {"role": "user", "content": "t13 t4"},

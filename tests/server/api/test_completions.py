@@ -9,6 +9,8 @@ from openai import OpenAI
 
 from tests.support.load import error_of
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "t5 t9 t13"
 CONTEXT = 1024
 DEFAULT_BUDGET = 5  # the checkpoint does not say: 8 passes ahead

@@ -12,6 +12,8 @@ from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest, T
 from tests.support.scrapes import scrape
 from tests.support.servers import RunningServer
 
+pytestmark = pytest.mark.slow
+
 WORDS = "t5 t9 t13"
 MESSAGES = [{"role": "user", "content": WORDS}]
 BASE = {"max_tokens": 12, "temperature": 0, "thought_budget": 0, "ignore_eos": True}

@@ -16,6 +16,8 @@ from server.api.scoring import Segment, split
 from tests.invariants.server.test_golden_over_http import thought_budget
 from tests.support.servers import GOLDEN, RunningServer
 
+pytestmark = pytest.mark.slow
+
 CASE = GOLDEN / "engine_greedy_n4"
 TOLERANCE = 1e-3
 # Half of the server's batch is for scoring.

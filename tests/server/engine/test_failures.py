@@ -20,6 +20,8 @@ from server.engine.failures import (
 from server.errors import ExitStatus
 from tests.support.servers import DEMO, ROOT, START_SECONDS
 
+pytestmark = pytest.mark.slow
+
 ENGINE_LOGGER = "vllm.v1.engine.core"
 COMPILER_OUTPUT = """C++ compile error
 

@@ -13,6 +13,8 @@ from quietstar_infer.vllm_plugin.metrics import MIXING_WEIGHT_BOUNDS
 from tests.support.scrapes import Scrape, scrape
 from tests.support.servers import RunningServer
 
+pytestmark = pytest.mark.slow
+
 COUNTERS = (
     *("visible_tokens", "thought_tokens", "thoughts_finished"),
     *("engine_passes", "engine_rows", "engine_thinking_rows"),

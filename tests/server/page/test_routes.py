@@ -1,8 +1,11 @@
 """How the page's files are served; `test_static.py` runs them in a browser."""
 
 import httpx
+import pytest
 
 from server.page.routes import PAGE
+
+pytestmark = pytest.mark.slow
 
 TYPES = {
     ".html": "text/html; charset=utf-8",

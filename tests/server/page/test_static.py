@@ -16,6 +16,8 @@ from tests.support.browsing import Cable, Visit, running_browser, visit
 from tests.support.scrapes import scrape
 from tests.support.servers import DEMO, RunningServer, running_server
 
+pytestmark = pytest.mark.slow
+
 Visiting = Callable[..., AbstractContextManager[Visit]]
 
 KEY = "the-key-of-the-page"

@@ -18,6 +18,8 @@ from training.demo.recipe import DemoRecipe, quick
 from training.demo.report import accuracy_table, percent, tables
 from training.markdown import markdown_table
 
+pytestmark = pytest.mark.slow
+
 
 def make(folder: Path, *options: str) -> Path:
     assert main(["demo-model", "--out", str(folder), "--quick", *options]) == 0

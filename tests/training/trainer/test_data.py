@@ -82,6 +82,7 @@ def hub_folder(folder: Path) -> Path:
     return hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_configuration_and_splits_as_on_the_hub(tmp_path: Path, streaming: bool) -> None:
     data = {"path": str(hub_folder(tmp_path)), "name": "words", "eval_split": "test"}

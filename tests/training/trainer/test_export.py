@@ -27,6 +27,8 @@ from training.trainer.export import choose_checkpoint
 from training.trainer.recipe import Lora, Recipe
 from training.trainer.run import train
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 2
 PLACES = [(b, i, p) for b in range(2) for i in (0, 3, 9, 14) for p in range(2)]
 KINDS = ["checkpoint", "base model", "lora"]

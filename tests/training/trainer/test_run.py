@@ -26,6 +26,8 @@ from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
 from training.trainer.run import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:

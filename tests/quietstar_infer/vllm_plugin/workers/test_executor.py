@@ -15,9 +15,12 @@ from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.engine import ENGINE_ARGS, EnginePool
 
-pytestmark = pytest.mark.skipif(
-    not current_platform.is_cpu(), reason="on CUDA a multi-step is not interrupted"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not current_platform.is_cpu(), reason="on CUDA a multi-step is not interrupted"
+    ),
+]
 LONG = 900
 
 
