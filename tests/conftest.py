@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.support.engine import EnginePool
+    from tests.support.engine import Engine, EnginePool
 
 # The models of the tests are tiny: more threads than one would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -50,3 +50,15 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return write_random_checkpoint(tmp_path_factory.mktemp(family), family)
 
     return write
+
+
+@pytest.fixture(params=["synchronous", "asynchronous", "multi-step"])
+def engine(
+    request: pytest.FixtureRequest,
+    engines: "EnginePool",
+    random_checkpoint: Callable[[str], Path],
+) -> "Engine":
+    """A Llama that thinks, in each of the ways in which engine steps follow one another."""
+    from tests.support.engine import SCHEDULES
+
+    return engines.get(random_checkpoint("llama"), **SCHEDULES[request.param])

@@ -16,6 +16,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import
 # a file uses decides.
 SHARED_FIXTURES = {
     "engines": "engines",
+    "engine": "engines",
     "demo_server": "demo_server",
     "server": "server",
     "http": "server",

@@ -1,28 +1,16 @@
 """A thought leaves nothing behind, wherever it ends, unless its request asked to see it."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 
 from quietstar_infer.params import ThoughtParams
 from tests.support.checkpoints import END_ID, START_ID
-from tests.support.engine import MAX_LOGGED, SCHEDULES, Ask, Engine, EnginePool
+from tests.support.engine import MAX_LOGGED, Ask, Engine
 
 pytestmark = pytest.mark.slow
 
 PROMPT = [1, *range(3, 36)]
-
-
-@pytest.fixture(params=SCHEDULES)
-def engine(
-    request: pytest.FixtureRequest,
-    engines: EnginePool,
-    random_checkpoint: Callable[[str], Path],
-) -> Engine:
-    return engines.get(random_checkpoint("llama"), **SCHEDULES[request.param])
 
 
 def ask(budget: int, max_tokens: int = 8, **thoughts: object) -> Ask:

@@ -2,9 +2,6 @@
 tests/invariants/engine/test_alone_equals_batched.py.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,20 +9,11 @@ from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.metrics import MIXING_WEIGHT_BOUNDS, ThoughtMetrics
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan, ThoughtStep
 from tests.support.counting import difference, expected_counts
-from tests.support.engine import SCHEDULES, Ask, Engine, EnginePool
+from tests.support.engine import Ask, Engine
 
 pytestmark = pytest.mark.slow
 
 PROMPT = [1, *range(3, 36)]
-
-
-@pytest.fixture(params=SCHEDULES)
-def engine(
-    request: pytest.FixtureRequest,
-    engines: EnginePool,
-    random_checkpoint: Callable[[str], Path],
-) -> Engine:
-    return engines.get(random_checkpoint("llama"), **SCHEDULES[request.param])
 
 
 def ask(budget: int, max_tokens: int, **sampling: object) -> Ask:
