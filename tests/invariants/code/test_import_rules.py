@@ -51,6 +51,13 @@ RULES = [
         indirectly=False,  # the others import server.vllm_api
     ),
     Rule("server", forbids=("training", "loadtest"), indirectly=False),
+    # Schemas can be read, and used, without the state of a server.
+    *(
+        Rule(f"server/api/{module}", forbids=("server.engine", "server.admission"))
+        for module in ("schemas.py", "thought_fields.py")
+    ),
+    # The demonstration is an application of the trainer; the command line imports it when asked.
+    Rule("training", forbids=("training.demo",), but_for=("training/demo", "training/cli.py")),
     Rule("loadtest", forbids=("vllm", "quietstar_infer", "server", "training")),
     # Needs the standard library only.
     Rule("benchmarks/code", forbids=("numpy", "quietstar_infer", "server", "training", "loadtest")),

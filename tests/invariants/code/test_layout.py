@@ -140,3 +140,27 @@ def function():
 def test_public_names_are_those_a_module_defines() -> None:
     source = "from x import y\nA, _B = 1, 2\nC: int = 3\ndef d(): e = 1\nclass F: g = 1\nh[0] = 1\n"
     assert public_names(source) == {"A", "C", "d", "F"}
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        # Parsed at the edge and in the scheduler; everything else gets the object.
+        (
+            "from_mapping",
+            {"server/api/thought_fields.py", "quietstar_infer/vllm_plugin/scheduler.py"},
+        ),
+        ("_build_attention_metadata", {"quietstar_infer/vllm_plugin/multi_step.py"}),
+    ],
+)
+def test_what_has_one_place_is_called_there_only(name: str, files: set[str]) -> None:
+    calling = {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == name
+    }
+    assert calling == files
