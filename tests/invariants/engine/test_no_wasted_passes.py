@@ -6,6 +6,8 @@ one row of logits, and only the last one mixes.
 """
 
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.mixing import MixingHead
-from tests.support.engine import BLOCK, Engine
+from tests.support.engine import BLOCK, SCHEDULES, Engine, EnginePool
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,16 @@ PROMPT = [1, *range(3, 20)]
 MAX_TOKENS = 3
 # Too short a text for a KV block to be found again in the prefix cache.
 assert len(PROMPT) + 1 + MAX_TOKENS < BLOCK
+
+
+@pytest.fixture(params=[*SCHEDULES, "as served"])
+def engine(
+    request: pytest.FixtureRequest,
+    engines: EnginePool,
+    random_checkpoint: Callable[[str], Path],
+) -> Engine:
+    """Each schedule, and the default one: whole thoughts in one engine step."""
+    return engines.get(random_checkpoint("llama"), **SCHEDULES.get(request.param, {}))
 
 
 @pytest.fixture
