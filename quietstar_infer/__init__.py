@@ -4,6 +4,7 @@ Plain torch, without vLLM or FastAPI:
 checkpoint.py  the official checkpoint layout: tensor names, checks, loading
 config.py      what a checkpoint's files tell about thinking: meta-token ids, embedding mode
 mixing.py      the mixing head
+gate.py        the thought gate: the expected gain of a thought, known before it
 sampling.py    sampling thought tokens with noise that is a function of seed, position and step
 reference.py   the whole algorithm, slow and readable; the engine is measured against it
 params.py      a request's thought parameters, and what a server allows

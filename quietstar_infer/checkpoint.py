@@ -6,9 +6,14 @@ A checkpoint is a Hugging Face folder of the base model plus
                                      fed; row 1, a log-std, is not used
     talk_head.0.{0,2}.{weight,bias}  the mixing head's hidden layers
     talk_head.0.4.weight             its last layer
+
+and, where `quiet_star.gate` in config.json says so, of ours: in any of the folder's safetensors
+files, but written to one of its own, which the official code does not open,
+
+    thought_gate.{0,2}.{weight,bias}  the thought gate
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,10 +21,13 @@ from safetensors import SafetensorError, safe_open
 
 from quietstar_infer.config import QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError
+from quietstar_infer.gate import GateConfig, ThoughtGate
 
 START_EMBEDDING = "start_embedding"
 END_EMBEDDING = "end_embedding"
 MIXING_HEAD_PREFIX = "talk_head.0."
+GATE_PREFIX = "thought_gate."
+GATE_FILE = "thought_gate.safetensors"
 EMBED_TOKENS = "model.embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
 
@@ -40,6 +48,13 @@ def thought_tensor_shapes(hidden_size: int) -> dict[str, Shape]:
     }
 
 
+def gate_tensor_shapes(hidden_size: int, gate: GateConfig) -> dict[str, Shape]:
+    """Name and shape of every tensor of a thought gate."""
+    with torch.device("meta"):
+        tensors = ThoughtGate(hidden_size, gate).state_dict()
+    return {GATE_PREFIX + name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def check_tensors(found: Mapping[str, Shape], hidden_size: int, where: str) -> None:
     """Raise `CheckpointError`, naming every thought tensor that is missing or has another shape."""
     expected = thought_tensor_shapes(hidden_size)
@@ -50,6 +65,10 @@ def check_tensors(found: Mapping[str, Shape], hidden_size: int, where: str) -> N
         )
     if missing:
         raise CheckpointError(f"{where} is incomplete: it lacks {', '.join(missing)}")
+    _check_shapes(found, expected, where)
+
+
+def _check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], where: str) -> None:
     for name, shape in expected.items():
         if tuple(found[name]) != shape:
             raise CheckpointError(
@@ -69,14 +88,48 @@ def check_checkpoint(folder: Path) -> None:
     shapes = dict(_tensor_shapes(folder))
     check_tensors(shapes, hidden_size, str(folder))
     _check_vocabulary(folder, shapes)
+    gate = QuietStarConfig.from_checkpoint(folder).gate
+    if gate is not None:
+        _check_gate(shapes, hidden_size, gate, str(folder))
+
+
+def _check_gate(found: Mapping[str, Shape], hidden_size: int, gate: GateConfig, where: str) -> None:
+    expected = gate_tensor_shapes(hidden_size, gate)
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"{where}: config.json has a quiet_star.gate, but no file has {', '.join(missing)}"
+        )
+    _check_shapes(found, expected, where)
 
 
 def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a local checkpoint, by name, on the CPU."""
+    """Every tensor of a local checkpoint but its gate's, by name, on the CPU."""
+    return _load(folder, lambda name: not name.startswith(GATE_PREFIX))
+
+
+def load_gate(folder: Path, config: QuietStarConfig) -> ThoughtGate | None:
+    """The thought gate of a local checkpoint, on the CPU; None where it has none. Raises
+    `CheckpointError` where its tensors are missing or of another size.
+    """
+    if config.gate is None:
+        return None
+    tensors = _load(folder, lambda name: name.startswith(GATE_PREFIX))
+    hidden_size: int = read_json(folder / "config.json")["hidden_size"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    _check_gate(shapes, hidden_size, config.gate, str(folder))
+    gate = ThoughtGate(hidden_size, config.gate)
+    gate.load_state_dict(
+        {name.removeprefix(GATE_PREFIX): tensor for name, tensor in tensors.items()}
+    )
+    return gate.requires_grad_(False).eval()
+
+
+def _load(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for path in _safetensors_files(folder):
         with _open(path) as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
+            tensors.update({name: file.get_tensor(name) for name in file.keys() if is_wanted(name)})  # noqa: SIM118 - not a mapping
     return tensors
 
 

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quietstar_infer.errors import CheckpointError
+from quietstar_infer.gate import GateConfig
+from quietstar_infer.params import is_finite_from_zero
 
 START_TOKEN = "<|startthought|>"
 END_TOKEN = "<|endthought|>"
@@ -26,12 +29,24 @@ EMBEDDING_MODES: tuple[EmbeddingMode, ...] = get_args(EmbeddingMode)
 
 
 @dataclass(frozen=True)
+class EffortThresholds:
+    """The thought thresholds, in nats, that a chat's `reasoning_effort` stands for; the defaults
+    are those of checkpoints that name none.
+    """
+
+    low: float = 0.5
+    medium: float = 0.1
+    high: float = 0.02
+
+
+@dataclass(frozen=True)
 class QuietStarConfig:
     """The facts of one checkpoint that thinking needs.
 
     `embedding_mode`: what is fed for START and END; `learned`: the trained vectors; `reset`: the
     embedding of `---` for both, as in the published evaluation script. `dash_token_id` is None
-    where the tokenizer has no dash.
+    where the tokenizer has no dash. `gate`: of its thought gate, None where it has none.
+    `default_thought_threshold`: of requests that name none, in nats; 0 = think before every token.
     """
 
     start_token_id: int
@@ -40,6 +55,16 @@ class QuietStarConfig:
     embedding_mode: EmbeddingMode = "learned"
     embedding_scale: float = EMBEDDING_SCALE
     default_thought_budget: int = FALLBACK_THOUGHT_BUDGET
+    gate: GateConfig | None = None
+    default_thought_threshold: float = 0.0
+    effort_thresholds: EffortThresholds = EffortThresholds()
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "QuietStarConfig":
+        """The inverse of `dataclasses.asdict`."""
+        gate = fields["gate"] and GateConfig.from_mapping(fields["gate"])
+        efforts = EffortThresholds(**fields["effort_thresholds"])
+        return cls(**{**fields, "gate": gate, "effort_thresholds": efforts})
 
     @classmethod
     def from_checkpoint(
@@ -61,6 +86,9 @@ class QuietStarConfig:
             embedding_mode=embedding_mode or section.get("embedding_mode", "learned"),
             embedding_scale=float(section.get("embedding_scale", EMBEDDING_SCALE)),
             default_thought_budget=section.get("default_thought_budget", FALLBACK_THOUGHT_BUDGET),
+            gate=_gate(section, folder),
+            default_thought_threshold=section.get("default_thought_threshold", 0.0),
+            effort_thresholds=_effort_thresholds(section, folder),
         )
         config._check(folder)
         return config
@@ -81,11 +109,41 @@ class QuietStarConfig:
                 f"{folder}/config.json: quiet_star.default_thought_budget is "
                 f"{self.default_thought_budget!r}, expected a whole number from 0 up"
             )
+        if not is_finite_from_zero(self.default_thought_threshold):
+            raise CheckpointError(
+                f"{folder}/config.json: quiet_star.default_thought_threshold is "
+                f"{self.default_thought_threshold!r}, expected a finite number from 0 up, in nats"
+            )
 
     @property
     def meta_token_ids(self) -> tuple[int, int]:
         """START's and END's token ids."""
         return self.start_token_id, self.end_token_id
+
+
+def _gate(section: Mapping[str, Any], folder: Path) -> GateConfig | None:
+    fields = section.get("gate")
+    if fields is None:
+        return None
+    try:
+        return GateConfig.from_mapping(fields if isinstance(fields, dict) else {})
+    except ValueError as error:
+        raise CheckpointError(f"{folder}/config.json: quiet_star.gate: {error}") from None
+
+
+def _effort_thresholds(section: Mapping[str, Any], folder: Path) -> EffortThresholds:
+    fields = section.get("effort_thresholds", {})
+    names = [field.name for field in dataclass_fields(EffortThresholds)]
+    if (
+        not isinstance(fields, dict)
+        or not set(fields) <= set(names)
+        or not all(is_finite_from_zero(value) for value in fields.values())
+    ):
+        raise CheckpointError(
+            f"{folder}/config.json: quiet_star.effort_thresholds is {fields!r}, expected a number "
+            f"from 0 up, in nats, for each of {', '.join(names)}"
+        )
+    return EffortThresholds(**fields)
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

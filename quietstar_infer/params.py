@@ -11,7 +11,7 @@ from quietstar_infer.errors import ThoughtParamsError
 @dataclass(frozen=True)
 class ThoughtLimits:
     """What a server allows, and the defaults of requests. `max_budget` 0 means that thinking is
-    off; temperatures are 0 (greedy) or above.
+    off; temperatures are 0 (greedy) or above, thresholds in nats.
 
     Raises `ValueError` where they contradict each other.
     """
@@ -19,6 +19,7 @@ class ThoughtLimits:
     max_budget: int
     default_budget: int
     default_temperature: float = 1.0
+    default_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_budget < 0:
@@ -28,10 +29,15 @@ class ThoughtLimits:
                 f"the default thought budget is {self.default_budget}, must be from 0 to "
                 f"{self.max_budget} (the largest thought budget)"
             )
-        if not _is_temperature(self.default_temperature):
+        if not is_finite_from_zero(self.default_temperature):
             raise ValueError(
                 f"the default thought temperature is {self.default_temperature}, must be a finite "
                 "number from 0 (greedy) up"
+            )
+        if not is_finite_from_zero(self.default_threshold):
+            raise ValueError(
+                f"the default thought threshold is {self.default_threshold}, must be a finite "
+                "number from 0 (think before every token) up, in nats"
             )
 
 
@@ -40,16 +46,20 @@ class ThoughtParams:
     """How one request thinks.
 
     `budget`: sampled thought tokens before each visible token, 0 = no thinking. `temperature`: of
-    the thoughts, 0 = greedy. `token_budget`: thought tokens for the whole request; once they are
-    spent, it goes on without thinking. `record_key`: if set, the worker logs the request's thoughts
-    under this key until they are fetched. `forced_tokens`: the visible tokens, where they are given
-    and only their log-probabilities are wanted.
+    the thoughts, 0 = greedy. `threshold`: the request thinks before a token only where the expected
+    gain of the thought is above this (nats), 0 = before every token. `token_budget`: thought tokens
+    for the whole request; once they are spent, it goes on without thinking. `record_key`: if set,
+    the worker logs the request's thoughts under this key until they are fetched. `usage_key`: if
+    set, the engine reports under this key how often the request has thought. `forced_tokens`: the
+    visible tokens, where they are given and only their log-probabilities are wanted.
     """
 
     budget: int
     temperature: float = 1.0
+    threshold: float = 0.0
     token_budget: int | None = None
     record_key: str | None = None
+    usage_key: str | None = None
     forced_tokens: tuple[int, ...] = ()
 
     @classmethod
@@ -61,8 +71,10 @@ class ThoughtParams:
         return cls(
             budget=_budget(fields.get("thought_budget"), limits),
             temperature=_temperature(fields.get("thought_temperature"), limits),
+            threshold=_threshold(fields.get("thought_threshold"), limits),
             token_budget=_token_budget(fields.get("thinking_token_budget")),
             record_key=fields.get("thought_record_key"),
+            usage_key=fields.get("thought_usage_key"),
             forced_tokens=tuple(fields.get("thought_forced_tokens", ())),
         )
 
@@ -71,30 +83,43 @@ class ThoughtParams:
         fields: dict[str, Any] = {
             "thought_budget": self.budget,
             "thought_temperature": self.temperature,
+            "thought_threshold": self.threshold,
         }
         if self.token_budget is not None:
             fields["thinking_token_budget"] = self.token_budget
         if self.record_key is not None:
             fields["thought_record_key"] = self.record_key
+        if self.usage_key is not None:
+            fields["thought_usage_key"] = self.usage_key
         if self.forced_tokens:
             fields["thought_forced_tokens"] = list(self.forced_tokens)
         return fields
 
-    def budget_at(self, index: int) -> int:
-        """Thought tokens sampled before visible token number `index` (0 = the first after the
-        prompt).
+    @property
+    def is_gated(self) -> bool:
+        """Whether it is decided at every token anew if the request thinks about it."""
+        return self.budget > 0 and self.threshold > 0
 
-        A pure function of the index, so that a preempted request, or a scheduler that runs ahead of
-        the sampler, needs no count of what was spent. The last thought is shortened to what is
-        left.
+    def budget_after(self, spent: int) -> int:
+        """Thought tokens sampled before the next visible token, if the request thinks about it,
+        when it has spent so many: the last thought is shortened to what is left.
         """
         if self.token_budget is None:
             return self.budget
-        return max(0, min(self.budget, self.token_budget - index * self.budget))
+        return max(0, min(self.budget, self.token_budget - spent))
+
+    def budget_at(self, index: int) -> int:
+        """Of a request that thinks before every token: thought tokens sampled before visible token
+        number `index` (0 = the first after the prompt).
+
+        A pure function of the index, so that a preempted request, or a scheduler that runs ahead of
+        the sampler, needs no count of what was spent.
+        """
+        return self.budget_after(index * self.budget)
 
     def thought_tokens(self, num_visible: int) -> int:
-        """Thought tokens sampled for the first `num_visible` visible tokens, START and END not
-        counted.
+        """Of a request that thinks before every token: thought tokens sampled for the first
+        `num_visible` visible ones, START and END not counted.
         """
         total = self.budget * num_visible
         return total if self.token_budget is None else min(total, self.token_budget)
@@ -127,17 +152,30 @@ def _budget(value: Any, limits: ThoughtLimits) -> int:
     return value
 
 
-def _is_temperature(value: Any) -> bool:
+def is_finite_from_zero(value: Any) -> bool:
+    """Whether a value is a finite number from 0 up: a temperature or a threshold."""
     return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def _temperature(value: Any, limits: ThoughtLimits) -> float:
     if value is None:
         return limits.default_temperature
-    if not _is_temperature(value):
+    if not is_finite_from_zero(value):
         raise ThoughtParamsError(
             f"thought_temperature is {value!r}, must be a finite number from 0 (greedy) up",
             "thought_temperature",
+        )
+    return float(value)
+
+
+def _threshold(value: Any, limits: ThoughtLimits) -> float:
+    if value is None:
+        return limits.default_threshold
+    if not is_finite_from_zero(value):
+        raise ThoughtParamsError(
+            f"thought_threshold is {value!r}, must be a finite number from 0 (think before every "
+            "token) up, in nats",
+            "thought_threshold",
         )
     return float(value)
 

@@ -9,7 +9,9 @@ runs on
     x_0 … x_p  START  t_1 … t_b  END       the last hidden state is the thought
 
 and the mixing head weighs base and thought in the prediction (paper, section 4). Every row of this
-table is a forward pass over all of its tokens; nothing is cached.
+table is a forward pass over all of its tokens; nothing is cached. Above a thought threshold of 0
+the first row comes alone, and the others only where the expected gain of the thought, estimated
+from the base, is above the threshold; otherwise the base prediction stands.
 
 Shapes: T text tokens, H hidden, V vocabulary.
 """
@@ -26,11 +28,13 @@ from quietstar_infer.checkpoint import (
     MIXING_HEAD_PREFIX,
     START_EMBEDDING,
     check_checkpoint,
+    load_gate,
     load_tensors,
     meta_embeddings,
 )
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
+from quietstar_infer.gate import ThoughtGate, prediction_entropy
 from quietstar_infer.mixing import MixingHead, mix
 from quietstar_infer.sampling import draw_thought_tokens, mask_meta_tokens
 
@@ -42,13 +46,18 @@ ChooseVisible = Callable[[torch.Tensor], int]
 
 @dataclass(frozen=True)
 class Prediction:
-    """A thought and the prediction after it. Logits are (V,), START and END at -inf."""
+    """A prediction, and the thought before it. Logits are (V,), START and END at -inf.
+
+    `expected_gain`: what the thought was expected to save, in nats. Where it was too little, there
+    is no thought: its tokens are empty, its weight and its logits None.
+    """
 
     thought_ids: list[int]
-    mixing_weight: float
+    mixing_weight: float | None
     logits_V: torch.Tensor
     base_logits_V: torch.Tensor
-    thought_logits_V: torch.Tensor
+    thought_logits_V: torch.Tensor | None
+    expected_gain: float
 
 
 def greedy(logits_V: torch.Tensor) -> int:
@@ -81,12 +90,14 @@ class ReferenceDecoder:
         config: QuietStarConfig,
         start_H: torch.Tensor,
         end_H: torch.Tensor,
+        gate: ThoughtGate | None = None,
     ) -> None:
         self.model = model.eval()
         self.head = head.eval()
         self.config = config
         self.start_H = start_H
         self.end_H = end_H
+        self.gate = gate
 
     @classmethod
     def from_checkpoint(
@@ -110,34 +121,57 @@ class ReferenceDecoder:
         start_H, end_H = meta_embeddings(
             config, model.get_input_embeddings().weight.detach(), start_2H, end_2H
         )
-        return cls(model, head, config, start_H, end_H)
+        return cls(model, head, config, start_H, end_H, load_gate(folder, config))
 
     @torch.inference_mode()
     def predict(
-        self, text_ids: Sequence[int], budget: int, choose: ChooseThought = greedy_thought
+        self,
+        text_ids: Sequence[int],
+        budget: int,
+        choose: ChooseThought = greedy_thought,
+        threshold: float = 0.0,
     ) -> Prediction:
-        """Think `budget` ≥ 1 tokens about the end of the text, and predict what follows it."""
-        position = len(text_ids) - 1
-        chain_TH = self._embed(text_ids)
-        base_H = self._last_hidden(chain_TH)
+        """Predict what follows the text, after a thought of `budget` ≥ 1 tokens about its end;
+        where `threshold` is above 0, only if the thought is expected to save more (nats).
+        """
+        text_TH = self._embed(text_ids)
+        base_H = self._last_hidden(text_TH)
+        base_logits_V = self._logits(base_H)
+        expected_gain = self._expected_gain(base_H, base_logits_V, budget)
+        if threshold > 0 and not expected_gain > threshold:
+            return Prediction([], None, base_logits_V, base_logits_V, None, expected_gain)
 
-        thought_ids: list[int] = []
-        chain_TH = torch.cat([chain_TH, self.start_H[None]])
-        for step in range(budget):
-            logits_V = self._logits(self._last_hidden(chain_TH))
-            thought_ids.append(choose(logits_V, position, step))
-            chain_TH = torch.cat([chain_TH, self._embed(thought_ids[-1:])])
-        chain_TH = torch.cat([chain_TH, self.end_H[None]])
-        thought_H = self._last_hidden(chain_TH)
-
+        thought_ids, thought_H = self._think(text_TH, budget, choose)
         weight_1 = self.head.weight(base_H, thought_H)
         return Prediction(
             thought_ids=thought_ids,
             mixing_weight=float(weight_1),
             logits_V=self._logits(mix(base_H, thought_H, weight_1)),
-            base_logits_V=self._logits(base_H),
+            base_logits_V=base_logits_V,
             thought_logits_V=self._logits(thought_H),
+            expected_gain=expected_gain,
         )
+
+    def _expected_gain(
+        self, base_H: torch.Tensor, base_logits_V: torch.Tensor, budget: int
+    ) -> float:
+        """By the checkpoint's gate, else by the entropy of the base prediction."""
+        if self.gate is None:
+            return float(prediction_entropy(base_logits_V[None]))
+        return float(self.gate.expected_gain(base_H[None], torch.tensor([budget])))
+
+    def _think(
+        self, text_TH: torch.Tensor, budget: int, choose: ChooseThought
+    ) -> tuple[list[int], torch.Tensor]:
+        """A thought's tokens, and its hidden state, (H,)."""
+        position = len(text_TH) - 1
+        thought_ids: list[int] = []
+        chain_TH = torch.cat([text_TH, self.start_H[None]])
+        for step in range(budget):
+            logits_V = self._logits(self._last_hidden(chain_TH))
+            thought_ids.append(choose(logits_V, position, step))
+            chain_TH = torch.cat([chain_TH, self._embed(thought_ids[-1:])])
+        return thought_ids, self._last_hidden(torch.cat([chain_TH, self.end_H[None]]))
 
     @torch.inference_mode()
     def predict_plainly(self, text_ids: Sequence[int]) -> torch.Tensor:
@@ -151,6 +185,7 @@ class ReferenceDecoder:
         budget: int,
         choose: ChooseThought = greedy_thought,
         choose_visible: ChooseVisible = greedy,
+        threshold: float = 0.0,
     ) -> tuple[list[int], list[Prediction]]:
         """`max_tokens` visible tokens, and the prediction that each was chosen from (none at budget
         0).
@@ -161,7 +196,7 @@ class ReferenceDecoder:
             if budget == 0:
                 text.append(choose_visible(self.predict_plainly(text)))
                 continue
-            predictions.append(self.predict(text, budget, choose))
+            predictions.append(self.predict(text, budget, choose, threshold))
             text.append(choose_visible(predictions[-1].logits_V))
         return text[len(prompt_ids) :], predictions
 

@@ -18,6 +18,7 @@ thought_rows.py     index arithmetic of a batch's thinking rows
 slots.py            what is kept on the device between two passes of a thought
 thought_sampler.py  the sampler of thought tokens, one compiled operation per pass
 forced_tokens.py    visible tokens that are given, for requests that score a text
+thought_usage.py    how often a request has thought, on its way to the front end
 thought_log.py      finished thoughts of requests that asked to see them
 metrics.py          what thinking costs, counted for the server's metrics
 model.py            vLLM's dense decoders with mixing head and meta-token embeddings

@@ -34,9 +34,11 @@ class ThinkingOptions:
 
     `max_thought_budget`: the largest budget that a request may ask for, 0 = thinking off.
     `default_thought_budget`: of requests without one; None = the checkpoint's, at most the largest.
-    `default_thought_temperature`: of the thoughts of requests without one. `embedding_mode`: None =
-    the checkpoint's. `max_recorded_thought_tokens`: how many thought tokens the worker's log holds
-    for requests that asked to see their thoughts, until they are fetched.
+    `default_thought_temperature`: of the thoughts of requests without one.
+    `default_thought_threshold`: of requests without one, in nats, None = the checkpoint's.
+    `embedding_mode`: None = the checkpoint's. `max_recorded_thought_tokens`: how many thought
+    tokens the worker's log holds for requests that asked to see their thoughts, until they are
+    fetched.
     `max_thought_burst`: how many passes an engine step may run (multi-step) while all requests
     of the batch think; except with one CPU worker, a new request may have to wait for as many.
     1 = multi-step is off, None = the default for the device (`default_thought_burst`).
@@ -45,6 +47,7 @@ class ThinkingOptions:
     max_thought_budget: int = 16
     default_thought_budget: int | None = None
     default_thought_temperature: float = ThoughtLimits.default_temperature
+    default_thought_threshold: float | None = None
     embedding_mode: EmbeddingMode | None = None
     max_recorded_thought_tokens: int = 1_000_000
     max_thought_burst: int | None = None
@@ -126,7 +129,7 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
         )
     fields: dict[str, Any] = additional[_CONFIG_KEY]
     return ThinkingSetup(
-        config=QuietStarConfig(**fields["config"]),
+        config=QuietStarConfig.from_fields(fields["config"]),
         limits=ThoughtLimits(**fields["limits"]),
         max_recorded_thought_tokens=fields["max_recorded_thought_tokens"],
         max_thought_burst=fields["max_thought_burst"],
@@ -183,7 +186,10 @@ def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:
     default = options.default_thought_budget
     if default is None:
         default = min(config.default_thought_budget, largest)
-    return ThoughtLimits(largest, default, options.default_thought_temperature)
+    threshold = options.default_thought_threshold
+    if threshold is None:
+        threshold = config.default_thought_threshold
+    return ThoughtLimits(largest, default, options.default_thought_temperature, threshold)
 
 
 def _thought_burst(options: ThinkingOptions) -> int:

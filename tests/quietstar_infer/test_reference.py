@@ -98,6 +98,7 @@ def test_official_predictions_at_every_position(case: Case) -> None:
             )
             assert_close(prediction.logits_V, recorded["logits"][position], meta_ids)
             assert_close(prediction.base_logits_V, recorded["base_logits"][position], meta_ids)
+            assert prediction.thought_logits_V is not None
             assert_close(prediction.thought_logits_V, recorded["talk_logits"][position], meta_ids)
 
 
