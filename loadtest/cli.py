@@ -27,6 +27,9 @@ What does a thought budget cost, and what does it buy? Load tests for any OpenAI
         one cell per budget: latencies, throughput, and the price of a thought token
   python -m loadtest --url http://127.0.0.1:8000 --budgets 0,4,16 --answers demo --repeats 3
         accuracy beside cost, with the spread over three repeats
+  python -m loadtest --url http://127.0.0.1:8000 --budgets 0,12 --thresholds 0,0.02,0.1,0.5 \\
+      --answers demo
+        think only where it pays: accuracy against passes per token, and the cheapest setting
   python -m loadtest --url http://127.0.0.1:8000 --budgets 0:0.5,4:0.3,16:0.2 --load poisson:8
         three budgets in one batch, requests at random times, 8 per second
   python -m loadtest scenario budget-sweep --url http://127.0.0.1:8000
@@ -38,7 +41,7 @@ COMMANDS = """\
 commands:
   run       send requests and report (may be left out; `run --help` has all options)
   search    find the highest rate at which a service level holds, per budget
-  scenario  one of the recipes: smoke, budget-sweep, mixed-budgets, overload
+  scenario  one of the recipes: smoke, budget-sweep, threshold-sweep, mixed-budgets, overload
   soak      measured traffic beside clients that leave, send bad requests and compare answers
   compare   runs side by side; fails on a regression beyond a tolerance
   report    write report.html and summary.csv of a results folder again
@@ -124,7 +127,8 @@ def search_parser() -> Parser:
     parser = Parser(
         "search",
         "Find the highest rate of requests (Poisson arrivals) at which all service levels hold,\n"
-        "for each budget. Each rate is repeated until it is decided with 95 % confidence.\n\n"
+        "for each budget and threshold. Each rate is repeated until it is decided with 95 %\n"
+        "confidence.\n\n"
         "  python -m loadtest search --url http://127.0.0.1:8000 --budgets 0,4,16 \\\n"
         "      --slo 'p95 time_per_visible_token<=100ms' 'p99 time_to_first_token<=2s'",
     )
@@ -194,7 +198,7 @@ def run_search(arguments: Sequence[str]) -> int:
                 return sender.run(mix, PoissonRate(rate), repeat)
 
             found = search(measure, levels, limits)
-            under_way.run.notes.append(sentence(str(mix), found))
+            under_way.run.notes.append(sentence(mix.name, found))
             if found.interrupted or under_way.disk_is_full:
                 break
     return under_way.finish()

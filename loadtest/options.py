@@ -12,6 +12,7 @@ from loadtest.traffic.arrivals import FORMS, parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
+from loadtest.traffic.thresholds import crossed, parse_thresholds
 
 EXAMPLES = Path(__file__).parent / "examples"
 BUILT_IN = "demo"
@@ -223,12 +224,19 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_budgets(group: Any) -> None:
-    """`--budgets`."""
+    """`--budgets` and `--thresholds`."""
     group.add_argument(
         "--budgets",
         default="0,2,4,8,16",
         help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
         "(default 0,2,4,8,16)",
+    )
+    group.add_argument(
+        "--thresholds",
+        metavar="NATS",
+        help="0,0.02,0.1: each with every budget but 0, one cell each; a request then thinks only "
+        "before tokens at which the server expects a thought to gain more than so many nats, at 0 "
+        "before every token (default: send none, so that the server's own threshold is in force)",
     )
 
 
@@ -249,7 +257,7 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             timeout=options.timeout,
         ),
         loads=tuple(parse_load(load) for load in loads),
-        budgets=parse_budgets(options.budgets),
+        budgets=crossed(parse_budgets(options.budgets), parse_thresholds(options.thresholds)),
         prompts=_prompts(options),
         extent=Extent(seconds, options.requests, options.warmup, options.cooldown),
         repeats=options.repeats,

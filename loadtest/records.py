@@ -7,12 +7,19 @@ is computed from these records; nothing is averaged before.
 Times are seconds since the cell's start on a monotonic clock of the sending process.
 """
 
+import math
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
-"""Of the JSON of a `Run`; raised with every change that older versions would misread."""
+SCHEMA_VERSION = 2
+"""Of the JSON of a `Run`; raised with every change that older versions would misread. 2: cells have
+a threshold (without it those of several thresholds would be taken for repeats)."""
+
+
+def threshold_suffix(threshold: float | None) -> str:
+    """What the name of a budget or mix with this threshold ends with."""
+    return "" if threshold is None else f", threshold {threshold:.12g}"
 
 
 class Failure(StrEnum):
@@ -51,6 +58,10 @@ class Record(BaseModel):
     worker: int = 0
     budget: int | None
     """The requested thought budget; None for servers without thought budgets."""
+    threshold: float | None = None
+    """The requested thought threshold in nats; None = none was sent, or the budget is 0."""
+    threshold_in_force: float | None = None
+    """As the server says; None where it does not."""
     warmup: bool = False
     """Due before or after the measured window: in no latency, count or failure. The tokens that it
     receives within the window do count for throughput, or the window's edges would distort it."""
@@ -68,6 +79,10 @@ class Record(BaseModel):
     """From usage."""
     thought_tokens: int | None = None
     """From usage: `completion_tokens_details.reasoning_tokens`."""
+    thoughts_counted: int | None = None
+    """Visible tokens that were thought about, as the server counts them: `quiet_star.thoughts`."""
+    passes_counted: int | None = None
+    """Passes of the model, as the server counts them: `quiet_star.passes`."""
     failure: Failure | None = None
     message: str | None = None
     """The failure in words."""
@@ -79,6 +94,38 @@ class Record(BaseModel):
     def visible_tokens(self) -> int:
         """Counted in the stream."""
         return len(self.token_times)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the server decides at every token anew if it thinks about it."""
+        asked = self.threshold if self.threshold_in_force is None else self.threshold_in_force
+        return self.budget != 0 and bool(asked)
+
+    @property
+    def thoughts(self) -> int | None:
+        """Visible tokens that were thought about: as the server counts them, else the thought
+        tokens divided by the budget."""
+        if self.thoughts_counted is not None:
+            return self.thoughts_counted
+        if 0 in (self.budget, self.thought_tokens):
+            return 0
+        if self.budget is None or self.thought_tokens is None:
+            return None
+        return math.ceil(self.thought_tokens / self.budget)
+
+    @property
+    def passes(self) -> int | None:
+        """Passes of the model for the whole answer: as the server counts them, else from what was
+        thought. START shares a pass with the visible token before it, but has one of its own where
+        a gate decides after that token. None where it is not known."""
+        if self.passes_counted is not None:
+            return self.passes_counted
+        if self.budget is None:
+            return None
+        if self.thought_tokens is None:
+            return None if self.is_gated else self.visible_tokens * (self.budget + 1)
+        starts = self.thoughts if self.is_gated else 0
+        return None if starts is None else self.visible_tokens + self.thought_tokens + starts
 
     @property
     def queued(self) -> float:
@@ -135,6 +182,9 @@ class Cell(BaseModel):
 
     budgets: dict[str, float]
     """The mix: budget (as text; "none" where the server takes none) to its share."""
+    threshold: float | None = None
+    """The thought threshold in nats of those that think. None = none was sent: the server's default
+    (in results of schema version 1: not known)."""
     load: str
     """As on the command line: `closed:8`, `poisson:12.5`, ..."""
     asked_rate: float | None

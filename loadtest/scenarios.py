@@ -33,7 +33,7 @@ class Scenario:
 
 def names() -> list[str]:
     """All scenarios, from the quickest to the longest."""
-    return ["smoke", "budget-sweep", "mixed-budgets", "overload"]
+    return ["smoke", "budget-sweep", "threshold-sweep", "mixed-budgets", "overload"]
 
 
 def load_scenario(name: str) -> Scenario:

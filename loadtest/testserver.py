@@ -67,10 +67,17 @@ class Behaviour:
     first: float = 0.0
     """Seconds from the request to its first token."""
     gap: float = 0.0
-    """Seconds from token to token, times the passes that a thought takes (its budget + 1)."""
+    """Seconds from token to token, times the passes that the token takes: its thought's budget + 1;
+    with a threshold above 0 one, and as many more where it is thought about."""
     tokens_per_chunk: int = 1
     max_thought_budget: int | None = 16
     """None = a stock server, which knows no thought budgets."""
+    default_threshold: float | None = None
+    """None = a server without thought thresholds, which refuses requests that have one."""
+    gains: tuple[float, ...] = (0.0,)
+    """The gain in nats that is expected of a thought before each token, again and again."""
+    counts_passes: bool = True
+    """Whether a server with thresholds says how often it thought, and in how many passes."""
     counts: bool = True
     """Whether chunks carry token ids and usage, where asked."""
     tokenizes: bool = False
@@ -155,6 +162,9 @@ class _Server:
         model: dict[str, Any] = {"id": MODEL, "owned_by": "vllm" if self._behaviour.counts else ""}
         if self._behaviour.max_thought_budget is not None:
             model["quiet_star"] = {"max_thought_budget": self._behaviour.max_thought_budget}
+        if self._behaviour.default_threshold is not None:
+            threshold = self._behaviour.default_threshold
+            model["quiet_star"] |= {"gate": "learned", "default_thought_threshold": threshold}
         return {"object": "list", "data": [model]}
 
     async def _complete(self, request: dict[str, Any], writer: StreamWriter, chat: bool) -> bool:
@@ -164,6 +174,8 @@ class _Server:
         fault = Fault(name) if name else None
         if request["model"] != MODEL:
             _respond(writer, 404, {"error": {"message": f"no model {request['model']}"}})
+        elif "thought_threshold" in request and self._behaviour.default_threshold is None:
+            _respond(writer, 400, {"error": {"message": "no field thought_threshold"}})
         elif fault is Fault.REFUSED:
             _respond(writer, 429, {"error": {"message": "too many requests"}})
         elif fault is Fault.HTTP:
@@ -185,6 +197,7 @@ class _Server:
             chat=chat,
             tokens=0 if fault is Fault.EMPTY else request.get("max_tokens", 16),
             budget=request.get("thought_budget", 0) if behaviour.thinks else 0,
+            threshold=request.get("thought_threshold", behaviour.default_threshold),
             with_usage=options.get("include_usage", False),
             with_running_usage=behaviour.counts and options.get("continuous_usage_stats", False),
             with_ids=behaviour.counts and request.get("return_token_ids", False),
@@ -235,6 +248,7 @@ class _Stream:
     chat: bool
     tokens: int
     budget: int
+    threshold: float | None
     with_usage: bool
     with_running_usage: bool
     with_ids: bool
@@ -255,12 +269,31 @@ class _Stream:
         if self.tokens == 0:
             yield 0.0, self._chunk(0, 0)
         if self.with_usage:
-            yield 0.0, _event({"choices": [], "usage": self._usage(self.tokens)})
+            last: dict[str, Any] = {"choices": [], "usage": self._usage(self.tokens)}
+            if self.threshold is not None and self.behaviour.counts_passes:
+                passes = sum(map(self._passes, range(self.tokens)))
+                last["quiet_star"] = {"thoughts": self._thoughts(self.tokens), "passes": passes}
+            yield 0.0, _event(last)
         if self.fault is not Fault.UNMARKED:
             yield 0.0, _DONE
 
     def _due(self, token: int) -> float:
-        return self.behaviour.first + token * self.behaviour.gap * (self.budget + 1)
+        passes = sum(self._passes(each) for each in range(1, token + 1))
+        return self.behaviour.first + self.behaviour.gap * passes
+
+    def _passes(self, token: int) -> int:
+        if not (self.budget and self.threshold):
+            return self.budget + 1
+        return 1 + (self.budget + 1) * self._thinks(token)
+
+    def _thinks(self, token: int) -> bool:
+        gains = self.behaviour.gains
+        return self.budget > 0 and (
+            not self.threshold or gains[token % len(gains)] > self.threshold
+        )
+
+    def _thoughts(self, tokens: int) -> int:
+        return sum(map(self._thinks, range(tokens)))
 
     def _chunk(self, new: int, so_far: int) -> bytes:
         text = " word" * new
@@ -275,6 +308,8 @@ class _Stream:
             chunk["usage"] = self._usage(so_far)
         if self.behaviour.thinks and so_far == new:
             chunk["quiet_star"] = {"thought_budget": self.budget}
+            if self.threshold is not None:
+                chunk["quiet_star"]["thought_threshold"] = self.threshold
         return _event(chunk)
 
     def _usage(self, tokens: int) -> dict[str, Any]:
@@ -282,7 +317,8 @@ class _Stream:
         if self.fault is Fault.MISCOUNTED and tokens == self.tokens:
             usage["completion_tokens"] += 1
         if self.behaviour.thinks:
-            thoughts = 0 if self.fault is Fault.THOUGHTLESS else self.budget * tokens
+            thoughts = self.budget * self._thoughts(tokens)
+            thoughts = 0 if self.fault is Fault.THOUGHTLESS else thoughts
             thoughts += self.fault is Fault.OVERTHOUGHT
             usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         return usage

@@ -7,7 +7,9 @@ levels.py       service levels, and whether they hold
 figures.py      the figures of a cell
 named.py        all figures by their names
 summary.py      a run's cells as rows, with repeats
-price.py        what a thought token costs, and what it buys
+settings.py     what rows and plots are sorted by: budget and threshold
+price.py        what a thought token costs
+pareto.py       what it buys: accuracy against cost
 timeline.py     a cell over time
 search.py       the highest rate that keeps a service level
 units.py        numbers with units, as text

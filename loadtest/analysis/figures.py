@@ -41,7 +41,12 @@ class Figures:
     thought_tokens_per_s: float | None
     """None where the server does not count thought tokens."""
     passes_per_s: float | None
-    """Visible tokens × (budget + 1) per second: an estimate from tokens."""
+    """A request's passes are taken to be spread evenly over its visible tokens. None where they are
+    not known of every request (`Record.passes`)."""
+    passes_per_visible_token: float | None
+    """Of whole answers."""
+    thought_share: float | None
+    """The share of visible tokens that were thought about; None where it is not known."""
     goodput: float | None
     """Requests per second, due in the window, that kept every service level."""
     accuracy: Share | None
@@ -55,13 +60,6 @@ class Figures:
 def budget_name(budget: int | None) -> str:
     """As in the keys of `Cell.budgets`."""
     return "none" if budget is None else str(budget)
-
-
-def mix_name(cell: Cell) -> str:
-    """The cell's budget, or its mix as on the command line."""
-    if len(cell.budgets) == 1:
-        return next(iter(cell.budgets))
-    return ",".join(f"{budget}:{share:g}" for budget, share in cell.budgets.items())
 
 
 def measured(records: Iterable[Record]) -> list[Record]:
@@ -100,6 +98,8 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
         visible_tokens_per_s=sum(count for _, count in tokens) / seconds,
         thought_tokens_per_s=_thought_tokens(tokens, seconds),
         passes_per_s=_passes(tokens, seconds),
+        passes_per_visible_token=_per_visible_token(good, [r.passes for r in good]),
+        thought_share=_per_visible_token(good, [r.thoughts for r in good]),
         goodput=kept / seconds if levels else None,
         accuracy=_accuracy(good),
         latencies={
@@ -121,9 +121,16 @@ def _thought_tokens(tokens: list[tuple[Record, int]], seconds: float) -> float |
 
 
 def _passes(tokens: list[tuple[Record, int]], seconds: float) -> float | None:
-    if any(record.budget is None for record, _ in tokens):
+    if any(record.passes is None for record, _ in tokens):
         return None
-    return sum(count * ((record.budget or 0) + 1) for record, count in tokens) / seconds
+    passes = (count * (record.passes or 0) / record.visible_tokens for record, count in tokens)
+    return math.fsum(passes) / seconds
+
+
+def _per_visible_token(good: list[Record], counts: list[int | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    visible = sum(record.visible_tokens for record in good)
+    return sum(known) / visible if visible and len(known) == len(counts) else None
 
 
 def _accuracy(good: list[Record]) -> Share | None:

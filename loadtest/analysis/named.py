@@ -9,7 +9,7 @@ from loadtest.analysis.figures import Figures
 from loadtest.analysis.latencies import LATENCIES
 from loadtest.analysis.percentiles import PERCENTILES, Distribution
 
-Unit = Literal["s", "1/s", "share", ""]
+Unit = Literal["s", "1/s", "share", "ratio", ""]
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,24 @@ _COUNTED = (
     ),
     Named(
         "passes_per_s",
-        "passes of the model: visible tokens × (budget + 1), an estimate from tokens",
+        "passes of the model, as the server counts them, else from what was really thought",
         "1/s",
         None,
         lambda f: f.passes_per_s,
+    ),
+    Named(
+        "passes_per_visible_token",
+        "the same, of whole answers, for each of their visible tokens",
+        "ratio",
+        "lower",
+        lambda f: f.passes_per_visible_token,
+    ),
+    Named(
+        "thought_share",
+        "visible tokens that were thought about, of all",
+        "share",
+        None,
+        lambda f: f.thought_share,
     ),
     Named(
         "goodput",

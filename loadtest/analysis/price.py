@@ -1,22 +1,23 @@
-"""What a thought token costs, and what it buys.
+"""What a thought token costs.
 
-The time per visible token grows with the budget b about as t(b) = t₀ + c·b: with a thought of b
-tokens a visible token takes b + 1 passes of the model instead of one. The slope c is the price of a
-thought token in seconds, c / t(0) its price in visible tokens, with t(0) as measured if there was a
-budget 0, else as fitted.
+The time per visible token grows with the thought tokens x for each about as t(x) = t₀ + c·x: each
+is a pass of the model. Where every token is thought about, x is the budget; where a gate skips
+some, it is what was really thought. The slope c is the price of a thought token in seconds,
+c / t(0) its price in visible tokens, with t(0) as measured if there was a budget 0, else as fitted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.analysis.figures import measured
-from loadtest.analysis.intervals import Interval, Share
+from loadtest.analysis.figures import budget_name, measured
+from loadtest.analysis.intervals import Interval
 from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.settings import Setting
 from loadtest.analysis.units import duration
-from loadtest.records import Cell
+from loadtest.records import Cell, Record
 
 RESAMPLES = 1000
 Times = NDArray[np.float64]
@@ -24,7 +25,8 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Price:
-    """A line through the mean times per visible token of two or more budgets.
+    """A line through the mean times per visible token of two or more settings, over their thought
+    tokens per visible token.
 
     The intervals are 95 % percentile bootstraps over repeats and, within them, requests. `fit` is
     the R² of the line.
@@ -41,42 +43,52 @@ class Price:
     relative_interval: Interval
     fit: float
     repeats: int
-    """The fewest of any budget."""
+    """The fewest of any setting."""
+    points: tuple[Setting, ...]
+    """What the line goes through, by their thought tokens."""
+    thoughts: tuple[float, ...]
+    """Their thought tokens per visible token."""
 
-    def at(self, budgets: Times) -> Times:
+    def at(self, thoughts: Times) -> Times:
         """The line, in seconds per visible token."""
-        return self.base + self.slope * budgets
+        return self.base + self.slope * thoughts
 
 
-@dataclass(frozen=True)
-class Bought:
-    """A budget's accuracy beside its price."""
+@dataclass
+class _Point:
+    """What was measured with one setting: times per visible token, an array for each repeat that
+    has any, and the tokens of these requests."""
 
-    budget: str
-    seconds: float
-    """Mean time per visible token."""
-    accuracy: Share
-    on_front: bool
-    """No other budget is as fast and as accurate, and better in one of the two (Pareto)."""
+    repeats: list[Times] = field(default_factory=list)
+    visible: int = 0
+    thought: int = 0
+
+    @property
+    def thoughts(self) -> float:
+        return self.thought / self.visible
+
+    @property
+    def mean(self) -> float:
+        return float(np.concatenate(self.repeats).mean())
 
 
 def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
-    """From cells of one load, repeats included; None with fewer than two budgets, and where the
-    time without a thought cannot be told from 0."""
-    repeats = _times_by_budget(cells)
-    if len(repeats) < 2:
+    """From cells of one load, repeats included; None where fewer than two settings thought
+    differently much, and where the time without a thought cannot be told from 0."""
+    points = sorted(_points(cells).items(), key=lambda item: (item[1].thoughts, item[0].thinking))
+    if len({point.thoughts for _, point in points}) < 2:
         return None
     rng = np.random.default_rng(seed)
-    budgets = np.array(sorted(repeats), float)
-    means = np.array([np.concatenate(repeats[int(budget)]).mean() for budget in budgets])
-    base, slope, zero = _line(budgets, means)
+    thoughts = np.array([point.thoughts for _, point in points])
+    means = np.array([point.mean for _, point in points])
+    base, slope, zero = _line(thoughts, means)
     drawn = [
-        _line(budgets, np.array([_resampled_mean(repeats[int(b)], rng) for b in budgets]))
+        _line(thoughts, np.array([_resampled_mean(point.repeats, rng) for _, point in points]))
         for _ in range(RESAMPLES)
     ]
     if min(zero, *(zero for _, _, zero in drawn)) <= 0:
         return None  # no time without a thought to be relative to
-    residual = means - (base + slope * budgets)
+    residual = means - (base + slope * thoughts)
     return Price(
         base=base,
         without_thought=zero,
@@ -85,7 +97,9 @@ def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
         relative=slope / zero,
         relative_interval=_middle([slope / zero for _, slope, zero in drawn]),
         fit=float(1 - residual.var() / means.var()) if np.ptp(means) else 1.0,
-        repeats=min(map(len, repeats.values())),
+        repeats=min(len(point.repeats) for _, point in points),
+        points=tuple(setting for setting, _ in points),
+        thoughts=tuple(point.thoughts for _, point in points),
     )
 
 
@@ -100,27 +114,36 @@ def price_sentence(price: Price) -> str:
     )
 
 
-def _times_by_budget(cells: Iterable[Cell]) -> dict[int, list[Times]]:
-    """Times per visible token by budget, an array for each repeat that has any."""
+def _points(cells: Iterable[Cell]) -> dict[Setting, _Point]:
     of = LATENCIES["time_per_visible_token"].of
-    repeats: dict[int, list[Times]] = {}
+    points: dict[Setting, _Point] = {}
     for cell in cells:
-        times: dict[int, list[float]] = {}
+        repeat: dict[Setting, list[float]] = {}
         for record in measured(cell.records):
-            if record.failure is None and record.budget is not None:
-                times.setdefault(record.budget, []).extend(of(record))
-        for budget, values in times.items():
-            if values:
-                repeats.setdefault(budget, []).append(np.array(values))
-    return repeats
+            if record.failure is None and record.budget is not None and (times := of(record)):
+                setting = Setting(budget_name(record.budget), cell.threshold)
+                repeat.setdefault(setting, []).extend(times)
+                point = points.setdefault(setting, _Point())
+                point.visible += record.visible_tokens
+                point.thought += _thought_tokens(record, record.budget)
+        for setting, values in repeat.items():
+            points[setting].repeats.append(np.array(values))
+    return points
 
 
-def _line(budgets: Times, means: Times) -> tuple[float, float, float]:
+def _thought_tokens(record: Record, budget: int) -> int:
+    """As the server counts them; of one that does not, the budget before every token."""
+    uncounted = budget * record.visible_tokens
+    return uncounted if record.thought_tokens is None else record.thought_tokens
+
+
+def _line(thoughts: Times, means: Times) -> tuple[float, float, float]:
     """Least squares: intercept and slope; and the time without a thought, as measured if it was."""
-    from_middle = budgets - budgets.mean()
+    from_middle = thoughts - thoughts.mean()
     slope = float(from_middle @ means / (from_middle @ from_middle))
-    base = float(means.mean() - slope * budgets.mean())
-    return base, slope, float(means[0] if budgets[0] == 0 else base)
+    base = float(means.mean() - slope * thoughts.mean())
+    without = means[thoughts == 0]
+    return base, slope, float(without.mean() if without.size else base)
 
 
 def _resampled_mean(repeats: Sequence[Times], rng: np.random.Generator) -> float:
@@ -132,15 +155,3 @@ def _resampled_mean(repeats: Sequence[Times], rng: np.random.Generator) -> float
 def _middle(values: Sequence[float]) -> Interval:
     low, high = np.quantile(values, (0.025, 0.975))
     return Interval(float(low), float(high))
-
-
-def front(points: Mapping[str, tuple[float, Share]]) -> list[Bought]:
-    """Budgets from the fastest to the slowest; those on the Pareto front are marked."""
-    ordered = sorted(points, key=lambda budget: (points[budget][0], -points[budget][1].value))
-    best = -1.0
-    bought = []
-    for budget in ordered:
-        seconds, accuracy = points[budget]
-        bought.append(Bought(budget, seconds, accuracy, on_front=accuracy.value > best))
-        best = max(best, accuracy.value)
-    return bought

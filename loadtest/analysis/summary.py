@@ -1,14 +1,17 @@
-"""A run's cells, sorted into rows: a budget, or a part of a mix, under one load, with repeats."""
+"""A run's cells, sorted into rows: a budget, or a part of a mix, with one threshold under one load,
+with repeats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured, mix_name
+from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured
 from loadtest.analysis.intervals import Repeated, Share
 from loadtest.analysis.levels import Level, parse_level
 from loadtest.analysis.named import NAMED
-from loadtest.analysis.price import Bought, Price, front, price_of_a_thought
-from loadtest.records import Cell, Record, Run
+from loadtest.analysis.pareto import COSTS, Cost, Front, front
+from loadtest.analysis.price import Price, price_of_a_thought
+from loadtest.analysis.settings import Setting, mix_name, setting_name
+from loadtest.records import Cell, Record, Run, threshold_suffix
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Row:
     """One row: `mix` is the cells' budget or mix, `budget` the part of it that the row shows."""
 
     mix: str
+    threshold: float | None
+    """The cells'; None = none was sent."""
     load: str
     budget: str
     cells: tuple[Cell, ...]
@@ -27,9 +32,14 @@ class Row:
         return self.budget != ALL and self.budget != self.mix
 
     @property
+    def setting(self) -> Setting:
+        return Setting(self.budget, self.threshold)
+
+    @property
     def name(self) -> str:
-        """`8`, `all of 0:0.5,8:0.5` or `8 of 0:0.5,8:0.5`."""
-        return self.budget if self.budget == self.mix else f"{self.budget} of {self.mix}"
+        """`8`, `8, threshold 0.1`, `all of 0:0.5,8:0.5` or `8 of 0:0.5,8:0.5`."""
+        budget = self.budget if self.budget == self.mix else f"{self.budget} of {self.mix}"
+        return budget + threshold_suffix(self.threshold)
 
     def figure(self, name: str) -> Repeated | None:
         """A named figure over the repeats; None unless every one of them has it."""
@@ -74,7 +84,8 @@ class LoadSummary:
     """None for a sweep of single budgets."""
     rows: tuple[Row, ...]
     price: Price | None
-    bought: tuple[Bought, ...]
+    fronts: tuple[Front, ...]
+    """Accuracy against each cost that was measured of a setting with answers to judge."""
 
     @property
     def title(self) -> str:
@@ -84,6 +95,11 @@ class LoadSummary:
     def by_budget(self) -> list[Row]:
         """Without the row of all budgets of a mix."""
         return [row for row in self.rows if row.budget != ALL]
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether any of its requests were sent with a threshold."""
+        return any(row.threshold is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -114,31 +130,41 @@ def summarise(run: Run) -> Summary:
 def _load_summary(
     load: str, mix: str | None, cells: list[Cell], levels: Sequence[Level]
 ) -> LoadSummary:
-    by_mix: dict[str, list[Cell]] = {}
+    by_mix: dict[tuple[str, float | None], list[Cell]] = {}
     for cell in cells:
-        by_mix.setdefault(mix_name(cell), []).append(cell)
+        by_mix.setdefault((mix_name(cell), cell.threshold), []).append(cell)
     rows = tuple(
-        Row(name, load, budget, tuple(same), tuple(figures(cell, levels, budget) for cell in same))
-        for name, same in by_mix.items()
+        Row(
+            mix=name,
+            threshold=threshold,
+            load=load,
+            budget=budget,
+            cells=tuple(same),
+            repeats=tuple(figures(cell, levels, budget) for cell in same),
+        )
+        for (name, threshold), same in by_mix.items()
         for budget in (([ALL] if mix else []) + list(same[0].budgets))
     )
-    return LoadSummary(load, mix, rows, price_of_a_thought(cells), tuple(_bought(rows)))
+    fronts = (_front(cost, rows) for cost in COSTS)
+    return LoadSummary(
+        load, mix, rows, price_of_a_thought(cells), tuple(found for found in fronts if found)
+    )
 
 
-def _bought(rows: Sequence[Row]) -> list[Bought]:
+def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:
     points = {}
     for row in rows:
-        seconds = row.figure("mean time_per_visible_token")
-        if row.budget != ALL and row.accuracy is not None and seconds is not None:
-            points[row.budget] = (seconds.mean, row.accuracy)
-    return front(points)
+        value = row.figure(cost.figure)
+        if row.budget != ALL and row.accuracy is not None and value is not None:
+            points[row.setting] = (value.mean, row.accuracy)
+    return front(cost, points) if points else None
 
 
 def all_warnings(run: Run) -> list[str]:
     """The run's own, then those of its cells, each once with the cells that it applies to."""
     where: dict[str, list[str]] = {}
     for cell in run.cells:
-        name = f"budget {mix_name(cell)}, {cell.load}, repeat {cell.repeat + 1}"
+        name = f"budget {setting_name(cell)}, {cell.load}, repeat {cell.repeat + 1}"
         for warning in cell_warnings(cell):
             where.setdefault(warning, []).append(name)
     total = len(run.cells)

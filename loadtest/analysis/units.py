@@ -19,7 +19,7 @@ def three_digits(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and float(text) == int(float(text)) else text
 
 
-def show(value: float, unit: Literal["s", "1/s", "share", ""]) -> str:
+def show(value: float, unit: Literal["s", "1/s", "share", "ratio", ""]) -> str:
     """A figure in its unit."""
     if unit == "s":
         return duration(value)

@@ -48,6 +48,9 @@ class Usage(msgspec.Struct):
 
 class _QuietStar(msgspec.Struct):
     thought_budget: int | None = None
+    thought_threshold: float | None = None
+    thoughts: int | None = None
+    passes: int | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -67,6 +70,8 @@ class Asked(NamedTuple):
     """`max_tokens`."""
     budget: int | None = None
     """None = no budget was sent, and thoughts are not checked."""
+    threshold: float | None = None
+    """None = no threshold was sent."""
     thought_limit: int | None = None
     """`thinking_token_budget`: of the whole answer."""
 
@@ -87,6 +92,11 @@ class Answer:
     usage: Usage | None = None
     finish_reason: str | None = None
     budget_in_force: int | None = None
+    threshold_in_force: float | None = None
+    thoughts: int | None = None
+    """Tokens that were thought about, as the server counts them."""
+    passes: int | None = None
+    """As the server counts them."""
     ended: bool = False
     """Its end mark (`[DONE]`) has arrived."""
     error: str | None = None
@@ -113,12 +123,21 @@ class Answer:
             return
         if chunk.error is not None:
             self.error = str(chunk.error)
-        if chunk.quiet_star is not None:
-            self.budget_in_force = chunk.quiet_star.thought_budget
         if chunk.usage is not None:
             self.usage = chunk.usage
         for choice in chunk.choices:
             self._add_choice(choice, chunk.usage, time)
+        if chunk.quiet_star is not None:
+            self._add_thoughts(chunk.quiet_star)
+
+    def _add_thoughts(self, said: _QuietStar) -> None:
+        if said.thought_budget is not None:
+            self.budget_in_force = said.thought_budget
+        if said.thought_threshold is not None:
+            self.threshold_in_force = said.thought_threshold
+        if self.finish_reason is not None:  # before that, counts are those of a part
+            self.thoughts = self.thoughts if said.thoughts is None else said.thoughts
+            self.passes = self.passes if said.passes is None else said.passes
 
     def _add_choice(self, choice: _Choice, usage: Usage | None, time: float) -> None:
         text = choice.text or (choice.delta and choice.delta.content) or ""
@@ -173,19 +192,29 @@ def _count_problem(answer: Answer, asked: Asked) -> Problem | None:
 
 
 def _thought_problem(answer: Answer, asked: Asked) -> Problem | None:
-    if asked.budget is None:
-        return None
-    in_force = answer.budget_in_force
-    if in_force is not None and in_force != asked.budget:
+    threshold = answer.threshold_in_force
+    if None not in (threshold, asked.threshold) and threshold != asked.threshold:
         return Problem(
-            Failure.OVER_BUDGET, f"thought with a budget of {in_force}, asked for {asked.budget}"
+            Failure.OVER_BUDGET,
+            f"thought with a threshold of {threshold:g}, asked for {asked.threshold:g}",
         )
-    allowed = most_thoughts(asked, len(answer.token_times))
+    return None if asked.budget is None else _budget_problem(answer, asked, asked.budget)
+
+
+def _budget_problem(answer: Answer, asked: Asked, budget: int) -> Problem | None:
+    in_force = answer.budget_in_force
+    if in_force is not None and in_force != budget:
+        return Problem(
+            Failure.OVER_BUDGET, f"thought with a budget of {in_force}, asked for {budget}"
+        )
+    visible = len(answer.token_times)
+    about = visible if answer.thoughts is None else min(answer.thoughts, visible)
+    allowed, due = most_thoughts(asked, about), most_thoughts(asked, visible)
     thoughts = answer.thought_tokens or 0
     if thoughts > allowed:
         return Problem(Failure.OVER_BUDGET, f"{thoughts} thought tokens, {allowed} were allowed")
-    if thoughts == 0 < allowed:
-        return Problem(Failure.OVER_BUDGET, f"no thought tokens, {allowed} were asked for")
+    if thoughts == 0 < due and not (answer.threshold_in_force or asked.threshold):
+        return Problem(Failure.OVER_BUDGET, f"no thought tokens, {due} were asked for")
     return None
 
 

@@ -30,6 +30,8 @@ class ServerFacts:
     version: str | None
     max_thought_budget: int | None
     """None = a server without thought budgets."""
+    has_thresholds: bool = False
+    """It has `thought_threshold`, and lists its default."""
     counting: Counting = Counting.CHUNKS
     reports_usage: bool = False
     salts_cache: bool = False
@@ -68,6 +70,7 @@ def probe(target: Target) -> ServerFacts:
             model=model["id"],
             version=_version(client, url),
             max_thought_budget=quiet_star.get("max_thought_budget"),
+            has_thresholds="default_thought_threshold" in quiet_star,
             counting=counting,
             reports_usage=reports_usage,
             salts_cache=model.get("owned_by") == "vllm",

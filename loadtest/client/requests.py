@@ -30,6 +30,7 @@ _RESERVED = {
     "stream": "times are those of streams",
     "stream_options": "tokens are counted with it",
     "thought_budget": "there is --budgets",
+    "thought_threshold": "there is --thresholds",
 }
 """Fields that the load tester sets itself, and why a user may not."""
 
@@ -62,24 +63,29 @@ class RequestMaker:
     def make(self, index: int, measured: bool) -> Request:
         rng = rng_for(self.seed, "budget", self.repeat, index)
         budget = self.budgets.draw(rng)
+        threshold = None if budget == 0 else self.budgets.threshold
         prompt = self.prompts.at(PromptPosition(self.seed, self.cell, self.repeat, index))
+        asked = {"thought_budget": budget, "thought_threshold": threshold}
+        thinking = {name: value for name, value in asked.items() if value is not None}
         body = {
             "model": self.model,
             "max_tokens": prompt.max_tokens,
             **COUNTING_FIELDS[self.counting],
+            **thinking,
             # Thoughts are sampled: with a seed they are the same in every run.
-            **({} if budget is None else {"thought_budget": budget, "seed": rng.getrandbits(31)}),
+            **({"seed": rng.getrandbits(31)} if thinking else {}),
             **({} if self.salt is None else {"cache_salt": self.salt}),
             **request_fields(self.target, prompt.text),
         }
-        return Request(
-            index, measured, json.dumps(body).encode(), _asked(body, budget), prompt.expected
-        )
+        return Request(index, measured, json.dumps(body).encode(), _asked(body), prompt.expected)
 
 
-def _asked(body: Mapping[str, Any], budget: int | None) -> Asked:
+def _asked(body: Mapping[str, Any]) -> Asked:
     return Asked(
-        tokens=body["max_tokens"], budget=budget, thought_limit=body.get("thinking_token_budget")
+        tokens=body["max_tokens"],
+        budget=body.get("thought_budget"),
+        threshold=body.get("thought_threshold"),
+        thought_limit=body.get("thinking_token_budget"),
     )
 
 

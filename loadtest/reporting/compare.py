@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from loadtest.analysis.intervals import Repeated, difference
 from loadtest.analysis.named import NAMED
 from loadtest.analysis.summary import Summary
 from loadtest.errors import LoadTestError
+from loadtest.records import threshold_suffix
 from loadtest.reporting.table import with_spread
 
 _COMPARED = (
@@ -19,11 +21,25 @@ _COMPARED = (
     "visible_tokens_per_s",
     "goodput",
     "failure_share",
+    "passes_per_visible_token",
     "accuracy",
 )
 TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")
-RowKey = tuple[str, str, str]
-"""Mix, load and budget of a row."""
+
+
+class RowKey(NamedTuple):
+    """What rows of two runs have in common."""
+
+    mix: str
+    load: str
+    budget: str
+    threshold: float | None
+    """None = none was sent: the server's default, as in the results of older versions."""
+
+    @property
+    def name(self) -> str:
+        """`budget 8, threshold 0.1, closed:4`."""
+        return f"budget {self.budget}{threshold_suffix(self.threshold)}, {self.load}"
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ def parse_tolerance(text: str) -> Tolerance:
 
 
 def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Comparison:
-    """Raises `LoadTestError` for runs that have no load and budget in common."""
+    """Raises `LoadTestError` for runs that have no load, budget and threshold in common."""
     labels = tuple(dict.fromkeys(summary.run.label for summary in summaries))
     if len(labels) < 2:
         raise LoadTestError(
@@ -126,12 +142,15 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
             for figure in dict.fromkeys((*_COMPARED, *more)):
                 found = row.figure(figure)
                 if found:
-                    by_label = values.setdefault(((row.mix, row.load, row.budget), figure), {})
+                    key = RowKey(row.mix, row.load, row.budget, row.threshold)
+                    by_label = values.setdefault((key, figure), {})
                     label = summary.run.label
                     by_label[label] = by_label.get(label, ()) + found.values
     in_common = {key: found for key, found in values.items() if labels[0] in found}
     if not any(len(found) > 1 for found in in_common.values()):
-        raise LoadTestError("the runs have no load and budget in common: nothing to compare")
+        raise LoadTestError(
+            "the runs have no load, budget and threshold in common: nothing to compare"
+        )
     return Comparison(
         labels,
         {
@@ -145,14 +164,17 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
 def lines(comparison: Comparison) -> list[list[str]]:
     """A table as text, heads first."""
     baseline, *others = comparison.labels
-    heads = ["budget", "load", "figure", baseline]
+    with_thresholds = any(row.threshold is not None for row, _ in comparison.figures)
+    heads = ["budget", *(["threshold"] if with_thresholds else []), "load", "figure", baseline]
     for label in others:
         heads += [label, "change"]
     table = [heads]
     changes = {(c.row, c.figure, c.label): c for c in comparison.changes}
     for (row, figure), found in comparison.figures.items():
-        mix, load, budget = row
-        line = [budget if budget == mix else f"{budget} of {mix}", load, figure]
+        line = [row.budget if row.budget == row.mix else f"{row.budget} of {row.mix}"]
+        if with_thresholds:
+            line.append("–" if row.threshold is None else f"{row.threshold:.12g}")
+        line += [row.load, figure]
         line.append(with_spread(found[baseline], figure) if baseline in found else "–")
         for label in others:
             line.append(with_spread(found[label], figure) if label in found else "–")
@@ -176,12 +198,12 @@ def _change(change: Change | None) -> str:
 def regressions(comparison: Comparison, tolerances: Sequence[Tolerance]) -> list[str]:
     """What is worse than allowed, or not there to be judged, in words."""
     lost = [
-        f"budget {row[2]}, {row[1]}: {tolerance.figure} was not measured in {label}"
+        f"{row.name}: {tolerance.figure} was not measured in {label}"
         for tolerance in tolerances
         for row, label in comparison.lost(tolerance.figure)
     ]
     return lost + [
-        f"budget {change.row[2]}, {change.row[1]}: {change.figure} is "
+        f"{change.row.name}: {change.figure} is "
         f"{100 * change.worse:.1f} {'points' if NAMED[change.figure].unit == 'share' else '%'} "
         f"worse in {change.label}, allowed are {100 * tolerance.share:g}"
         for change in comparison.changes

@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from loadtest.analysis.figures import mix_name
 from loadtest.analysis.latencies import LATENCIES
+from loadtest.analysis.pareto import Bought, Front
 from loadtest.analysis.price import price_sentence
+from loadtest.analysis.settings import Setting, mix_name
 from loadtest.analysis.summary import LoadSummary, Row
 from loadtest.analysis.timeline import timeline
 from loadtest.analysis.units import duration
-from loadtest.records import Cell
+from loadtest.records import Cell, threshold_suffix
 
 # Placeholders: in the SVG they are replaced by variables of the page's style sheet, which has a
 # light and a dark scheme.
@@ -61,6 +62,9 @@ STYLE: Any = {
 }
 _SHORTEST = 1e-6
 """Seconds; below the resolution of any clock."""
+LEGEND_COLUMNS = 6
+PALE = 0.35
+"""Opacity of settings that another one beats."""
 SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
 
 
@@ -97,22 +101,21 @@ def _for_a_page(name: str, svg: str) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', svg, count=1)
 
 
-def colours(rows: Sequence[Row]) -> dict[str, str]:
-    """A colour for each budget of a run, the same in all plots."""
-    budgets = sorted(
-        {budget for row in rows for cell in row.cells for budget in cell.budgets},
-        key=lambda budget: -1 if budget == "none" else int(budget),
-    )
-    return dict(zip(budgets, cycle(SERIES), strict=False))
+def colours(rows: Sequence[Row]) -> dict[Setting, str]:
+    """A colour for each budget and threshold of a run, the same in all plots, from little thinking
+    to much."""
+    settings = {
+        Setting(budget, cell.threshold)
+        for row in rows
+        for cell in row.cells
+        for budget in cell.budgets
+    }
+    ordered = sorted(settings, key=lambda setting: setting.thinking)
+    return dict(zip(ordered, cycle(SERIES), strict=False))
 
 
-def budget_label(budget: str) -> str:
-    """For a legend."""
-    return "no budget" if budget == "none" else f"b = {budget}"
-
-
-def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
-    """Cumulative distributions of three latencies, a line for each budget."""
+def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot:
+    """Cumulative distributions of three latencies, a line for each budget and threshold."""
     shown = ("time_to_first_token", "time_per_visible_token", "end_to_end")
 
     def fill(*axes: Axes) -> None:
@@ -128,8 +131,8 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
                         [values[0], *values],
                         [0, *shares],
                         where="post",
-                        color=colour[row.budget],
-                        label=budget_label(row.budget),
+                        color=colour[row.setting],
+                        label=row.setting.label,
                     )
             panel.set(title=LATENCIES[latency].title, ylim=(0, 101))
             _scale_by_decades(panel)
@@ -138,7 +141,8 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
         if handles:
             figure = axes[-1].get_figure(root=True)
             assert figure is not None
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+            columns = min(len(handles), LEGEND_COLUMNS)
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
     return Plot(
         name,
@@ -147,8 +151,7 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot:
         "together.",
         "Medians. "
         + "; ".join(
-            f"{budget_label(row.budget)}: " + ", ".join(_medians(row, shown))
-            for row in load.by_budget
+            f"{row.setting.label}: " + ", ".join(_medians(row, shown)) for row in load.by_budget
         )
         + ".",
         draw(name, 10, 3.3, 3, fill),
@@ -169,40 +172,41 @@ def _medians(row: Row, latencies: Sequence[str]) -> list[str]:
     return [f"{title} {duration(median.mean)}" for title, median in medians if median]
 
 
-def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | None:
-    """Time per visible token over the budget, and a line whose slope is the price of a thought."""
+def price_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot | None:
+    """Time per visible token over what was thought for it, and a line whose slope is the price of a
+    thought token."""
     price = load.price
     if price is None:
         return None
-    numbered = [row for row in load.by_budget if row.budget != "none"]
+    rows = {row.setting: row for row in load.by_budget}
 
     def fill(panel: Axes) -> None:
-        ends = np.array([0, max(int(row.budget) for row in numbered)])
+        ends = np.array([0, max(price.thoughts)])
         panel.plot(
             ends,
             price.without_thought * (ends + 1),
             color=MUTED,
             linestyle=":",
             linewidth=1.4,
-            label="b + 1 times a visible token",
+            label="if it cost as much as a visible token",
         )
         panel.plot(
             ends, price.at(ends), color=MUTED, linestyle="--", linewidth=1.4, label="fitted line"
         )
-        for row in numbered:
-            times = row.figure("mean time_per_visible_token")
+        for setting, thoughts in zip(price.points, price.thoughts, strict=True):
+            times = rows[setting].figure("mean time_per_visible_token")
             if times:
                 panel.errorbar(
-                    int(row.budget),
+                    thoughts,
                     times.mean,
                     times.half_width,
                     marker="o",
                     markersize=7,
                     capsize=4,
-                    color=colour[row.budget],
+                    color=colour[setting],
                     zorder=3,
                 )
-        panel.set(xlabel="thought budget b", ylabel="mean time per visible token")
+        panel.set(xlabel="thought tokens per visible token", ylabel="mean time per visible token")
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter(SECONDS)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -228,71 +232,79 @@ def price_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | N
     )
 
 
-def pareto_plot(name: str, load: LoadSummary, colour: dict[str, str]) -> Plot | None:
-    """Accuracy against time per visible token."""
-    if not load.bought:
-        return None
-    front = [point for point in load.bought if point.on_front]
+def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting, str]) -> Plot:
+    """Accuracy against one cost of a visible token; settings that another one beats are pale."""
+    best = [point for point in front.points if point.on_front]
 
     def fill(panel: Axes) -> None:
         panel.step(
-            [point.seconds for point in front],
-            [100 * point.accuracy.value for point in front],
+            [point.cost for point in best],
+            [100 * point.accuracy.value for point in best],
             where="post",
             color=MUTED,
             linestyle="--",
         )
-        for number, point in enumerate(load.bought):
-            share, bounds = point.accuracy.value, point.accuracy.interval
-            panel.errorbar(
-                point.seconds,
-                100 * share,
-                [[100 * max(0, share - bounds.low)], [100 * max(0, bounds.high - share)]],
-                marker="o" if point.on_front else "x",
-                markersize=7,
-                capsize=4,
-                color=colour[point.budget],
-                zorder=3,
-            )
-            panel.annotate(
-                budget_label(point.budget),
-                (point.seconds, 100 * share),
-                xytext=(8, -12 if number % 2 else 6),  # labels do not overlap
-                textcoords="offset points",
-                fontsize=9,
-            )
-        panel.set(xlabel="mean time per visible token", ylabel="right answers, %", ylim=(-2, 104))
+        for number, point in enumerate(front.points):
+            _draw_bought(panel, point, colour[point.setting], above=number % 2 == 0)
+        panel.set(xlabel=front.cost.title, ylabel="right answers, %", ylim=(-2, 104))
         panel.set_xlim(left=0)
         panel.margins(x=0.15)
-        panel.xaxis.set_major_formatter(SECONDS)
+        if front.cost.in_seconds:
+            panel.xaxis.set_major_formatter(SECONDS)
 
     return Plot(
         name,
-        f"What it buys · {load.title}",
-        "Exactly right answers with 95 % Wilson intervals. The line joins the budgets that no "
-        "other one beats in both; a cross is beaten.",
+        f"What it buys, by {front.cost.title} · {load.title}",
+        (f"{front.sentence} " if front.is_choice else "")
+        + "Exactly right answers with 95 % Wilson intervals. The line joins the settings that no "
+        "other one beats in both; the pale ones are beaten.",
         "; ".join(
-            f"{budget_label(p.budget)}: {p.accuracy.value:.1%} at {duration(p.seconds)}"
-            + ("" if p.on_front else ", beaten by a faster one")
-            for p in load.bought
+            f"{p.setting.label}: {p.accuracy.value:.1%} for {front.cost.of(p.cost)}"
+            + ("" if p.on_front else ", beaten by a cheaper one")
+            for p in front.points
         )
         + ".",
         draw(name, 5.6, 3.8, 1, fill),
     )
 
 
-def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, str]) -> Plot:
-    """Latency against throughput: a point for each load and budget, a line through the loads."""
-    lines: dict[str, list[tuple[float, float, str]]] = {}
+def _draw_bought(panel: Axes, point: Bought, colour: str, above: bool) -> None:
+    share, bounds = point.accuracy.value, point.accuracy.interval
+    strength = 1.0 if point.on_front else PALE
+    panel.errorbar(
+        point.cost,
+        100 * share,
+        [[100 * max(0, share - bounds.low)], [100 * max(0, bounds.high - share)]],
+        marker="o",
+        markersize=7,
+        capsize=4,
+        color=colour,
+        alpha=strength,
+        zorder=3 if point.on_front else 2,
+    )
+    panel.annotate(
+        point.setting.label,
+        (point.cost, 100 * share),
+        xytext=(8, 6 if above else -12),  # labels do not overlap
+        textcoords="offset points",
+        fontsize=9,
+        alpha=strength,
+    )
+
+
+def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[Setting, str]) -> Plot:
+    """Latency against throughput: a point for each load, budget and threshold, a line through the
+    loads."""
+    lines: dict[Setting, list[tuple[float, float, str]]] = {}
     for load in loads:
         for row in load.by_budget:
             rate = row.figure("visible_tokens_per_s")
             time = row.figure("mean time_per_visible_token")
             if rate and time and not row.is_part:
-                lines.setdefault(row.budget, []).append((rate.mean, time.mean, load.load))
+                lines.setdefault(row.setting, []).append((rate.mean, time.mean, load.load))
 
     def fill(panel: Axes) -> None:
-        for budget, points in lines.items():
+        for setting, points in lines.items():
             points.sort()
             rates, times, _ = zip(*points, strict=True)
             panel.plot(
@@ -300,8 +312,8 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, s
                 times,
                 marker="o",
                 markersize=6,
-                color=colour[budget],
-                label=budget_label(budget),
+                color=colour[setting],
+                label=setting.label,
             )
         panel.set(xlabel="visible tokens per second", ylabel="mean time per visible token")
         panel.set_xlim(left=0)
@@ -315,9 +327,9 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[str, s
         "Throughput against latency",
         "A point for each load; down and to the right is better. Mixed loads are not in it.",
         "; ".join(
-            f"{budget_label(budget)}: "
+            f"{setting.label}: "
             + ", ".join(f"{rate:.0f}/s at {duration(time)} ({load})" for rate, time, load in points)
-            for budget, points in lines.items()
+            for setting, points in lines.items()
         )
         + ".",
         draw(name, 5.6, 3.8, 1, fill),
@@ -375,7 +387,7 @@ def _fill_occupancy(panel: Axes, cell: Cell) -> None:
 
 
 def budgets_of(cell: Cell) -> str:
-    """`b = 8`, or the mix."""
+    """`b = 8`, or the mix, with the threshold."""
     if len(cell.budgets) == 1:
-        return budget_label(next(iter(cell.budgets)))
-    return f"mix {mix_name(cell)}"
+        return Setting(mix_name(cell), cell.threshold).label
+    return f"mix {mix_name(cell)}{threshold_suffix(cell.threshold)}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from loadtest.analysis.figures import mix_name
 from loadtest.analysis.named import NAMED, named_figures
+from loadtest.analysis.settings import Setting, setting_name
 from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, show, three_digits
 from loadtest.records import Cell
@@ -25,7 +25,7 @@ from loadtest.reporting.plots import (
     timeline_plot,
 )
 from loadtest.reporting.results import replace_file
-from loadtest.reporting.table import Column, parts
+from loadtest.reporting.table import Column, first_heads, parts
 from loadtest.reporting.terminal import table_rows
 
 TEMPLATE = "report.html.jinja"
@@ -103,11 +103,16 @@ def render(summary: Summary) -> str:
             for number, cell in enumerate(run.cells)
             if cell.records and cell.repeat == 0
         ],
-        clients=[(f"{mix_name(c)}, {c.load}, {c.repeat + 1}", c.client) for c in run.cells],
-        counters=[(f"{mix_name(c)}, {c.load}, {c.repeat + 1}", counters(c)) for c in run.cells],
+        clients=[(cell_name(cell), cell.client) for cell in run.cells],
+        counters=[(cell_name(cell), counters(cell)) for cell in run.cells],
         every_figure=every_figure(summary),
         meanings=[(figure.name, figure.meaning) for figure in NAMED.values()],
     )
+
+
+def cell_name(cell: Cell) -> str:
+    """Budget, threshold, load and repeat."""
+    return f"{setting_name(cell)}, {cell.load}, {cell.repeat + 1}"
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
@@ -118,10 +123,14 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
             bounds = load.price.relative_interval
             text = f"visible tokens for a thought token ({bounds.low:.2f} to {bounds.high:.2f})"
             tiles.append((f"{load.price.relative:.2f}", f"{text}, {load.title}"))
-        best = [point for point in load.bought if point.on_front]
-        if best:
-            text = f"right answers with budget {best[-1].budget}, the most accurate, {load.title}"
-            tiles.append((f"{best[-1].accuracy.value:.1%}", text))
+        for front in load.fronts[:1]:
+            best, enough = front.most_accurate, front.recommended
+            text = f"right answers with budget {best.setting.name}, the most accurate, {load.title}"
+            tiles.append((f"{best.accuracy.value:.1%}", text))
+            if front.is_choice:
+                text = f"per visible token with budget {enough.setting.name}, the cheapest within "
+                text += f"1 point of that, {load.title}"
+                tiles.append((front.cost.show(enough.cost), text))
     whole = [row for row in summary.rows if not row.is_part]
     requests = sum(repeat.requests for row in whole for repeat in row.repeats)
     failed = sum(sum(row.failures.values()) for row in whole)
@@ -140,21 +149,24 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     colour = colours(summary.rows)
     plots = (
         price_plot(f"price-{number}", load, colour),
-        pareto_plot(f"pareto-{number}", load, colour),
+        *(
+            pareto_plot(f"pareto-{number}-{place}", load, front, colour)
+            for place, front in enumerate(load.fronts)
+        ),
         latency_plot(f"latency-{number}", load, colour),
     )
     return Section(
         load,
         LOADS[load.load.partition(":")[0]],
-        [Table(heads_of(part), rows_of(load, part, colour)) for part in parts(load)],
+        [Table(heads_of(load, part), rows_of(load, part, colour)) for part in parts(load)],
         [plot for plot in plots if plot],
         [found for row in load.rows if not row.is_part for found in failures(row.name, row.cells)],
     )
 
 
-def heads_of(shown: Sequence[Column]) -> list[Head]:
+def heads_of(load: LoadSummary, shown: Sequence[Column]) -> list[Head]:
     """Headings; adjacent columns of one group share one."""
-    heads = [Head("budget"), Head("cost")]
+    heads = [Head(text) for text in first_heads(load)]
     for group, members in groupby(shown, lambda column: column.group):
         texts = tuple(column.head for column in members)
         heads += [Head(group, texts)] if group else [Head(text) for text in texts]
@@ -162,11 +174,11 @@ def heads_of(shown: Sequence[Column]) -> list[Head]:
 
 
 def rows_of(
-    load: LoadSummary, shown: list[Column], colour: Mapping[str, str]
+    load: LoadSummary, shown: list[Column], colour: Mapping[Setting, str]
 ) -> list[tuple[str | None, list[str]]]:
-    """The rows of the terminal's table, each with the variable of its budget's colour."""
+    """The rows of the terminal's table, each with the variable of its setting's colour."""
     return [
-        (VARIABLES.get(colour.get(row.budget, "")), cells)
+        (VARIABLES.get(colour.get(row.setting, "")), cells)
         for row, cells in zip(load.rows, table_rows(load, shown), strict=True)
     ]
 

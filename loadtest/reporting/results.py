@@ -19,9 +19,10 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from loadtest.analysis.figures import ALL, figures, mix_name
+from loadtest.analysis.figures import ALL, figures
 from loadtest.analysis.levels import parse_level
 from loadtest.analysis.named import NAMED, named_figures
+from loadtest.analysis.settings import mix_name
 from loadtest.analysis.summary import Summary
 from loadtest.errors import LoadTestError
 from loadtest.records import SCHEMA_VERSION, Cell, Record, Run
@@ -29,7 +30,7 @@ from loadtest.records import SCHEMA_VERSION, Cell, Record, Run
 RUN, REQUESTS, SUMMARY, REPORT = "run.json", "requests.jsonl", "summary.csv", "report.html"
 ABOUT = {
     "what": "A load test: its settings, and the figures of each cell. A cell is one load on one "
-    "thought budget or mix of budgets, once.",
+    "thought budget or mix of budgets with one threshold, once.",
     "times": "seconds; in records since the cell's start",
     "records": f"{REQUESTS} beside this file: a line per request, `cell` is the index in `cells`",
     "percentiles": "nearest rank; only those that the number of values supports",
@@ -162,14 +163,14 @@ def write_summary(summary: Summary, path: Path) -> None:
     levels = "; ".join(level.text for level in summary.levels)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    kinds = ["label", "load", "budgets", "budget", "repeat", "partial", "levels"]
+    kinds = ["label", "load", "budgets", "budget", "threshold", "repeat", "partial", "levels"]
     writer.writerow([*kinds, *NAMED])
     for row in summary.rows:
         for cell, repeat in zip(row.cells, row.repeats, strict=True):
             values = named_figures(repeat)
             writer.writerow(
                 [
-                    *(summary.run.label, row.load, mix_name(cell), row.budget),
+                    *(summary.run.label, row.load, mix_name(cell), row.budget, row.threshold),
                     *(cell.repeat + 1, cell.partial, levels),
                     *(values.get(name, "") for name in NAMED),
                 ]

@@ -44,7 +44,9 @@ COLUMNS = (
     Column("", "goodput/s", "goodput"),
     Column("", "visible tokens/s", "visible_tokens_per_s"),
     Column("", "thought tokens/s", "thought_tokens_per_s"),
-    Column("", "passes/s (est.)", "passes_per_s"),
+    Column("", "passes/s", "passes_per_s"),
+    Column("", "passes/visible token", "passes_per_visible_token"),
+    Column("", "thought about", "thought_share"),
     Column("", "right", "accuracy"),
 )
 
@@ -55,6 +57,18 @@ def parts(load: LoadSummary) -> list[list[Column]]:
     shown = [c for c in COLUMNS if any(row.figure(c.figure) for row in load.rows)]
     tables = ([column for column in shown if column.timed is timed] for timed in (True, False))
     return [columns for columns in tables if columns]
+
+
+def first_heads(load: LoadSummary) -> list[str]:
+    """The headings of the columns that say what a row is."""
+    return ["budget", *(["threshold"] if load.has_thresholds else []), "cost"]
+
+
+def first_entries(load: LoadSummary, row: Row) -> list[str]:
+    """The entries below `first_heads`."""
+    threshold = "–" if row.threshold is None else f"{row.threshold:.12g}"
+    thresholds = [threshold] if load.has_thresholds else []
+    return [row.budget, *thresholds, relative_cost(load, row)]
 
 
 def entry(row: Row, column: Column) -> str:

@@ -16,8 +16,8 @@ from loadtest.analysis.percentiles import distribution
 from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, three_digits
-from loadtest.records import Cell, Record
-from loadtest.reporting.table import Column, entry, parts, relative_cost
+from loadtest.records import Cell, Record, threshold_suffix
+from loadtest.reporting.table import Column, entry, first_entries, first_heads, parts
 from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
@@ -112,7 +112,8 @@ class LiveView:
 
 def _title(cell: Upcoming) -> str:
     of = f"/{cell.total}" if cell.total else ""
-    return f"[{cell.number + 1}{of}] budget {cell.budgets}, {cell.load}, repeat {cell.repeat + 1}"
+    budgets = cell.budgets + threshold_suffix(cell.threshold)
+    return f"[{cell.number + 1}{of}] budget {budgets}, {cell.load}, repeat {cell.repeat + 1}"
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -131,9 +132,12 @@ def print_summary(summary: Summary, console: Console) -> None:
             if console.is_terminal:
                 console.print(_table(load, shown))
             else:
-                print_table([heads(shown), *table_rows(load, shown)], console)
+                print_table([heads(load, shown), *table_rows(load, shown)], console)
         if load.price:
             say(price_sentence(load.price))
+        for front in load.fronts:
+            if front.is_choice:
+                say(front.sentence)
     for note in summary.run.notes:
         say(note, "bold")
     for row in summary.rows:
@@ -145,19 +149,18 @@ def print_summary(summary: Summary, console: Console) -> None:
 def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
     """The rows of a load's table as text."""
     return [
-        [row.budget, relative_cost(load, row), *(entry(row, column) for column in shown)]
-        for row in load.rows
+        [*first_entries(load, row), *(entry(row, column) for column in shown)] for row in load.rows
     ]
 
 
-def heads(shown: list[Column]) -> list[str]:
+def heads(load: LoadSummary, shown: list[Column]) -> list[str]:
     """The headings of the columns."""
-    return ["budget", "cost", *(column.title for column in shown)]
+    return [*first_heads(load), *(column.title for column in shown)]
 
 
 def _table(load: LoadSummary, shown: list[Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
-    for head in ("budget", "cost"):
+    for head in first_heads(load):
         table.add_column(f"\n{head}", justify="right")
     for column in shown:
         table.add_column(f"{column.group}\n{column.head}", justify="right", overflow="fold")

@@ -42,6 +42,7 @@ class Writer:
         (mix,) = parse_budgets(cell.budgets)
         planned = Cell(
             budgets=mix.by_name,
+            threshold=cell.threshold,
             load=cell.load,
             asked_rate=None,
             concurrency=None,

@@ -54,6 +54,7 @@ def make_cell(
         warnings.insert(0, f"cut short after {collected.cut_at:.1f} s: {collected.cut}")
     return Cell(
         budgets=budgets.by_name,
+        threshold=budgets.threshold,
         load=str(load),
         asked_rate=None if isinstance(load, ClosedLoop) else load.rate,
         concurrency=load.concurrency if isinstance(load, ClosedLoop) else None,
@@ -103,7 +104,7 @@ def _warnings(records: Sequence[Record], plan: Plan) -> list[str]:
 
 
 def _thought_less(record: Record, plan: Plan) -> bool:
-    if record.budget is None or record.thought_tokens is None:
+    if record.budget is None or record.thought_tokens is None or record.is_gated:
         return False
     limit = plan.target.extra_body.get("thinking_token_budget")
     due = most_thoughts(Asked(0, record.budget, limit), record.visible_tokens)

@@ -26,6 +26,7 @@ class Upcoming:
     """How many cells there will be; None where that depends on the results (a search)."""
     budgets: str
     """As on the command line: `8`, `0:0.5,4:0.5`, `none`."""
+    threshold: float | None
     load: str
     repeat: int
     seconds: float | None

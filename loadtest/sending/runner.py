@@ -21,6 +21,7 @@ from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
 from loadtest.traffic.prompts import DEFAULT_OUTPUT, Prompts, SyntheticPrompts, file_prompts
 from loadtest.traffic.schedule import timing_of
+from loadtest.traffic.thresholds import crossed
 from loadtest.traffic.words import count_by_tokens, count_by_words
 
 
@@ -42,11 +43,13 @@ def prepare(plan: Plan) -> Prepared:
 
     Raises `LoadTestError` where the server cannot be reached, does not serve the model or allows
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
-    budgets is sent none, with a warning.
+    budgets, or without thresholds, is sent none, with a warning.
     """
     check_extra_body(plan.target.extra_body)
     server = probe(plan.target)
-    budgets, warnings = _fitting_budgets(plan.budgets, server)
+    fitting, warnings = _fitting_thresholds(plan.budgets, server)
+    budgets, more = _fitting_budgets(fitting, server)
+    warnings += more
     with token_count(plan.prompts.tokenizer, plan.target, server) as count:
         source = _prompts(plan.prompts, count)
     if not server.counts_tokens:
@@ -60,6 +63,20 @@ def prepare(plan: Plan) -> Prepared:
             "tokens are unknown"
         )
     return Prepared(replace(plan, budgets=budgets), server, source.description, source, warnings)
+
+
+def _fitting_thresholds(
+    budgets: tuple[BudgetMix, ...], server: ServerFacts
+) -> tuple[tuple[BudgetMix, ...], list[str]]:
+    """The budgets with the thresholds to send to this server, and warnings about them."""
+    asked = {mix.threshold for mix in budgets if mix.threshold is not None}
+    if server.has_thresholds or not asked:
+        return budgets, []
+    return crossed(budgets, (None,)), [
+        f"{server.url} has no thought thresholds (no default_thought_threshold in its /v1/models): "
+        "each budget is measured once without, instead of with "
+        + ", ".join(f"{threshold:.12g}" for threshold in sorted(asked))
+    ]
 
 
 def _fitting_budgets(
@@ -147,6 +164,7 @@ class Sender:
                 number=self._number,
                 total=self._total,
                 budgets=str(budgets),
+                threshold=budgets.threshold,
                 load=str(load),
                 repeat=repeat,
                 seconds=timing.sending_ends,

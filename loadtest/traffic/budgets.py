@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from loadtest.errors import LoadTestError
+from loadtest.records import threshold_suffix
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,8 @@ class BudgetMix:
     """Budgets and their shares, which add up to 1. None sends no budget, for servers without."""
 
     shares: tuple[tuple[int | None, float], ...]
+    threshold: float | None = None
+    """The thought threshold of those that think, in nats. None sends none: the server's own."""
 
     def draw(self, rng: random.Random) -> int | None:
         """The budget of one request."""
@@ -24,8 +27,18 @@ class BudgetMix:
         """As in `Cell.budgets`."""
         return {"none" if budget is None else str(budget): share for budget, share in self.shares}
 
+    @property
+    def may_think(self) -> bool:
+        """Whether any of its budgets is another one than 0."""
+        return any(budget != 0 for budget, _ in self.shares)
+
+    @property
+    def name(self) -> str:
+        """With the threshold, if there is one: `8, threshold 0.1`."""
+        return str(self) + threshold_suffix(self.threshold)
+
     def __str__(self) -> str:
-        """As on the command line."""
+        """The budgets as on the command line."""
         names = self.by_name
         if len(names) == 1:
             return next(iter(names))
@@ -50,7 +63,11 @@ def parse_budgets(text: str) -> tuple[BudgetMix, ...]:
             f"budgets {text!r}: either all have a share (0:0.5,4:0.5: one mix) or none has (0,4: "
             "one after the other)"
         )
-    return tuple(BudgetMix(((_budget(part, text), 1.0),)) for part in parts)
+    mixes = [BudgetMix(((_budget(part, text), 1.0),)) for part in parts]
+    for number, mix in enumerate(mixes):
+        if mix in mixes[:number]:
+            raise LoadTestError(f"budgets {text!r}: {mix} is there twice")
+    return tuple(mixes)
 
 
 def _mix(parts: list[str], text: str) -> BudgetMix:

@@ -1,0 +1,96 @@
+"""What thinking buys: right answers against what a visible token costs, over all settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from loadtest.analysis.intervals import Share
+from loadtest.analysis.settings import Setting
+from loadtest.analysis.units import duration, three_digits
+
+ONE_POINT = 0.01
+"""Of accuracy: a cheaper setting that loses no more than this is recommended."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost of a visible token: the figure, its title, and its value as text."""
+
+    figure: str
+    title: str
+    show: Callable[[float], str]
+    in_seconds: bool
+
+    def of(self, value: float) -> str:
+        """`2.1 passes per visible token`, `12 ms per visible token`."""
+        return f"{self.show(value)} per visible token"
+
+
+PASSES = Cost(
+    "passes_per_visible_token",
+    "passes per visible token",
+    lambda passes: f"{three_digits(passes)} {'pass' if passes == 1 else 'passes'}",
+    in_seconds=False,
+)
+SECONDS = Cost(
+    "mean time_per_visible_token", "mean time per visible token", duration, in_seconds=True
+)
+COSTS = (PASSES, SECONDS)
+
+
+@dataclass(frozen=True)
+class Bought:
+    """The accuracy of a setting beside its cost."""
+
+    setting: Setting
+    cost: float
+    accuracy: Share
+    on_front: bool
+    """No other setting is as cheap and as accurate, and better in one of the two (Pareto)."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """One cost: all settings, the cheapest first; there is at least one."""
+
+    cost: Cost
+    points: tuple[Bought, ...]
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is more than one setting."""
+        return len(self.points) > 1
+
+    @property
+    def most_accurate(self) -> Bought:
+        """The cheapest of those with the best accuracy."""
+        return max(self.points, key=lambda point: point.accuracy.value)
+
+    @property
+    def recommended(self) -> Bought:
+        """The cheapest within a point of the best accuracy."""
+        enough = self.most_accurate.accuracy.value - ONE_POINT - _ROUNDING
+        return next(point for point in self.points if point.accuracy.value >= enough)
+
+    @property
+    def sentence(self) -> str:
+        """The recommendation in words."""
+        chosen, best = self.recommended, self.most_accurate
+        text = f"The cheapest setting within 1 point of the best accuracy: {self._describe(chosen)}"
+        return f"{text}." if chosen == best else f"{text}; the best is {self._describe(best)}."
+
+    def _describe(self, point: Bought) -> str:
+        right = f"{point.accuracy.value:.1%} right"
+        return f"{point.setting.label}, {right} for {self.cost.of(point.cost)}"
+
+
+def front(cost: Cost, points: Mapping[Setting, tuple[float, Share]]) -> Front:
+    """Sort settings by their cost, and mark those that no other one beats."""
+    ordered = sorted(points, key=lambda setting: (points[setting][0], -points[setting][1].value))
+    best = -1.0
+    bought = []
+    for setting in ordered:
+        value, accuracy = points[setting]
+        bought.append(Bought(setting, value, accuracy, on_front=accuracy.value > best))
+        best = max(best, accuracy.value)
+    return Front(cost, tuple(bought))
