@@ -68,6 +68,38 @@ def test_accuracy_is_measured_under_load(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("reused_workers")
+def test_thresholds_are_crossed_with_budgets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    said = " ".join(["word"] * 5)
+    lines = [{"prompt": "say it", "expected": text, "max_tokens": 5} for text in (said, "other")]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = tmp_path / "results"
+    thinking = ["--budgets", "0,4", "--thresholds", "0,0.1,0.5", "--answers", str(answers)]
+    gains = (0.0, 0.3, 0.05, 0.0, 0.01)
+    with running(Behaviour(gap=0.001, default_threshold=0.1, gains=gains)) as url:
+        extent = ["--requests", "20", "--warmup", "0", "--out", str(folder)]
+        assert main(["--url", url, *thinking, *extent]) == 0
+    out = capsys.readouterr().out.splitlines()
+    (heads,) = (line.split() for line in out if "passes/visible" in line)
+    assert heads[:3] == ["budget", "threshold", "cost"]
+    # Nothing buys anything here: not to think is the cheapest.
+    enough = (
+        "The cheapest setting within 1 point of the best accuracy: b = 0, 50.0% right for 1 pass"
+    )
+    assert f"{enough} per visible token." in out
+    cells = json.loads((folder / "run.json").read_text())["cells"]
+    passes = {
+        (*cell["budgets"], cell["threshold"]): cell["figures"]["all"]["passes_per_visible_token"]
+        for cell in cells
+    }
+    # At 0.1 nats one token of five is thought about, in five passes beyond its own.
+    assert passes == {("0", None): 1, ("4", 0.0): 5, ("4", 0.1): 2, ("4", 0.5): 1}
+    assert enough in (folder / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("reused_workers")
 def test_a_search_reports_the_highest_rate(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +154,10 @@ def test_a_full_disk_is_reported_and_costs_only_what_came_after(
         (["nonsense"], "no command 'nonsense'"),
         (["--budgets", "0"], "--url"),
         (["--url", "{url}", "--budgets", "many"], "'many' is no whole number"),
+        (["--url", "{url}", "--thresholds", "0,-1"], "'-1' is no number of nats from 0 up"),
+        (["--url", "{url}", "--thresholds", "nan"], "'nan' is no number of nats from 0 up"),
+        (["--url", "{url}", "--thresholds", "low"], "'low' is no number of nats from 0 up"),
+        (["--url", "{url}", "--thresholds", "0.1,0.1"], "0.1 is there twice"),
         (["--url", "{url}", "--slo", "fast"], "'fast' is no service level"),
         (["--url", "{url}", "--slo", "p97 end_to_end<=1s"], "p97 is none of"),
         (["--url", "{url}", "--duration", "0"], "'0' is not a number above 0"),

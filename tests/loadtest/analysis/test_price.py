@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from loadtest.analysis.intervals import Share
-from loadtest.analysis.price import front, price_of_a_thought
+from loadtest.analysis.price import price_of_a_thought
 from tests.support.loadtest.records import PASS_SECONDS, made_cell, made_record, sweep
 
 
@@ -35,15 +34,23 @@ def test_without_budget_0_the_price_is_relative_to_the_fitted_line() -> None:
     assert price.relative == pytest.approx(0.5)
 
 
-def test_the_front_leaves_out_dominated_budgets() -> None:
-    bought = front(
-        {
-            "0": (0.01, Share(2, 10)),
-            "2": (0.03, Share(1, 10)),
-            "4": (0.05, Share(5, 10)),
-            "8": (0.09, Share(5, 10)),
-        }
-    )
-    assert [(b.budget, b.on_front) for b in bought] == [
-        *(("0", True), ("2", False), ("4", True), ("8", False))
-    ]
+def test_the_price_is_that_of_what_was_really_thought() -> None:
+    """Behind a gate a budget of 8 may be a quarter of a thought token per visible token."""
+    cells = []
+    for threshold, tokens in ((None, 0), (0.5, 2), (0.1, 16)):
+        per_token = 0.02 + 0.01 * tokens / 8
+        records = [
+            made_record(n, n, 8, per_token=per_token, tokens=8, threshold=threshold).model_copy(
+                update={"thought_tokens": tokens}
+            )
+            for n in range(5)
+        ]
+        cell = made_cell(records, (0.0, 5.0), {"8": 1.0}, threshold=threshold)
+        cells.append(cell)
+    price = price_of_a_thought(cells)
+    assert price is not None
+    assert price.thoughts == (0, 0.25, 2)
+    assert price.base == pytest.approx(0.02)
+    assert price.relative == pytest.approx(0.5)
+    same = [cell.model_copy(update={"threshold": n}) for n, cell in enumerate(cells[:1] * 2)]
+    assert price_of_a_thought(same) is None

@@ -102,3 +102,40 @@ def test_no_thought_tokens_are_right_where_none_are_due() -> None:
     problem = find_problem(answer, Asked(2, budget=4))
     assert problem is not None
     assert problem.failure is Failure.OVER_BUDGET
+
+
+def said(**fields: Any) -> bytes:
+    return json.dumps({"choices": [], "quiet_star": fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("in_force", "asked", "thoughts", "message"),
+    [
+        (0.1, 0.1, 0, None),  # behind a gate there may be no thought at all
+        (0.1, None, 0, None),  # the server's own threshold
+        (None, 0.1, 0, None),
+        (0, 0, 0, "no thought tokens, 8 were asked for"),
+        (0.5, 0.1, 0, "thought with a threshold of 0.5, asked for 0.1"),
+        (0.1, 0.1, 4, None),
+        (0.1, 0.1, 12, "12 thought tokens, 8 were allowed"),
+    ],
+)
+def test_thought_tokens_are_checked_against_the_threshold(
+    in_force: float | None, asked: float | None, thoughts: int, message: str | None
+) -> None:
+    first = [] if in_force is None else [said(thought_threshold=in_force)]
+    answer = read(Counting.TOKEN_IDS, *first, COMPLETE[0], usage(2, thoughts), b"[DONE]")
+    problem = find_problem(answer, Asked(2, budget=4, threshold=asked))
+    assert (problem and problem.message) == message
+
+
+def test_counts_of_thoughts_and_passes_are_those_of_the_whole_answer() -> None:
+    begun = said(thought_budget=4, thought_threshold=0.1, thoughts=0, passes=0)
+    assert read(Counting.TOKEN_IDS, begun, *COMPLETE).passes is None
+    answer = read(Counting.TOKEN_IDS, begun, *COMPLETE, said(thoughts=1, passes=7))
+    assert (answer.thoughts, answer.passes) == (1, 7)
+    assert (answer.budget_in_force, answer.threshold_in_force) == (4, 0.1)
+    # Of one thought there are four tokens, not eight.
+    problem = find_problem(answer, Asked(2, budget=4, threshold=0.1))
+    assert problem is not None
+    assert problem.message == "8 thought tokens, 4 were allowed"

@@ -6,7 +6,14 @@ import pytest
 
 from loadtest.cli import main
 from loadtest.records import Failure, Run
-from tests.support.loadtest.records import made_cell, made_record, made_run, written
+from tests.support.loadtest.records import (
+    as_version_1,
+    gated,
+    made_cell,
+    made_record,
+    made_run,
+    written,
+)
 
 
 def run_with(label: str, per_token: float, repeats: int = 3, jitter: float = 0.02) -> Run:
@@ -87,6 +94,41 @@ def test_runs_of_one_label_are_repeats(
     assert main(["compare", *three, "--labels", "before", "after", "after"]) == 0
     head = capsys.readouterr().out.splitlines()[0].split()
     assert head == ["budget", "load", "figure", "before", "after", "change"]
+
+
+def test_rows_of_different_thresholds_are_not_taken_for_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = made_run(gated(), "before"), made_run(gated()[:-1], "after")
+    after.cells = [cell for cell in after.cells if cell.threshold != 0.5]
+    base = str(written(before, tmp_path / "before"))
+    other = str(written(after, tmp_path / "after"))
+    assert main(["compare", base, other, "--fail-on", TOLERANCE]) == 1
+    out = capsys.readouterr().out
+    lost = "budget 8, threshold 0.5, constant:10: mean time_per_visible_token was not measured"
+    assert f"regression: {lost} in after" in out
+    assert out.count("regression") == 1
+    assert out.splitlines()[0].split() == [
+        *("budget", "threshold", "load", "figure", "before", "after", "change")
+    ]
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[:2] for line in lines if "passes_per_visible_token" in line] == [
+        *(["0", "–"], ["8", "0"], ["8", "0.1"], ["8", "0.5"])
+    ]
+
+
+def test_results_of_the_first_schema_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have no thresholds: their rows are those with which none was sent."""
+    old = str(as_version_1(written(run_with("old", 0.010), tmp_path / "old")))
+    slow = str(written(run_with("slow", 0.013), tmp_path / "slow"))
+    assert main(["compare", old, slow, "--fail-on", TOLERANCE]) == 1
+    assert "threshold" not in capsys.readouterr().out
+    new = str(written(made_run(gated(), "new"), tmp_path / "new"))
+    assert main(["compare", old, new]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {tuple(line[:2]) for line in lines[1:]} == {("0", "constant:10")}
 
 
 @pytest.mark.parametrize(

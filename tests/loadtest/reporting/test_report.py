@@ -11,7 +11,7 @@ from loadtest.analysis.summary import summarise
 from loadtest.records import Failure, Run
 from loadtest.reporting.report import render
 from loadtest.reporting.table import parts
-from tests.support.loadtest.records import made_cell, made_record, made_run
+from tests.support.loadtest.records import gated, made_cell, made_record, made_run
 from tests.support.loadtest.tables import tables_of
 
 
@@ -113,3 +113,37 @@ def test_answers_that_arrive_at_once_make_a_report() -> None:
 def test_a_run_without_requests_makes_a_report() -> None:
     page = Page(render(summarise(made_run([made_cell([], (0.0, 1.0))]))))
     assert any("nothing was measured" in text for text in page.texts)
+
+
+def test_thresholds_are_rows_points_and_a_recommendation() -> None:
+    summary = summarise(made_run(gated()))
+    (load,) = summary.loads
+    assert [row.name for row in load.rows] == [
+        *("0", "8, threshold 0", "8, threshold 0.1", "8, threshold 0.5")
+    ]
+    html = render(summary)
+    texts = Page(html).texts
+    assert "threshold" in texts
+    assert [row[:2] for row in tables_of(load)[0]] == [
+        *(["0", "–"], ["8", "0"], ["8", "0.1"], ["8", "0.5"])
+    ]
+    passes, seconds = load.fronts
+    assert [(point.setting.label, point.on_front) for point in passes.points] == [
+        ("b = 0", True),
+        ("b = 8 at 0.5 nats", False),
+        ("b = 8 at 0.1 nats", True),
+        ("b = 8 at 0 nats", False),
+    ]
+    assert [point.cost for point in passes.points] == [1, 1, 3.25, 9]
+    assert passes.sentence == (
+        "The cheapest setting within 1 point of the best accuracy: b = 8 at 0.1 nats, 95.0% right "
+        "for 3.25 passes per visible token."
+    )
+    for front in (passes, seconds):
+        assert sum(front.sentence in text for text in texts) == 1
+    assert "with budget 8, threshold 0.1, the cheapest within 1 point" in " ".join(texts)
+    plots = re.split("<figure", html)
+    (by_passes,) = (plot for plot in plots if "What it buys, by passes" in plot)
+    # Dominated points are pale, with their labels and intervals; the others are not.
+    assert set(re.findall(r"opacity: ([\d.]+)", by_passes)) == {"0.35"}
+    assert by_passes.count(">b = 8 at 0.1 nats</text>") == 1

@@ -11,7 +11,14 @@ from loadtest.analysis.summary import summarise
 from loadtest.errors import LoadTestError
 from loadtest.records import Run
 from loadtest.reporting.results import Recorder, load_run, write_summary
-from tests.support.loadtest.records import made_cell, made_record, made_run, written
+from tests.support.loadtest.records import (
+    as_version_1,
+    gated,
+    made_cell,
+    made_record,
+    made_run,
+    written,
+)
 
 
 def test_what_is_written_is_read_again(run: Run, tmp_path: Path) -> None:
@@ -37,7 +44,7 @@ def test_a_folder_is_never_overwritten(run: Run, tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     file = written(run, tmp_path / "results") / "run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
-    with pytest.raises(LoadTestError, match=r"schema version 99, this program reads up to 1"):
+    with pytest.raises(LoadTestError, match=r"schema version 99, this program reads up to 2"):
         load_run(file)
 
 
@@ -96,3 +103,30 @@ def test_the_csv_has_a_row_for_each_repeat_and_part(run: Run, tmp_path: Path) ->
     assert set(NAMED) < set(rows[0])
     assert float(rows[0]["requests"]) == 80
     assert {row["budget"] for row in rows[-4:]} == {"all", "0", "4", "16"}
+
+
+def test_every_file_is_keyed_by_budget_and_threshold(tmp_path: Path) -> None:
+    run = made_run(gated())
+    folder = written(run, tmp_path / "results")
+    assert load_run(folder) == run
+    keys = {("0", None), ("8", 0.0), ("8", 0.1), ("8", 0.5)}
+    cells = json.loads((folder / "run.json").read_text())["cells"]
+    assert {(*cell["budgets"], cell["threshold"]) for cell in cells} == keys
+    lines = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+    assert {(str(line["budget"]), line.get("threshold")) for line in lines} == keys
+    write_summary(summarise(run), folder / "summary.csv")
+    with (folder / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 4
+    passes = {
+        (row["budget"], row["threshold"]): float(row["passes_per_visible_token"]) for row in rows
+    }
+    assert passes == {("0", ""): 1, ("8", "0.0"): 9, ("8", "0.1"): 3.25, ("8", "0.5"): 1}
+
+
+def test_results_without_thresholds_are_read(run: Run, tmp_path: Path) -> None:
+    """Those of schema version 1, before there were any."""
+    folder = as_version_1(written(run, tmp_path / "results"))
+    read = load_run(folder)
+    assert {cell.threshold for cell in read.cells} == {None}
+    assert [cell.records for cell in read.cells] == [cell.records for cell in run.cells]

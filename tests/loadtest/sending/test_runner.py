@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from loadtest.analysis.figures import figures
 from loadtest.errors import LoadTestError
 from loadtest.records import Cell, Record
 from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, running
+from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.plan import Extent
+from loadtest.traffic.thresholds import crossed
 from tests.support.loadtest.runs import FIRST, GAP, SLACK, measured, run, run_one, small_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("reused_workers")]
@@ -159,6 +162,85 @@ def test_a_stock_server_gets_no_budgets_and_one_cell() -> None:
     assert "has no thought budgets" in prepared.warnings[0]
     assert cell.budgets == {"none": 1.0}
     assert {(record.budget, record.failure) for record in cell.records} == {(None, None)}
+
+
+GATED = Behaviour(first=FIRST, gap=GAP, default_threshold=0.1, gains=(0.0, 0.3, 0.05, 0.0, 0.01))
+"""Of an answer of five tokens: at 0.1 nats it thinks about the second, at 0.02 about the third too,
+at 0.5 about none."""
+
+
+@pytest.mark.parametrize("counts_passes", [True, False])
+def test_passes_and_delays_behind_a_gate_are_measured(counts_passes: bool) -> None:
+    with running(replace(GATED, counts_passes=counts_passes)) as url:
+        budgets = crossed(parse_budgets("0,2"), (0.0, 0.02, 0.1, 0.5))
+        cells = run(replace(small_plan(url, "closed:4", requests=8), budgets=budgets))
+    seen = []
+    for cell in cells:
+        assert len(cell.records) == 8
+        assert not [record for record in cell.records if record.failure], cell.records
+        assert not [warning for warning in cell.warnings if "thought less" in warning]
+        assert {record.threshold for record in cell.records} == {cell.threshold}
+        ((budget,), (thoughts,), (tokens,), (passes,)) = (
+            {getattr(record, name) for record in cell.records}
+            for name in ("budget", "thoughts", "thought_tokens", "passes")
+        )
+        seen.append((budget, cell.threshold, thoughts, tokens, passes))
+        found = figures(cell)
+        assert found.passes_per_visible_token == passes / 5
+        assert found.thought_share == thoughts / 5
+        # The first token's passes come before it; those of the other four are between tokens.
+        of_first = 1 if cell.threshold or budget == 0 else 3
+        gaps = [record.time_per_visible_token or 0.0 for record in cell.records]
+        expected = (passes - of_first) * GAP / 4
+        assert expected - SLACK / 4 < statistics.median(gaps)
+        assert min(gaps) < expected + SLACK / 4
+    # Behind a gate a thought of two tokens is three passes beyond the visible token's own.
+    assert seen == [
+        (0, None, 0, 0, 5),
+        (2, 0.0, 5, 10, 15),
+        (2, 0.02, 2, 4, 11),
+        (2, 0.1, 1, 2, 8),
+        (2, 0.5, 0, 0, 5),
+    ]
+
+
+def test_the_servers_own_threshold_is_in_force_where_none_is_asked_for() -> None:
+    with running(GATED) as url:
+        cell = run_one(small_plan(url, budgets="2", requests=4))
+    assert cell.threshold is None
+    assert {(r.threshold, r.threshold_in_force, r.passes, r.failure) for r in cell.records} == {
+        (None, 0.1, 8, None)
+    }
+    assert not [warning for warning in cell.warnings if "thought less" in warning]
+
+
+def test_a_mix_behind_a_gate_is_one_cell_for_each_threshold() -> None:
+    budgets = crossed(parse_budgets("0:1,2:1"), (0.0, 0.1))
+    with running(replace(GATED, first=0.0, gap=0.0)) as url:
+        cells = run(replace(small_plan(url, requests=30), budgets=budgets))
+    assert [(cell.threshold, set(cell.budgets)) for cell in cells] == [
+        (0.0, {"0", "2"}),
+        (0.1, {"0", "2"}),
+    ]
+    for cell, passes in zip(cells, (15, 8), strict=True):
+        seen = {(record.budget, record.threshold, record.passes) for record in cell.records}
+        assert seen == {(0, None, 5), (2, cell.threshold, passes)}
+        assert not any(record.failure for record in cell.records)
+
+
+@pytest.mark.parametrize("most", [16, None])
+def test_a_server_without_thresholds_gets_none_and_each_budget_once(most: int | None) -> None:
+    # It refuses requests that have one.
+    with running(Behaviour(max_thought_budget=most)) as url:
+        plan = small_plan(url, requests=4)
+        budgets = crossed(parse_budgets("0,2" if most else "none"), (0.0, 0.1))
+        prepared = prepare(replace(plan, budgets=budgets))
+        cells = list(run_cells(prepared, NoWatcher()))
+    assert "has no thought thresholds" in prepared.warnings[0]
+    assert "instead of with 0, 0.1" in prepared.warnings[0]
+    assert len(cells) == (2 if most else 1)
+    assert {cell.threshold for cell in cells} == {None}
+    assert not [record for cell in cells for record in cell.records if record.failure]
 
 
 def test_a_cell_in_which_nothing_was_due_says_so(url: str) -> None:

@@ -39,6 +39,7 @@ def test_a_mix_is_drawn_in_its_shares() -> None:
         ("-1", "no whole number"),
         ("0:0.5,4", "either all have a share"),
         ("0:0.5,0:0.5", "twice"),
+        ("4,0,4", "4 is there twice"),
         ("0:0,4:1", "no share"),
         ("0:x", "no share"),
         ("0:inf", "no share"),

@@ -1,5 +1,6 @@
 """Records that are made up, so that every figure is known."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,14 @@ def made_record(
     warmup: bool = False,
     correct: bool | None = None,
     failure: Failure | None = None,
+    threshold: float | None = None,
 ) -> Record:
     """A request whose first token comes `first` after it was due, then one every `per_token`."""
     times = [scheduled + first + n * per_token for n in range(tokens)]
     return Record(
         index=index,
         budget=budget,
+        threshold=threshold,
         warmup=warmup,
         scheduled=scheduled,
         sent=scheduled + queued,
@@ -55,9 +58,11 @@ def made_cell(
     budgets: Mapping[str, float] | None = None,
     load: str = "constant:10",
     repeat: int = 0,
+    threshold: float | None = None,
 ) -> Cell:
     return Cell(
         budgets=dict(budgets or {"0": 1.0}),
+        threshold=threshold,
         load=load,
         asked_rate=10.0 if not load.startswith("closed") else None,
         concurrency=None,
@@ -93,6 +98,16 @@ def written(run: Run, folder: Path) -> Path:
             recorder.record(record)
         recorder.end(cell)
     recorder.close()
+    return folder
+
+
+def as_version_1(folder: Path) -> Path:
+    """Take from a results folder what its first schema did not have."""
+    content = json.loads((folder / "run.json").read_text())
+    content["schema_version"] = 1
+    for cell in content["cells"]:
+        del cell["threshold"]
+    (folder / "run.json").write_text(json.dumps(content))
     return folder
 
 
@@ -135,6 +150,33 @@ def sweep(
                     records.append(record)
                 window = (0.0, max(r.finished or 0.0 for r in records))
                 cells.append(made_cell(records, window, {str(budget): 1.0}, load, repeat))
+    return cells
+
+
+def gated(budget: int = 8, requests: int = 60, repeats: int = 2) -> list[Cell]:
+    """Cells of one budget and three thresholds beside one of budget 0: at 0.1 nats every fourth
+    token is thought about, which is as good as thinking always; at 0.5 none is."""
+    thinks_at = {0.0: 1.0, 0.1: 0.25, 0.5: 0.0}
+    cells = []
+    for repeat in range(repeats):
+        for threshold, share in ((None, 0.0), *thinks_at.items()):
+            shown = 0 if threshold is None else budget
+            passes = 1 + share * (budget + (1 if threshold else 0))
+            records = [
+                made_record(
+                    index,
+                    index / 10,
+                    shown,
+                    per_token=PASS_SECONDS * passes,
+                    tokens=16,
+                    threshold=threshold,
+                    correct=index % 20 > (0 if share else 15),
+                ).model_copy(update={"thought_tokens": round(share * 16 * shown)})
+                for index in range(requests)
+            ]
+            window = (0.0, requests / 10)
+            mix = {str(shown): 1.0}
+            cells.append(made_cell(records, window, mix, repeat=repeat, threshold=threshold))
     return cells
 
 
