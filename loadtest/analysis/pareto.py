@@ -26,16 +26,16 @@ class Cost:
         return f"{self.show(value)} per visible token"
 
 
-PASSES = Cost(
+BY_PASSES = Cost(
     "passes_per_visible_token",
     "passes per visible token",
     lambda passes: f"{three_digits(passes)} {'pass' if passes == 1 else 'passes'}",
     in_seconds=False,
 )
-SECONDS = Cost(
+BY_SECONDS = Cost(
     "mean time_per_visible_token", "mean time per visible token", duration, in_seconds=True
 )
-COSTS = (PASSES, SECONDS)
+COSTS = (BY_PASSES, BY_SECONDS)
 
 
 @dataclass(frozen=True)

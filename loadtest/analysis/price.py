@@ -110,7 +110,7 @@ def price_sentence(price: Price) -> str:
         f"A thought token costs {duration(price.slope)} per visible token, "
         f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}"
         + (", without what changes from repeat to repeat" if price.repeats < 2 else "")
-        + f"; line fitted over the budgets, R² = {price.fit:.3f})."
+        + f"; line fitted over the settings, R² = {price.fit:.3f})."
     )
 
 

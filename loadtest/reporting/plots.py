@@ -114,6 +114,11 @@ def colours(rows: Sequence[Row]) -> dict[Setting, str]:
     return dict(zip(ordered, cycle(SERIES), strict=False))
 
 
+def _dashes(setting: Setting, colour: dict[Setting, str]) -> str:
+    """The line style that tells settings of one colour apart, where there are more than colours."""
+    return ("-", "--", ":")[list(colour).index(setting) // len(SERIES) % 3]
+
+
 def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot:
     """Cumulative distributions of three latencies, a line for each budget and threshold."""
     shown = ("time_to_first_token", "time_per_visible_token", "end_to_end")
@@ -132,6 +137,7 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Pl
                         [0, *shares],
                         where="post",
                         color=colour[row.setting],
+                        linestyle=_dashes(row.setting, colour),
                         label=row.setting.label,
                     )
             panel.set(title=LATENCIES[latency].title, ylim=(0, 101))
@@ -244,11 +250,12 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
             color=MUTED,
             linestyle="--",
         )
-        for number, point in enumerate(front.points):
-            _draw_bought(panel, point, colour[point.setting], above=number % 2 == 0)
+        for point in front.points:
+            _draw_bought(panel, point, colour[point.setting])
         panel.set(xlabel=front.cost.title, ylabel="right answers, %", ylim=(-2, 104))
+        panel.margins(x=0.3)  # room for labels
         panel.set_xlim(left=0)
-        panel.margins(x=0.15)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         if front.cost.in_seconds:
             panel.xaxis.set_major_formatter(SECONDS)
 
@@ -268,7 +275,7 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
     )
 
 
-def _draw_bought(panel: Axes, point: Bought, colour: str, above: bool) -> None:
+def _draw_bought(panel: Axes, point: Bought, colour: str) -> None:
     share, bounds = point.accuracy.value, point.accuracy.interval
     strength = 1.0 if point.on_front else PALE
     panel.errorbar(
@@ -285,9 +292,9 @@ def _draw_bought(panel: Axes, point: Bought, colour: str, above: bool) -> None:
     panel.annotate(
         point.setting.label,
         (point.cost, 100 * share),
-        xytext=(8, 6 if above else -12),  # labels do not overlap
+        xytext=(8, -12 if point.on_front else 5),  # neighbours' labels do not overlap
         textcoords="offset points",
-        fontsize=9,
+        fontsize=9 if point.on_front else 7,
         alpha=strength,
     )
 
@@ -313,6 +320,7 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[Settin
                 marker="o",
                 markersize=6,
                 color=colour[setting],
+                linestyle=_dashes(setting, colour),
                 label=setting.label,
             )
         panel.set(xlabel="visible tokens per second", ylabel="mean time per visible token")

@@ -44,8 +44,8 @@ COLUMNS = (
     Column("", "goodput/s", "goodput"),
     Column("", "visible tokens/s", "visible_tokens_per_s"),
     Column("", "thought tokens/s", "thought_tokens_per_s"),
-    Column("", "passes/s", "passes_per_s"),
-    Column("", "passes/visible token", "passes_per_visible_token"),
+    Column("passes", "per s", "passes_per_s"),
+    Column("passes", "per token", "passes_per_visible_token"),
     Column("", "thought about", "thought_share"),
     Column("", "right", "accuracy"),
 )

@@ -82,7 +82,7 @@ def test_thresholds_are_crossed_with_budgets(
         extent = ["--requests", "20", "--warmup", "0", "--out", str(folder)]
         assert main(["--url", url, *thinking, *extent]) == 0
     out = capsys.readouterr().out.splitlines()
-    (heads,) = (line.split() for line in out if "passes/visible" in line)
+    (heads,) = (line.split() for line in out if "passes per token" in line)
     assert heads[:3] == ["budget", "threshold", "cost"]
     # Nothing buys anything here: not to think is the cheapest.
     enough = (
