@@ -107,5 +107,5 @@ def _thought_less(record: Record, plan: Plan) -> bool:
     if record.budget is None or record.thought_tokens is None or record.is_gated:
         return False
     limit = plan.target.extra_body.get("thinking_token_budget")
-    due = most_thoughts(Asked(0, record.budget, limit), record.visible_tokens)
+    due = most_thoughts(Asked(0, record.budget, thought_limit=limit), record.visible_tokens)
     return record.thought_tokens < due
