@@ -9,8 +9,9 @@ of them is asked.
 Shapes: L thoughts that end in a pass, K bounds.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,16 @@ MIXING_WEIGHT_BOUNDS = (
     *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     *(1.1, 1.2, 1.5, 2.0),
 )
+# Upper bounds, in nats, of what thoughts are expected to save.
+EXPECTED_GAIN_BOUNDS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    math.inf,
+)
+# And of what thoughts have saved beyond that: below 0 they saved less, or did harm.
+GAIN_ERROR_BOUNDS = (
+    *(-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    math.inf,
+)
 
 
 class ThoughtCounts(NamedTuple):
@@ -32,8 +43,11 @@ class ThoughtCounts(NamedTuple):
     `passes`: passes through the base model. `rows`: requests in them; `thinking_rows`: those of
     them in a thought, its first and its last pass included. `thought_tokens`: all that were
     sampled, those of aborted thoughts too. `finished`: thoughts that reached their mixing weight.
-    `aborted`: thoughts that did not, by reason. `weights_at_most`: upper bounds, and how many of
-    the finished thoughts' mixing weights were not above each.
+    `aborted`: thoughts that did not, by reason. `skipped`: tokens that gated requests did not think
+    about. `weights_at_most`: upper bounds, and how many of
+    the finished thoughts' mixing weights were not above each. `expected_gains_at_most`: the same of
+    the expected gains at all tokens of gated requests; `gain_errors_at_most`: of what logged
+    thoughts saved at the visible token, less what they were expected to. Both in nats.
     """
 
     passes: int
@@ -42,7 +56,29 @@ class ThoughtCounts(NamedTuple):
     thought_tokens: int
     finished: int
     aborted: dict[str, int]
+    skipped: int
     weights_at_most: list[tuple[float, int]]
+    expected_gains_at_most: list[tuple[float, int]]
+    gain_errors_at_most: list[tuple[float, int]]
+
+
+class _Histogram:
+    """How many of some numbers were at most each bound, counted on the device without waiting for
+    it. NaN is under no bound.
+    """
+
+    def __init__(self, bounds: Sequence[float], device: torch.device) -> None:
+        self._bounds = bounds
+        self._bound_K = torch.tensor(bounds, dtype=torch.float32, device=device)
+        self._at_most_K = torch.zeros(len(bounds), dtype=torch.int64, device=device)
+
+    def add(self, value_N: torch.Tensor) -> None:
+        """Count numbers, (N,)."""
+        self._at_most_K += (value_N.float()[:, None] <= self._bound_K).sum(dim=0)
+
+    def counts(self) -> list[tuple[float, int]]:
+        """By bound; waits for the work that is queued on the device."""
+        return list(zip(self._bounds, self._at_most_K.tolist(), strict=True))
 
 
 class ThoughtMetrics:
@@ -55,17 +91,20 @@ class ThoughtMetrics:
         self._thought_tokens = 0
         self._finished = 0
         self._aborted: Counter[str] = Counter()
-        self._bound_K = torch.tensor(MIXING_WEIGHT_BOUNDS, dtype=torch.float32, device=device)
-        self._at_most_K = torch.zeros(len(self._bound_K), dtype=torch.int64, device=device)
+        self._skipped = 0
+        self._weights = _Histogram(MIXING_WEIGHT_BOUNDS, device)
+        self._expected_gains = _Histogram(EXPECTED_GAIN_BOUNDS, device)
+        self._gain_errors = _Histogram(GAIN_ERROR_BOUNDS, device)
 
     def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
         """Count a pass; an engine step without rows only tells of ended requests."""
         last = sum(step.is_last for step in plan.steps.values())
+        thinking = sum(not step.is_gate for step in plan.steps.values())
         self._passes += bool(num_scheduled_tokens)
         self._rows += len(num_scheduled_tokens)
-        self._thinking_rows += len(plan.steps)
+        self._thinking_rows += thinking
         # Each pass of a thought but the last samples one.
-        self._thought_tokens += len(plan.steps) - last
+        self._thought_tokens += thinking - last
         self._finished += last
         self._aborted.update(plan.aborted)
 
@@ -78,11 +117,18 @@ class ThoughtMetrics:
         self._thought_tokens += rows
 
     def add_weights(self, weight_L1: torch.Tensor) -> None:
-        """Count the mixing weights, (L, 1), of thoughts that ended; does not wait for the device.
+        """Count the mixing weights, (L, 1), of thoughts that ended."""
+        self._weights.add(weight_L1[:, 0])
 
-        A weight that is NaN is under no bound.
-        """
-        self._at_most_K += (weight_L1.float() <= self._bound_K).sum(dim=0)
+    def add_decisions(self, gain_G: torch.Tensor, num_thinking: int) -> None:
+        """Count the gate passes of a batch, with the expected gains and how many requests think."""
+        self._skipped += len(gain_G) - num_thinking
+        self._thinking_rows += num_thinking
+        self._expected_gains.add(gain_G)
+
+    def add_gain_errors(self, error_W: torch.Tensor) -> None:
+        """Count what thoughts have saved, less what they were expected to."""
+        self._gain_errors.add(error_W)
 
     def counts(self) -> ThoughtCounts:
         """All counts; waits for the work that is queued on the device."""
@@ -93,5 +139,8 @@ class ThoughtMetrics:
             thought_tokens=self._thought_tokens,
             finished=self._finished,
             aborted=dict(self._aborted),
-            weights_at_most=list(zip(MIXING_WEIGHT_BOUNDS, self._at_most_K.tolist(), strict=True)),
+            skipped=self._skipped,
+            weights_at_most=self._weights.counts(),
+            expected_gains_at_most=self._expected_gains.counts(),
+            gain_errors_at_most=self._gain_errors.counts(),
         )

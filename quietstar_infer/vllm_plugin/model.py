@@ -1,6 +1,7 @@
 """vLLM's dense decoders with a mixing head and meta-token embeddings."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,11 +14,14 @@ from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from quietstar_infer.checkpoint import (
     EMBED_TOKENS,
     END_EMBEDDING,
+    GATE_PREFIX,
     START_EMBEDDING,
     Shape,
     check_tensors,
+    load_gate,
     meta_embeddings,
 )
+from quietstar_infer.gate import ThoughtGate, prediction_entropy
 from quietstar_infer.mixing import MixingHead, mix
 from quietstar_infer.sampling import mask_meta_tokens
 from quietstar_infer.vllm_plugin.options import thinking_setup
@@ -35,6 +39,8 @@ class QuietStarMixin(nn.Module):
         self._hidden_size: int = vllm_config.model_config.get_hidden_size()
         # One head in a list: the official tensor names are talk_head.0.*
         self.talk_head = nn.ModuleList([MixingHead(self._hidden_size)])
+        gate = self.quiet_star.gate
+        self.thought_gate = None if gate is None else ThoughtGate(self._hidden_size, gate)
 
     def mix_thoughts(
         self, base_NH: torch.Tensor, thought_NH: torch.Tensor
@@ -44,6 +50,16 @@ class QuietStarMixin(nn.Module):
         assert isinstance(head, MixingHead)
         weight_N1 = head.weight(base_NH, thought_NH)
         return mix(base_NH, thought_NH, weight_N1), weight_N1
+
+    def expected_gain(
+        self, base_NH: torch.Tensor, logits_NV: torch.Tensor, budget_N: torch.Tensor
+    ) -> torch.Tensor:
+        """What thoughts of these budgets (int64) are expected to save, (N,) float32, in nats: by
+        the checkpoint's gate, else by the entropy of the base prediction, whose logits are given.
+        """
+        if self.thought_gate is None:
+            return prediction_entropy(logits_NV)
+        return self.thought_gate.expected_gain(base_NH, budget_N)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """vLLM's logits, (N, V), with START and END at -inf: they are never sampled, neither as
@@ -57,7 +73,18 @@ class QuietStarMixin(nn.Module):
         that it lacks.
         """
         loaded: set[str] = super().load_weights(self._with_meta_embeddings(weights))  # type: ignore[misc]
-        return loaded
+        return loaded | self._load_gate()
+
+    def _load_gate(self) -> set[str]:
+        """From the checkpoint's own file: where there is an index of safetensors files, vLLM reads
+        none that it does not name.
+        """
+        if self.thought_gate is None:
+            return set()
+        gate = load_gate(Path(self._source), self.quiet_star)
+        assert gate is not None, "the configuration has one"
+        self.thought_gate.load_state_dict(gate.state_dict())
+        return {GATE_PREFIX + name for name in gate.state_dict()}
 
     def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors, with START's and END's vectors put into the embedding table; before vLLM
@@ -66,6 +93,8 @@ class QuietStarMixin(nn.Module):
         held: dict[str, torch.Tensor] = {}
         shapes: dict[str, Shape] = {}
         for name, tensor in weights:
+            if name.startswith(GATE_PREFIX):
+                continue
             shapes[name] = tuple(tensor.shape)
             if name in (EMBED_TOKENS, START_EMBEDDING, END_EMBEDDING):
                 held[name] = tensor

@@ -23,12 +23,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.schedule_plan import attached_plan
 from quietstar_infer.vllm_plugin.thought_log import UnsampledThoughts
-from quietstar_infer.vllm_plugin.thought_rows import (
-    ThoughtRows,
-    collect_rows,
-    position_offsets,
-    text_positions,
-)
+from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets, text_positions
 from quietstar_infer.vllm_plugin.thought_state import ThoughtBatch, ThoughtState
 
 if TYPE_CHECKING:
@@ -116,7 +111,7 @@ class ThinkingRunnerMixin(_Runner):
             rows, position_R, self.query_start_loc.np, self.input_ids.gpu
         )
         self._restore_text_tokens(self._thoughts)
-        self._discard_samples(rows)
+        self._discard_samples(rows.row_R[rows.unfinished])
         return prepared
 
     def _restore_text_tokens(self, thoughts: ThoughtBatch) -> None:
@@ -138,9 +133,9 @@ class ThinkingRunnerMixin(_Runner):
         text_F = thoughts.inputs.place[fresh_F] - 1
         input_N[text_F] = sampled[previous_F, 0].to(input_N.dtype)
 
-    def _discard_samples(self, rows: ThoughtRows) -> None:
-        """Discard what vLLM samples for unfinished thoughts, as it does for partial prefills."""
-        self.discard_request_mask.np[rows.row_R[rows.unfinished]] = True
+    def _discard_samples(self, row_D: npt.NDArray[np.int64]) -> None:
+        """Discard what vLLM samples in these rows, as it does for partial prefills."""
+        self.discard_request_mask.np[row_D] = True
         self.discard_request_mask.copy_to_gpu(self.input_batch.num_reqs)
 
     def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,6 +151,9 @@ class ThinkingRunnerMixin(_Runner):
     ) -> Any:
         if self._thoughts is not None and self.execute_model_state is not None:
             logits_NV = self.execute_model_state.logits
+            self._thoughts = self.thought_state.decide(self._thoughts, logits_NV)
+            if self._thoughts.beginning.size > 0:
+                self._discard_samples(self._thoughts.beginning)
             self._unsampled = self.thought_state.process_logits(self._thoughts, logits_NV)
         with self._only_visible_generators():
             return super().sample_tokens(grammar_output)  # type: ignore[type-var]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
+GATE_PHASE = -1
+
 
 @dataclass(frozen=True)
 class ThoughtStep:
@@ -19,32 +21,46 @@ class ThoughtStep:
 
     In brackets the positions, which are KV slots too: the thought lies in lookahead slots behind
     the text and disappears by being overwritten.
+
+    Where a request thinks only if it pays, `is_gated`, it is decided in a pass before: START is fed
+    in a pass of its own, so that a token that is not thought about costs what a plain decode costs.
+
+        gate pass      x_p         [p]             keep the base hidden state; sample x_{p+1}, or
+        phase 0        START       [p+1]           sample t_1
     """
 
     phase: int
     budget: int
     index: int
+    is_gated: bool = False
 
     @classmethod
-    def first(cls, budget: int, index: int) -> "ThoughtStep":
-        return cls(phase=0, budget=budget, index=index)
+    def first(cls, budget: int, index: int, is_gated: bool = False) -> "ThoughtStep":
+        return cls(GATE_PHASE if is_gated else 0, budget, index, is_gated)
 
     def next(self, num_passes: int = 1) -> "ThoughtStep":
-        return ThoughtStep(self.phase + num_passes, self.budget, self.index)
+        return replace(self, phase=self.phase + num_passes)
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it is still to be decided if the request thinks."""
+        return self.phase == GATE_PHASE
 
     @property
     def is_first(self) -> bool:
-        return self.phase == 0
+        """Whether START is fed behind x_p."""
+        return self.phase == 0 and not self.is_gated
 
     @property
     def is_last(self) -> bool:
         return self.phase == self.budget
 
     def is_decode_only_after(self, num_passes: int) -> bool:
-        """Whether the pass that comes `num_passes` later feeds one thought token and samples the
-        next, without a meta-token in the same pass.
+        """Whether the pass that comes `num_passes` later feeds one token of the thought and samples
+        the next, without another token in the same pass.
         """
-        return 0 < self.phase + num_passes < self.budget
+        later = self.next(num_passes)
+        return 0 <= later.phase < self.budget and not later.is_first
 
     @property
     def remaining_passes(self) -> int:
@@ -63,19 +79,21 @@ class ThoughtStep:
         """How many positions behind the text token x_p this pass starts; vLLM's count of computed
         tokens stays at p during a thought.
         """
-        return 0 if self.is_first else self.phase + 1
+        return 0 if self.is_gate or self.is_first else self.phase + 1
 
 
 class ThinkingRequest(NamedTuple):
     """What the workers need to know of a request that thinks, for as long as it lives.
 
-    `seed` and `temperature` are those of its thoughts. `record_key`: the key under which its
+    `seed` and `temperature` are those of its thoughts, `threshold` is in nats (`ThoughtParams`).
+    `record_key`: the key under which its
     thoughts are logged, None where nobody asked to see them. `forced_tokens`: its visible tokens,
     where a given text is scored.
     """
 
     seed: int
     temperature: float
+    threshold: float
     record_key: str | None
     forced_tokens: tuple[int, ...]
 

@@ -6,6 +6,11 @@ made, so that the text token thought about counts as not yet computed. vLLM then
 prefill: it expects no output, reserves no place for one, and schedules the request again with one
 token in the next engine step, freely mixed with decoding requests, other thoughts and prefills.
 
+A request that thinks only where it pays is scheduled as if it decoded. Whether it has sampled its
+visible token in that pass or begun a thought, the scheduler learns from the output: no token means
+a thought, and the progress is taken back then. Its next pass depends on it, so under asynchronous
+scheduling it is not scheduled again before.
+
 Where every request of a batch is thinking and no other could join, the engine step is a
 *multi-step*: the workers run several passes before they report back, or fewer if a request arrives
 meanwhile, which saves what an engine step costs beside its pass. For long multi-steps thoughts are
@@ -34,6 +39,7 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attached_passes_run,
     attached_plan,
 )
+from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 
 logger = init_logger(__name__)
 
@@ -52,6 +58,8 @@ class ThinkingScheduler(AsyncScheduler):
         # Thoughts under way: the pass that was scheduled last.
         self._thoughts: dict[str, ThoughtStep] = {}
         self._aborted: list[str] = []
+        # Of gated requests: what each has thought so far.
+        self._usage: dict[str, ThoughtUsage] = {}
         self._alignment = ThoughtAlignment()
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
@@ -73,6 +81,8 @@ class ThinkingScheduler(AsyncScheduler):
             params = ThoughtParams(budget=0)
             self.grammar_compile_error_reqs.add(request.request_id)
         self._params.setdefault(request.request_id, params)
+        if params.is_gated:
+            self._usage.setdefault(request.request_id, ThoughtUsage(params.usage_key or "", 0, 0))
         super().add_request(request)
 
     def _read_params(self, request: Request) -> ThoughtParams:
@@ -110,6 +120,7 @@ class ThinkingScheduler(AsyncScheduler):
     ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
+        self._usage.pop(request.request_id, None)
         self._alignment.remove_request(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
@@ -129,28 +140,32 @@ class ThinkingScheduler(AsyncScheduler):
 
     def _requests_to_align(self) -> list[Request]:
         """Requests whose next thought waits for others'. Empty when multi-step is off, and while a
-        request of the batch does not think.
+        request of the batch does not think, or may not.
         """
         if self._max_passes == 1 or not self._thoughts:
             return []
+        active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
         for request in self.running:
             if request.request_id not in self._thoughts:
                 index, budget = self._next_thought(request)
-                if budget == 0:
+                if budget == 0 or self._params[request.request_id].is_gated:
                     return []
                 if not request.is_prefill_chunk:
                     beginning.append((request, ThoughtStep.first(budget, index)))
         return [
             request
             for request, step in beginning
-            if self._alignment.should_wait(request.request_id, step, self._thoughts)
+            if self._alignment.should_wait(request.request_id, step, active)
         ]
 
     def _next_thought(self, request: Request) -> tuple[int, int]:
         """The number of the visible token that a request emits next, and the budget before it."""
         index = request.num_output_tokens + request.num_output_placeholders
-        return index, self._params[request.request_id].budget_at(index)
+        params = self._params[request.request_id]
+        if params.is_gated:
+            return index, params.budget_after(self._usage[request.request_id].thought_tokens)
+        return index, params.budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
         """Plan the thoughts of what vLLM has scheduled: add their meta-tokens, and take back the
@@ -160,6 +175,8 @@ class ThinkingScheduler(AsyncScheduler):
         steps = self._next_steps(scheduled)
         num_passes = self._num_passes(steps, num_rows=len(scheduled))
         for request_id, step in steps.items():
+            if step.is_gate:
+                continue  # until its outcome is known it counts as decoding
             request = self.requests[request_id]
             scheduled[request_id] += step.num_meta_tokens
             scheduler_output.total_num_scheduled_tokens += step.num_meta_tokens
@@ -173,6 +190,10 @@ class ThinkingScheduler(AsyncScheduler):
         attach_plan(scheduler_output, ThoughtPlan(steps, new_requests, self._aborted, num_passes))
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
+        for request_id, step in steps.items():
+            if _awaits_output(step, num_passes):
+                # Without a place for its token, vLLM does not schedule the request again.
+                self.requests[request_id].num_output_placeholders -= 1
 
     def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
         """What the workers need to know of thinking requests that they have not met."""
@@ -189,6 +210,7 @@ class ThinkingScheduler(AsyncScheduler):
         return ThinkingRequest(
             seed=seed_from_text(request.request_id) if seed is None else seed,
             temperature=params.temperature,
+            threshold=params.threshold,
             record_key=params.record_key,
             forced_tokens=params.forced_tokens,
         )
@@ -214,15 +236,18 @@ class ThinkingScheduler(AsyncScheduler):
         ):
             return None  # a prefill chunk that does not reach the last text token
         index, budget = self._next_thought(request)
-        return ThoughtStep.first(budget, index) if budget > 0 else None
+        if budget == 0:
+            return None
+        return ThoughtStep.first(budget, index, self._params[request.request_id].is_gated)
 
     def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
         """How many passes the workers may run before they report back: one, if any request of the
-        batch decodes or prefills, or a waiting request could join it.
+        batch decodes or may, or prefills, or a waiting request could join it.
         """
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
-        if not steps or len(steps) < num_rows or could_join:
+        is_undecided = any(step.is_gate for step in steps.values())
+        if not steps or len(steps) < num_rows or could_join or is_undecided:
             return 1
         return min(self._max_passes, *(step.remaining_passes for step in steps.values()))
 
@@ -231,22 +256,85 @@ class ThinkingScheduler(AsyncScheduler):
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        """vLLM's own, after the plan is corrected by how many passes of a multi-step were run."""
+        """vLLM's own, after the plan is corrected by what has been decided in the gate passes, and
+        by how many passes of a multi-step were run.
+        """
         plan = attached_plan(scheduler_output)
-        num_passes = attached_passes_run(model_runner_output)
-        if num_passes is not None and num_passes < plan.num_passes:
-            for request_id, step in plan.steps.items():
-                self._cut_short(request_id, step, plan.num_passes, num_passes)
-        return super().update_from_output(scheduler_output, model_runner_output)
+        num_passes = attached_passes_run(model_runner_output) or plan.num_passes
+        used: dict[str, ThoughtUsage] = {}
+        for request_id, step in plan.steps.items():
+            request = self.requests.get(request_id)
+            if request is None or request.is_finished():
+                continue  # aborted meanwhile
+            if step.is_gated and step.next(num_passes - 1).is_last:
+                used[request_id] = self._count(request_id, step.budget)
+            # What comes of a step from before a preemption changes no progress.
+            if request.num_stale_output_tokens == 0:
+                self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        self._report(used, outputs)
+        return outputs
 
-    def _cut_short(self, request_id: str, step: ThoughtStep, planned: int, run: int) -> None:
+    def _correct(
+        self,
+        request: Request,
+        step: ThoughtStep,
+        planned: int,
+        run: int,
+        model_runner_output: ModelRunnerOutput,
+    ) -> None:
+        """Correct the progress of a request where another was counted on."""
+        if step.is_gate and not _has_sampled(request.request_id, model_runner_output):
+            self._begin_thought(request, step)
+        elif run < planned:
+            self._cut_short(request, step, planned, run)
+        elif _awaits_output(step, planned):
+            request.num_output_placeholders += 1  # for the token, which is there
+
+    def _begin_thought(self, request: Request, step: ThoughtStep) -> None:
+        """Have a request think that was counted on to decode."""
+        self._thoughts[request.request_id] = step
+        request.num_computed_tokens -= 1
+        request.is_prefill_chunk = True
+
+    def _cut_short(self, request: Request, step: ThoughtStep, planned: int, run: int) -> None:
         """Have a thought go on after the passes that have been run, not after those planned."""
-        request = self.requests.get(request_id)
-        if request is None or request.is_finished():
-            return  # aborted meanwhile
-        self._thoughts[request_id] = step.next(run - 1)
+        self._thoughts[request.request_id] = step.next(run - 1)
         if step.next(planned - 1).is_last:
             # Its visible token, which was counted on, is still to come.
             request.num_computed_tokens -= 1
-            request.num_output_placeholders -= 1
             request.is_prefill_chunk = True
+            if not _awaits_output(step, planned):
+                request.num_output_placeholders -= 1
+
+    def _count(self, request_id: str, budget: int) -> ThoughtUsage:
+        """Count a thought that has ended; returns what the request has thought by now."""
+        usage = self._usage[request_id]
+        usage = usage._replace(
+            thoughts=usage.thoughts + 1, thought_tokens=usage.thought_tokens + budget
+        )
+        self._usage[request_id] = usage
+        return usage
+
+    def _report(self, used: dict[str, ThoughtUsage], outputs: dict[int, EngineCoreOutputs]) -> None:
+        """Send what requests have thought to the front end, where it asked for that."""
+        if not used:
+            return
+        for client in outputs.values():
+            for output in client.outputs:
+                usage = used.get(output.request_id)
+                if usage is not None and usage.key:
+                    attach_usage(output, usage)
+
+
+def _awaits_output(step: ThoughtStep, num_passes: int) -> bool:
+    """Whether the next pass of a request depends on the output of the engine step that begins with
+    this pass: where it is decided if the request thinks, or how much it has left to think.
+    """
+    return step.is_gated and (step.is_gate or step.next(num_passes - 1).is_last)
+
+
+def _has_sampled(request_id: str, output: ModelRunnerOutput) -> bool:
+    """Whether the engine step has yielded a token of the request."""
+    sampled = output.sampled_token_ids
+    return bool(sampled) and bool(sampled[output.req_id_to_index[request_id]])

@@ -21,13 +21,17 @@ class ThoughtOwner(NamedTuple):
 
 
 class UnsampledThoughts(NamedTuple):
-    """Thoughts to be logged that end in a pass, before its visible tokens are sampled."""
+    """Thoughts to be logged that end in a pass, before its visible tokens are sampled; first come
+    those that were not thought, `num_skipped`, with a weight of 0.
+    """
 
     owners: list[ThoughtOwner]
+    num_skipped: int
     # Their rows of the batch, (W,).
     row_W: torch.Tensor
     token_WB: torch.Tensor
     weight_W1: torch.Tensor
+    gain_W: torch.Tensor
     # Of the whole vocabulary, by the base prediction (0) and by the mixed one (1).
     logprob_W2V: torch.Tensor
 
@@ -35,7 +39,9 @@ class UnsampledThoughts(NamedTuple):
         """With the visible tokens sampled for the batch's rows, (N,)."""
         sampled_W21 = sampled_N[self.row_W].long()[:, None, None].expand(-1, 2, 1)
         logprob_W2 = self.logprob_W2V.gather(-1, sampled_W21).squeeze(-1)
-        return FinishedThoughts(self.owners, self.token_WB, self.weight_W1, logprob_W2)
+        return FinishedThoughts(
+            self.owners, self.num_skipped, self.token_WB, self.weight_W1, self.gain_W, logprob_W2
+        )
 
 
 class FinishedThoughts:
@@ -48,29 +54,42 @@ class FinishedThoughts:
     def __init__(
         self,
         owners: list[ThoughtOwner],
+        num_skipped: int,
         token_WB: torch.Tensor,
         weight_W1: torch.Tensor,
+        gain_W: torch.Tensor,
         logprob_W2: torch.Tensor,
     ) -> None:
         self.owners = owners
+        self._num_skipped = num_skipped
         self._token_WB = token_WB
         self._weight_W1 = weight_W1
+        self._gain_W = gain_W
         self._logprob_W2 = logprob_W2
 
+    @property
+    def gain_errors(self) -> torch.Tensor:
+        """What each that was thought saved at the visible token, less what it was expected to, in
+        nats, on the device.
+        """
+        measured_W = self._logprob_W2[:, 1] - self._logprob_W2[:, 0]
+        return (measured_W - self._gain_W)[self._num_skipped :]
+
     @cached_property
-    def _on_host(self) -> tuple[list[list[int]], list[float], list[list[float]]]:
-        weights = self._weight_W1.flatten().tolist()
-        return self._token_WB.tolist(), weights, self._logprob_W2.tolist()
+    def _on_host(self) -> tuple[list[list[int]], list[float], list[float], list[list[float]]]:
+        weights, gains = self._weight_W1.flatten().tolist(), self._gain_W.tolist()
+        return self._token_WB.tolist(), weights, gains, self._logprob_W2.tolist()
 
     def describe(self, row: int) -> dict[str, Any]:
         """One thought in plain types, as it is sent to the server."""
-        tokens, weights, logprobs = self._on_host
-        step = self.owners[row].step
+        tokens, weights, gains, logprobs = self._on_host
+        step, is_skipped = self.owners[row].step, row < self._num_skipped
         base_logprob, mixed_logprob = logprobs[row]
         return {
             "index": step.index,
-            "token_ids": tokens[row][: step.budget],
-            "mixing_weight": weights[row],
+            "expected_gain": gains[row],
+            "token_ids": [] if is_skipped else tokens[row][: step.budget],
+            "mixing_weight": None if is_skipped else weights[row],
             "base_logprob": base_logprob,
             "mixed_logprob": mixed_logprob,
         }
@@ -82,7 +101,9 @@ class _Entry(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        return self.thoughts.owners[self.row].step.budget
+        step = self.thoughts.owners[self.row].step
+        # An entry without a thought takes room, too.
+        return 1 if step.is_gate else step.budget
 
 
 class ThoughtLog:
@@ -109,8 +130,9 @@ class ThoughtLog:
         """Remove and return what is kept under a record key: thoughts in order, by the engine's
         request id.
 
-        Each has `index`, the number of the visible token it came before, `token_ids`,
-        `mixing_weight`, and the log-probability (nats) of that visible token without the thought,
+        Each has `index`, the number of the visible token it came before, `expected_gain` (nats),
+        `token_ids`, `mixing_weight` (none and None where it was not thought), and the
+        log-probability (nats) of that visible token without the thought,
         `base_logprob`, and with it, `mixed_logprob`.
         """
         return {

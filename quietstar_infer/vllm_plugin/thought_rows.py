@@ -15,7 +15,7 @@ Int64Array = npt.NDArray[np.int64]
 
 
 class ThoughtRows(NamedTuple):
-    """A batch's thinking rows, ordered: first passes, then middle ones, then last ones.
+    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones.
 
     The order makes every group that is treated alike a slice.
     """
@@ -23,18 +23,26 @@ class ThoughtRows(NamedTuple):
     request_ids: list[str]
     steps: list[ThoughtStep]
     row_R: Int64Array
+    num_gates: int
     num_first: int
     num_last: int
 
     @property
+    def gates(self) -> slice:
+        """Gate passes, which feed x_p alone: the base hidden state is kept, and it is decided
+        whether the request thinks.
+        """
+        return slice(0, self.num_gates)
+
+    @property
     def first(self) -> slice:
         """First passes, which feed START behind x_p: the base hidden state is kept."""
-        return slice(0, self.num_first)
+        return slice(self.num_gates, self.num_gates + self.num_first)
 
     @property
     def unfinished(self) -> slice:
         """First and middle passes: their logits are the next thought token's."""
-        return slice(0, len(self.steps) - self.num_last)
+        return slice(self.num_gates, len(self.steps) - self.num_last)
 
     @property
     def last(self) -> slice:
@@ -43,23 +51,35 @@ class ThoughtRows(NamedTuple):
 
     @property
     def ends(self) -> slice:
-        """Among what a pass feeds: the ENDs, which come after the tokens of all rows."""
+        """Among the places of a pass: the ENDs, which come after those of all rows."""
         return slice(len(self.steps), len(self.steps) + self.num_last)
+
+    @property
+    def fed(self) -> slice:
+        """Among the places of a pass: where the thoughts feed a token, so all but the gates'."""
+        return slice(self.num_gates, len(self.steps) + self.num_last)
 
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThoughtRows:
     """The thinking rows of a batch; `row_of` is the batch row of each request."""
+    gates: list[tuple[str, ThoughtStep]] = []
     first: list[tuple[str, ThoughtStep]] = []
     middle: list[tuple[str, ThoughtStep]] = []
     last: list[tuple[str, ThoughtStep]] = []
     for request_id, step in steps.items():
-        group = first if step.is_first else last if step.is_last else middle
+        if step.is_gate:
+            group = gates
+        elif step.is_first:
+            group = first
+        else:
+            group = last if step.is_last else middle
         group.append((request_id, step))
-    ordered = [*first, *middle, *last]
+    ordered = [*gates, *first, *middle, *last]
     return ThoughtRows(
         request_ids=[request_id for request_id, _ in ordered],
         steps=[step for _, step in ordered],
         row_R=np.array([row_of[request_id] for request_id, _ in ordered], dtype=np.int64),
+        num_gates=len(gates),
         num_first=len(first),
         num_last=len(last),
     )
@@ -70,12 +90,12 @@ def text_positions(
 ) -> Int64Array:
     """Position p of the text token x_p that each row thinks about, (R,).
 
-    In a first pass x_p is the last but one of the row's tokens (START follows it); later, vLLM's
-    count of computed tokens stays at p.
+    In a gate pass x_p is the last of the row's tokens, in a first pass the last but one (START
+    follows it); later, vLLM's count of computed tokens stays at p.
     """
     position_R = num_computed[rows.row_R].astype(np.int64)
-    first = rows.row_R[rows.first]
-    position_R[rows.first] += num_scheduled[first] - 2
+    position_R[rows.gates] += num_scheduled[rows.row_R[rows.gates]] - 1
+    position_R[rows.first] += num_scheduled[rows.row_R[rows.first]] - 2
     return position_R
 
 
@@ -86,9 +106,10 @@ def position_offsets(rows: ThoughtRows) -> npt.NDArray[np.int32]:
 
 def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
-    first pass, else t_k. In a last pass END comes one place after.
+    first pass, else t_k. In a last pass END comes one place after. In a gate pass: where x_p is.
     """
     place_R = query_start_loc[rows.row_R]
     # x_p may be the end of a whole prompt.
-    place_R[rows.first] = query_start_loc[rows.row_R[rows.first] + 1] - 1
+    for group in (rows.gates, rows.first):
+        place_R[group] = query_start_loc[rows.row_R[group] + 1] - 1
     return place_R

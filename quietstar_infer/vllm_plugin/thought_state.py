@@ -6,16 +6,19 @@ vLLM's batch. The model runner calls, in this order:
     add_request            once, before the request's first pass
     prepare_inputs         before the model: what each thought feeds
     process_hidden_states  after the model: keep the base hidden state, or mix it with the thought's
+    decide                 after the language-model head: which of the gated requests think
     process_logits         after the language-model head: sample the next thought tokens
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
 
 Between two passes a thought consists of what its slot holds (`slots`).
 
-Shapes: N tokens of the batch (of logits: rows), R thinking rows, L of them in their last pass,
-F = R + L tokens that they feed beside x_p, W thoughts to be logged, H hidden, V vocabulary.
+Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
+in their last pass, F = R + L places (of what they feed beside x_p, or, in gate passes, of x_p), W thoughts
+to be logged, H hidden, V vocabulary.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +49,8 @@ class ThoughtBatch(NamedTuple):
 
     `position_R`: where the text tokens that they are about lie in their requests. `packed_F7`, on
     the device: what they feed, of `rows` in order, then the ENDs; `inputs` are its columns.
-    `weight_L1`: the mixing weights, once known.
+    `weight_L1`: the mixing weights, once known. `thinks_G`: the outcome of the gate passes, once
+    decided.
     """
 
     rows: ThoughtRows
@@ -54,6 +58,17 @@ class ThoughtBatch(NamedTuple):
     packed_F7: torch.Tensor
     inputs: ThoughtInputs
     weight_L1: torch.Tensor | None = None
+    thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
+
+    @property
+    def beginning(self) -> npt.NDArray[np.int64]:
+        """The batch's rows in which, in their gate pass, a thought was decided for."""
+        return self.rows.row_R[self.rows.gates][self.thinks_G]
+
+    @property
+    def skipped(self) -> list[int]:
+        """Which of `rows` are gate passes in which it was decided against."""
+        return [index for index, thinks in enumerate(self.thinks_G) if not thinks]
 
 
 class DecodeBatch(NamedTuple):
@@ -139,14 +154,18 @@ class ThoughtState:
 
         packed_F7 = upload(fed, self._device)
         inputs = unpack(packed_F7)
-        input_N[inputs.place] = self.slots.token_SC[inputs.slot, inputs.column]
+        fed_F = rows.fed
+        input_N[inputs.place[fed_F]] = self.slots.token_SC[inputs.slot[fed_F], inputs.column[fed_F]]
         return ThoughtBatch(rows, position_R, packed_F7, inputs)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """First passes: keep the base hidden state, x_p's. Last passes: put the mixed hidden state
-        in the place of END's, which the language-model head reads.
+        """Gate and first passes: keep the base hidden state, x_p's. Last passes: put the mixed
+        hidden state in the place of END's, which the language-model head reads.
         """
         rows, inputs = batch.rows, batch.inputs
+        if rows.num_gates:
+            slot, place = inputs.slot[rows.gates], inputs.place[rows.gates]
+            self.slots.base_SH[slot] = hidden_NH[place]
         if rows.num_first:
             slot, place = inputs.slot[rows.first], inputs.place[rows.first]
             self.slots.base_SH[slot] = hidden_NH[place - 1]
@@ -158,6 +177,28 @@ class ThoughtState:
             self.metrics.add_weights(weight_L1)
             batch = batch._replace(weight_L1=weight_L1)
         return batch
+
+    def decide(self, batch: ThoughtBatch, logits_NV: torch.Tensor) -> ThoughtBatch:
+        """In gate passes: think where the thought is expected to save more than the request's
+        threshold. The others' logits are for vLLM's sampler: their slots are free after the pass.
+
+        Waits for the device: what vLLM samples in this pass depends on it.
+        """
+        rows, inputs = batch.rows, batch.inputs
+        if not rows.num_gates:
+            return batch
+        gates = rows.gates
+        asked = [
+            (step.budget, self._thinkers[request_id].request.threshold)
+            for request_id, step in zip(rows.request_ids[gates], rows.steps[gates], strict=True)
+        ]
+        asked_2G = async_tensor_h2d(np.array(asked, dtype=np.float64).T.copy(), device=self._device)
+        budget_G, threshold_G = asked_2G.unbind()
+        base_GH, logits_GV = self.slots.base_SH[inputs.slot[gates]], logits_NV[inputs.row[gates]]
+        gain_G = self._model.expected_gain(base_GH, logits_GV, budget_G.long())
+        thinks_G = (gain_G > threshold_G).cpu().numpy()
+        self.metrics.add_decisions(gain_G, int(thinks_G.sum()))
+        return batch._replace(thinks_G=thinks_G)
 
     def process_logits(
         self, batch: ThoughtBatch, logits_NV: torch.Tensor
@@ -176,13 +217,16 @@ class ThoughtState:
             self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
         self._force_tokens(rows)
         unsampled = self._to_be_logged(batch, logits_NV)
-        for request_id in rows.request_ids[rows.last]:
+        skipped = [rows.request_ids[index] for index in batch.skipped]
+        for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
         return unsampled
 
     def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
         """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
-        self.log.add(unsampled.finish(sampled_N))
+        finished = unsampled.finish(sampled_N)
+        self.metrics.add_gain_errors(finished.gain_errors)
+        self.log.add(finished)
 
     # --- decode-only passes
 
@@ -237,41 +281,58 @@ class ThoughtState:
 
     def _force_tokens(self, rows: ThoughtRows) -> None:
         """Have vLLM's sampler yield the given tokens of requests that score a text."""
-        last = rows.last
         forced = [
             (row, tokens[step.index])
             for request_id, row, step in zip(
-                rows.request_ids[last], rows.row_R[last].tolist(), rows.steps[last], strict=True
+                rows.request_ids, rows.row_R.tolist(), rows.steps, strict=True
             )
-            if (tokens := self._thinkers[request_id].request.forced_tokens)
+            if (step.is_gate or step.is_last)
+            and (tokens := self._thinkers[request_id].request.forced_tokens)
         ]
         self.forced_tokens.force([row for row, _ in forced], [token for _, token in forced])
 
     def _to_be_logged(
         self, batch: ThoughtBatch, logits_NV: torch.Tensor
     ) -> UnsampledThoughts | None:
-        """The thoughts that end in this pass and were asked for. Only they cost another row of
-        logits, that of their base.
+        """The thoughts that end in this pass, and those that were decided against, that were asked
+        for. Only the former cost another row of logits, that of their base.
         """
-        rows, inputs = batch.rows, batch.inputs
-        owners, wanted = [], []
-        for index, request_id in enumerate(rows.request_ids[rows.last]):
-            record_key = self._thinkers[request_id].request.record_key
-            if record_key is not None:
-                owners.append(ThoughtOwner(record_key, request_id, rows.steps[rows.last][index]))
-                wanted.append(index)
+        skipped = self._logged(batch.rows, batch.skipped)
+        ended = self._logged(batch.rows, range(len(batch.rows.steps))[batch.rows.last])
+        owners = [owner for _, owner in (*skipped, *ended)]
         if not owners:
             return None
-        assert batch.weight_L1 is not None, "thoughts that end are mixed"
+        wanted = [index for index, _ in (*skipped, *ended)]
         wanted_W = async_tensor_h2d(wanted, device=self._device, dtype=torch.int64)
-        slot_W, row_W = inputs.slot[rows.last][wanted_W], inputs.row[rows.last][wanted_W]
-        base_WV = self._model.compute_logits(self.slots.base_SH[slot_W])
-        assert base_WV is not None, "every rank has all logits"
-        logits_W2V = torch.stack([base_WV, logits_NV[row_W]], dim=1)
+        slot_W, row_W = batch.inputs.slot[wanted_W], batch.inputs.row[wanted_W]
+        base_WH, logits_WV = self.slots.base_SH[slot_W], logits_NV[row_W]
+        base_WV = logits_WV.clone()
+        weight_W1 = base_WH.new_zeros(len(wanted), 1)
+        if ended:
+            base_EV = self._model.compute_logits(base_WH[len(skipped) :])
+            assert base_EV is not None, "every rank has all logits"
+            base_WV[len(skipped) :] = base_EV
+            assert batch.weight_L1 is not None, "thoughts that end are mixed"
+            first = batch.rows.last.start
+            weight_W1[len(skipped) :] = batch.weight_L1[wanted_W[len(skipped) :] - first]
+        budgets = [owner.step.budget for owner in owners]
+        budget_W = async_tensor_h2d(budgets, device=self._device, dtype=torch.int64)
         return UnsampledThoughts(
             owners,
+            len(skipped),
             row_W,
             self.slots.token_SC[slot_W, 1:-1],
-            batch.weight_L1[wanted_W],
-            logits_W2V.log_softmax(dim=-1, dtype=torch.float32),
+            weight_W1,
+            self._model.expected_gain(base_WH, base_WV, budget_W),
+            torch.stack([base_WV, logits_WV], dim=1).log_softmax(dim=-1, dtype=torch.float32),
         )
+
+    def _logged(self, rows: ThoughtRows, indices: Iterable[int]) -> list[tuple[int, ThoughtOwner]]:
+        """Of these of the rows, those whose thoughts were asked for, and by whom."""
+        found = []
+        for index in indices:
+            request_id = rows.request_ids[index]
+            record_key = self._thinkers[request_id].request.record_key
+            if record_key is not None:
+                found.append((index, ThoughtOwner(record_key, request_id, rows.steps[index])))
+        return found

@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from quietstar_infer.vllm_plugin.metrics import MIXING_WEIGHT_BOUNDS, ThoughtCounts
+from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.metrics import (
+    EXPECTED_GAIN_BOUNDS,
+    GAIN_ERROR_BOUNDS,
+    MIXING_WEIGHT_BOUNDS,
+    ThoughtCounts,
+)
 from tests.support.engine import Answer, Ask
 
 
@@ -12,26 +18,63 @@ def expected_counts(asks: Sequence[Ask], answers: Sequence[Sequence[Answer]]) ->
 
     `passes` is what they take one after the other.
     """
-    budgets = [
-        ask.thoughts.budget_at(index)
+    paired = [
+        (ask.thoughts, choice)
         for ask, choices in zip(asks, answers, strict=True)
         for choice in choices
-        for index in range(len(choice.token_ids))
+    ]
+    # Where a gate decides, a thought takes one pass more: START is fed in a pass of its own.
+    thoughts = [
+        (budget, int(params.is_gated))
+        for params, choice in paired
+        for budget in _budgets(params, choice)
+        if budget > 0
     ]
     weights = [
-        weight for choices in answers for choice in choices for weight in choice.mixing_weights
+        weight for _, choice in paired for weight in choice.mixing_weights if weight is not None
     ]
+    decisions = [
+        (gain, len(thought))
+        for params, choice in paired
+        if params.is_gated
+        for gain, thought in zip(choice.expected_gains, choice.thoughts, strict=True)
+    ]
+    errors = [
+        mixed - base - gain
+        for _, choice in paired
+        for thought, mixed, base, gain in zip(
+            choice.thoughts,
+            choice.mixed_logprobs,
+            choice.base_logprobs,
+            choice.expected_gains,
+            strict=True,
+        )
+        if thought
+    ]
+    passes = sum(len(choice.token_ids) for _, choice in paired) + sum(map(sum, thoughts))
     return ThoughtCounts(
-        passes=sum(budget + 1 for budget in budgets),
-        rows=sum(budget + 1 for budget in budgets),
-        thinking_rows=sum(budget + 1 for budget in budgets if budget),
-        thought_tokens=sum(budgets),
-        finished=sum(budget > 0 for budget in budgets),
+        passes=passes,
+        rows=passes,
+        thinking_rows=sum(budget + 1 + gated for budget, gated in thoughts),
+        thought_tokens=sum(budget for budget, _ in thoughts),
+        finished=len(thoughts),
         aborted={},
-        weights_at_most=[
-            (bound, sum(weight <= bound for weight in weights)) for bound in MIXING_WEIGHT_BOUNDS
-        ],
+        skipped=sum(length == 0 for _, length in decisions),
+        weights_at_most=_at_most(weights, MIXING_WEIGHT_BOUNDS),
+        expected_gains_at_most=_at_most([gain for gain, _ in decisions], EXPECTED_GAIN_BOUNDS),
+        gain_errors_at_most=_at_most(errors, GAIN_ERROR_BOUNDS),
     )
+
+
+def _budgets(params: ThoughtParams, choice: Answer) -> list[int]:
+    """The thought tokens before each visible token of an answer."""
+    if params.is_gated:
+        return [len(thought) for thought in choice.thoughts]
+    return [params.budget_at(index) for index in range(len(choice.token_ids))]
+
+
+def _at_most(values: Sequence[float], bounds: Sequence[float]) -> list[tuple[float, int]]:
+    return [(bound, sum(value <= bound for value in values)) for bound in bounds]
 
 
 def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
@@ -41,14 +84,17 @@ def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
         for reason, number in after.aborted.items()
         if number != before.aborted.get(reason, 0)
     }
-    weights = [
-        (bound, now - then)
-        for (bound, now), (_, then) in zip(
-            after.weights_at_most, before.weights_at_most, strict=True
-        )
-    ]
+    histograms = {
+        name: [
+            (bound, now - then)
+            for (bound, now), (_, then) in zip(
+                getattr(after, name), getattr(before, name), strict=True
+            )
+        ]
+        for name in ("weights_at_most", "expected_gains_at_most", "gain_errors_at_most")
+    }
     numbers = {
         name: getattr(after, name) - getattr(before, name)
-        for name in ("passes", "rows", "thinking_rows", "thought_tokens", "finished")
+        for name in ("passes", "rows", "thinking_rows", "thought_tokens", "finished", "skipped")
     }
-    return ThoughtCounts(**numbers, aborted=aborted, weights_at_most=weights)
+    return ThoughtCounts(**numbers, aborted=aborted, **histograms)

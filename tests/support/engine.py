@@ -75,10 +75,11 @@ class Answer(NamedTuple):
     text: str
     finish_reason: str | None
     thoughts: list[list[int]]
-    mixing_weights: list[float]
+    mixing_weights: list[float | None]
     base_logprobs: list[float]
     mixed_logprobs: list[float]
     logprobs: list[float]
+    expected_gains: list[float]
 
 
 class Engine:
@@ -207,6 +208,7 @@ def _answer(completion: CompletionOutput, logged: list[dict[str, Any]]) -> Answe
         [thought["base_logprob"] for thought in thoughts],
         [thought["mixed_logprob"] for thought in thoughts],
         _logprobs(completion),
+        [thought["expected_gain"] for thought in thoughts],
     )
 
 

@@ -13,7 +13,7 @@ from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.metrics import ThoughtCounts
 from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from tests.support.checkpoints import NUM_PLAIN_TOKENS
+from tests.support.checkpoints import NUM_PLAIN_TOKENS, write_random_gate
 from tests.support.counting import difference, expected_counts
 from tests.support.engine import BLOCK, Answer, Ask, Engine, EnginePool, thinking_engine
 
@@ -33,9 +33,11 @@ def workload(
     budgets: Sequence[int] = (0, 0, 1, 2, 4, 8, 16),
     size: int = NUM_ASKS,
     gaps: Sequence[int] = (0, 0, 1, 3),
+    thresholds: Sequence[float] = (0.0,),
 ) -> list[Ask]:
     """Requests of every kind, arriving a few steps apart. All sampling is seeded."""
     draw = random.Random(seed)
+    draw_threshold = random.Random(seed)
     prefix = [draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(shared_prefix)]
     asks, arrival = [], 0
     for index in range(size):
@@ -43,6 +45,7 @@ def workload(
         thoughts = ThoughtParams(
             budget=draw.choice(budgets),
             temperature=draw.choice([0.0, 1.0, 1.0, 0.7]),
+            threshold=draw_threshold.choice(thresholds),
             token_budget=draw.choice([None, None, None, 0, 3, 10]),
         )
         asks.append(
@@ -97,8 +100,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(random_checkpoint: Callable[[str], Path]) -> Path:
-    return random_checkpoint("mistral")
+def checkpoint(
+    random_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return write_random_gate(tmp_path_factory.mktemp("gated"), random_checkpoint("mistral"))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +124,8 @@ def alone(start: Callable[..., Engine]) -> Workloads:
         "mixed": workload(seed=1),
         "shared prefix": workload(seed=2, shared_prefix=200),
         # Few at a time, so that multi-step is the rule; now and then one does not think.
+        # Mixed with requests that think at every token and with those that never do.
+        "gated": workload(seed=4, thresholds=(0.0, 0.4, 0.8, 0.95, 1.1)),
         "thinkers": workload(seed=3, budgets=(1, 2, 4, 8, 8, 16, 16, 0), size=24, gaps=(0, 2, 9)),
     }
     engine = start("one pass at a time")
@@ -140,19 +147,23 @@ def assert_same(asks: list[Ask], actual: list[list[Answer]], expected: list[list
             assert_close(answer.mixing_weights, reference.mixing_weights)
             assert_close(answer.base_logprobs, reference.base_logprobs)
             assert_close(answer.mixed_logprobs, reference.mixed_logprobs)
+            assert_close(answer.expected_gains, reference.expected_gains)
             # What vLLM reports, at any temperature and in spite of penalties, is the mixed
             # prediction.
             thought_about = slice(len(answer.thoughts)) if answer.logprobs else slice(0)
             assert_close(answer.logprobs[thought_about], answer.mixed_logprobs[thought_about])
 
 
-def assert_close(actual: list[float], expected: list[float]) -> None:
+def assert_close(actual: Sequence[float | None], expected: Sequence[float | None]) -> None:
     assert actual == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["mixed", "gated"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_mixed_batches(variant: str, start: Callable[..., Engine], alone: Workloads) -> None:
-    asks, expected = alone["mixed"]
+def test_mixed_batches(
+    name: str, variant: str, start: Callable[..., Engine], alone: Workloads
+) -> None:
+    asks, expected = alone[name]
     engine = start(variant)
     counts, preemptions = engine.thought_counts(), engine.preemptions
     answers = engine.run(asks)
@@ -237,12 +248,14 @@ def test_tensor_parallel(
     checkpoint: Path, alone: Workloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    asks, expected = alone["mixed"]
     with thinking_engine(checkpoint, tensor_parallel_size=2) as engine:
-        answers = engine.run(asks)
-        assert_same(asks, answers, expected)
-        # Counted once, however many ranks think.
-        assert_counted(engine.thought_counts(), asks, answers)
+        for name in ("mixed", "gated"):
+            asks, expected = alone[name]
+            counts = engine.thought_counts()
+            answers = engine.run(asks)
+            assert_same(asks, answers, expected)
+            # Counted once, however many ranks think.
+            assert_counted(difference(engine.thought_counts(), counts), asks, answers)
 
 
 def assert_nothing_left(engine: Engine) -> None:
@@ -272,5 +285,7 @@ def assert_counted(
         assert counts.thinking_rows == expected.thinking_rows
         assert counts.thought_tokens == expected.thought_tokens
         assert counts.finished == expected.finished
+        assert counts.skipped == expected.skipped
         assert counts.weights_at_most == expected.weights_at_most
+        assert counts.expected_gains_at_most == expected.expected_gains_at_most
         assert counts.rows == expected.rows or (chunks and counts.rows > expected.rows)

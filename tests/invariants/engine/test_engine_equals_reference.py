@@ -9,13 +9,14 @@ import torch
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.reference import (
     ChooseVisible,
+    Prediction,
     ReferenceDecoder,
     greedy,
     greedy_thought,
     seeded_thought,
 )
-from tests.support.checkpoints import FAMILIES
-from tests.support.engine import Ask, EnginePool
+from tests.support.checkpoints import FAMILIES, write_random_gate
+from tests.support.engine import Answer, Ask, EnginePool
 
 pytestmark = pytest.mark.slow
 
@@ -42,35 +43,69 @@ def logprobs(tokens: list[int], logits: list[torch.Tensor]) -> list[float]:
     ]
 
 
+# Thoughts are expected to save more than this at about half of the positions, nats.
+LEARNED, ENTROPY = 0.95, 1.6
+SURE_OF_ITSELF = {"qwen2": 0.01}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engine_equals_reference(
     family: str, engines: EnginePool, random_checkpoint: Callable[[str], Path]
 ) -> None:
-    checkpoint = random_checkpoint(family)
+    check(random_checkpoint(family), engines, 0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_a_gate(
+    family: str, engines: EnginePool, random_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = write_random_gate(tmp_path, random_checkpoint(family))
+    assert 0.2 < check(checkpoint, engines, LEARNED) < 0.8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_the_entropy_for_a_gate(
+    family: str, engines: EnginePool, random_checkpoint: Callable[[str], Path]
+) -> None:
+    threshold = SURE_OF_ITSELF.get(family, ENTROPY)
+    assert 0.1 < check(random_checkpoint(family), engines, threshold) < 0.9
+
+
+def check(checkpoint: Path, engines: EnginePool, threshold: float) -> float:
+    """Compare answers, greedy and sampled; returns the share of tokens that were thought about."""
     reference = ReferenceDecoder.from_checkpoint(checkpoint)
-    asks, expected = [], []
+    asks: list[Ask] = []
+    expected: list[tuple[list[int], list[Prediction]]] = []
     for seed, prompt in enumerate(PROMPTS):
         for budget in (1, 2, 5):
             common = {"max_tokens": MAX_TOKENS, "ignore_eos": True, "seed": seed}
-            asks += [
-                Ask(prompt, ThoughtParams(budget, 0.0), {**common, "temperature": 0.0}),
-                Ask(prompt, ThoughtParams(budget, 1.0), {**common, "temperature": 1.0}),
-            ]
+            for temperature in (0.0, 1.0):
+                params = ThoughtParams(budget, temperature, threshold)
+                asks.append(Ask(prompt, params, {**common, "temperature": temperature}))
             drawn, sample = seeded_thought(seed, 1.0), vllm_sampler(seed)
-            expected += [
-                reference.generate(prompt, MAX_TOKENS, budget, greedy_thought, greedy),
-                reference.generate(prompt, MAX_TOKENS, budget, drawn, sample),
-            ]
+            for think, choose in ((greedy_thought, greedy), (drawn, sample)):
+                expected.append(
+                    reference.generate(prompt, MAX_TOKENS, budget, think, choose, threshold)
+                )
     answers = [answer for (answer,) in engines.get(checkpoint).run(asks)]
     for answer, (tokens, predictions) in zip(answers, expected, strict=True):
-        assert answer.token_ids == tokens
-        assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
-        assert answer.mixing_weights == pytest.approx(
-            [prediction.mixing_weight for prediction in predictions], abs=1e-4
-        )
-        assert answer.base_logprobs == pytest.approx(
-            logprobs(tokens, [prediction.base_logits_V for prediction in predictions]), abs=1e-4
-        )
-        assert answer.mixed_logprobs == pytest.approx(
-            logprobs(tokens, [prediction.logits_V for prediction in predictions]), abs=1e-4
-        )
+        check_answer(answer, tokens, predictions)
+    thoughts = [thought for answer in answers for thought in answer.thoughts]
+    return sum(map(bool, thoughts)) / len(thoughts)
+
+
+def check_answer(answer: Answer, tokens: list[int], predictions: list[Prediction]) -> None:
+    assert answer.token_ids == tokens
+    assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
+    assert answer.mixing_weights == pytest.approx(
+        [prediction.mixing_weight for prediction in predictions], abs=1e-4
+    )
+    assert answer.expected_gains == pytest.approx(
+        [prediction.expected_gain for prediction in predictions], abs=1e-4
+    )
+    assert answer.base_logprobs == pytest.approx(
+        logprobs(tokens, [prediction.base_logits_V for prediction in predictions]), abs=1e-4
+    )
+    assert answer.mixed_logprobs == pytest.approx(
+        logprobs(tokens, [prediction.logits_V for prediction in predictions]), abs=1e-4
+    )

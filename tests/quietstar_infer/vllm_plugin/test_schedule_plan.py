@@ -30,7 +30,9 @@ def test_the_passes_of_a_thought(budget: int) -> None:
 
 
 def plan_of(budget: int) -> ThoughtPlan:
-    request = ThinkingRequest(seed=7, temperature=0.5, record_key="key", forced_tokens=())
+    request = ThinkingRequest(
+        seed=7, temperature=0.5, threshold=0.0, record_key="key", forced_tokens=()
+    )
     return ThoughtPlan({"a": ThoughtStep.first(budget, 0)}, {"a": request}, ["stop"], num_passes=3)
 
 

@@ -54,7 +54,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> ThoughtState:
 
 
 def greedy(record_key: str | None = None, forced_tokens: tuple[int, ...] = ()) -> ThinkingRequest:
-    return ThinkingRequest(0, 0.0, record_key, forced_tokens)
+    return ThinkingRequest(0, 0.0, 0.0, record_key, forced_tokens)
 
 
 def likely(token: int) -> list[float]:
