@@ -14,8 +14,8 @@ vLLM's batch. The model runner calls, in this order:
 Between two passes a thought consists of what its slot holds (`slots`).
 
 Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
-in their last pass, F = R + L places (of what they feed beside x_p, or, in gate passes, of x_p), W thoughts
-to be logged, H hidden, V vocabulary.
+in their last pass, F = R + L places: of what they feed beside x_p, and, in gate passes, of x_p; W
+thoughts to be logged, H hidden, V vocabulary.
 """
 
 from collections.abc import Iterable

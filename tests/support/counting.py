@@ -1,6 +1,7 @@
 """What an engine must count for requests that it has answered."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.metrics import (
@@ -84,7 +85,7 @@ def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
         for reason, number in after.aborted.items()
         if number != before.aborted.get(reason, 0)
     }
-    histograms = {
+    histograms: dict[str, Any] = {
         name: [
             (bound, now - then)
             for (bound, now), (_, then) in zip(
@@ -93,7 +94,7 @@ def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
         ]
         for name in ("weights_at_most", "expected_gains_at_most", "gain_errors_at_most")
     }
-    numbers = {
+    numbers: dict[str, Any] = {
         name: getattr(after, name) - getattr(before, name)
         for name in ("passes", "rows", "thinking_rows", "thought_tokens", "finished", "skipped")
     }

@@ -73,6 +73,7 @@ def test_with_the_entropy_for_a_gate(
 
 def check(checkpoint: Path, engines: EnginePool, threshold: float) -> float:
     """Compare answers, greedy and sampled; returns the share of tokens that were thought about."""
+    engine = engines.get(checkpoint)
     reference = ReferenceDecoder.from_checkpoint(checkpoint)
     asks: list[Ask] = []
     expected: list[tuple[list[int], list[Prediction]]] = []
@@ -87,7 +88,7 @@ def check(checkpoint: Path, engines: EnginePool, threshold: float) -> float:
                 expected.append(
                     reference.generate(prompt, MAX_TOKENS, budget, think, choose, threshold)
                 )
-    answers = [answer for (answer,) in engines.get(checkpoint).run(asks)]
+    answers = [answer for (answer,) in engine.run(asks)]
     for answer, (tokens, predictions) in zip(answers, expected, strict=True):
         check_answer(answer, tokens, predictions)
     thoughts = [thought for answer in answers for thought in answer.thoughts]
