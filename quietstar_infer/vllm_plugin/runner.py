@@ -130,7 +130,7 @@ class ThinkingRunnerMixin(_Runner):
         indices = np.stack([fresh, previous_R[fresh]]).astype(np.int64)
         fresh_F, previous_F = async_tensor_h2d(indices, device=self.device).unbind()
         input_N = self.input_ids.gpu
-        text_F = thoughts.inputs.place[fresh_F] - 1
+        text_F = thoughts.inputs.place[rows.first][fresh_F] - 1
         input_N[text_F] = sampled[previous_F, 0].to(input_N.dtype)
 
     def _discard_samples(self, row_D: npt.NDArray[np.int64]) -> None:
