@@ -22,7 +22,14 @@ WEIGHT = 0.25
 
 
 class Model:
-    """Hidden states are logits, and every thought has the same mixing weight."""
+    """Hidden states are logits, and every thought has the same mixing weight. A thought is expected
+    to save as many nats as its base's likeliest token has.
+    """
+
+    def expected_gain(
+        self, base_NH: torch.Tensor, logits_NV: torch.Tensor, budget_N: torch.Tensor
+    ) -> torch.Tensor:
+        return base_NH.argmax(dim=-1).float()
 
     def compute_logits(self, hidden_NH: torch.Tensor) -> torch.Tensor:
         return hidden_NH
@@ -53,8 +60,10 @@ def state(monkeypatch: pytest.MonkeyPatch) -> ThoughtState:
     return ThoughtState(cast(VllmConfig, config), cast(QuietStarMixin, Model()), CPU)
 
 
-def greedy(record_key: str | None = None, forced_tokens: tuple[int, ...] = ()) -> ThinkingRequest:
-    return ThinkingRequest(0, 0.0, 0.0, record_key, forced_tokens)
+def greedy(
+    record_key: str | None = None, forced_tokens: tuple[int, ...] = (), threshold: float = 0.0
+) -> ThinkingRequest:
+    return ThinkingRequest(0, 0.0, threshold, record_key, forced_tokens)
 
 
 def likely(token: int) -> list[float]:
@@ -115,6 +124,7 @@ def test_a_thought_from_its_first_pass_to_the_mixed_logits(state: ThoughtState) 
         "a": [
             {
                 "index": 6,
+                "expected_gain": 1.0,
                 "token_ids": [5, 7],
                 "mixing_weight": WEIGHT,
                 "base_logprob": pytest.approx(float(torch.tensor(base).log_softmax(-1)[2])),
@@ -123,6 +133,45 @@ def test_a_thought_from_its_first_pass_to_the_mixed_logits(state: ThoughtState) 
         ]
     }
     assert state.metrics.counts().weights_at_most[-1][1] == 1
+
+
+def test_a_gate_decides_for_each_request(state: ThoughtState) -> None:
+    for request_id, threshold in (("a", 3.0), ("b", 2.9), ("c", 0.0)):
+        state.add_request(request_id, greedy("key", threshold=threshold))
+    gate = ThoughtStep.first(2, 4, is_gated=True)
+
+    # Gate passes of "a", a decode, and "b", behind a prompt: nothing is fed beside the text.
+    batch, fed = prepare(state, {"a": gate, "b": gate, "c": ThoughtStep.first(2, 0)}, [1, 3, 2])
+    assert fed == [0, 0, 0, 0, 0, START]
+    hidden = [likely(token) for token in (3, 0, 0, 3, 1, 5)]
+    batch = state.process_hidden_states(batch, torch.tensor(hidden))
+    logits_NV = torch.tensor([likely(3), likely(3), likely(5)])
+    batch = state.decide(batch, logits_NV)
+    assert batch.beginning.tolist() == [1]
+    unsampled = state.process_logits(batch, logits_NV)
+    assert unsampled is not None
+    state.process_samples(unsampled, torch.tensor([3, 3, 0]))
+    logprob = pytest.approx(float(torch.tensor(likely(3)).log_softmax(-1)[3]))
+    assert state.log.take("key") == {
+        "a": [
+            {
+                "index": 4,
+                "expected_gain": 3.0,
+                "token_ids": [],
+                "mixing_weight": None,
+                "base_logprob": logprob,
+                "mixed_logprob": logprob,
+            }
+        ]
+    }
+    assert len(state.slots) == 2
+
+    # "b" thinks: START is fed in a pass of its own.
+    _, fed = prepare(state, {"b": gate.next()}, [1, 1])
+    assert fed == [0, START]
+    counts = state.metrics.counts()
+    assert (counts.skipped, counts.expected_gains_at_most[-1][1]) == (1, 2)
+    assert counts.gain_errors_at_most[-1][1] == 0
 
 
 def test_thoughts_in_different_phases_share_a_pass(state: ThoughtState) -> None:
