@@ -54,6 +54,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
@@ -65,6 +66,7 @@ from quietstar_infer.vllm_plugin.options import (
     prepare_engine_args,
     thinking_setup,
 )
+from quietstar_infer.vllm_plugin.thought_usage import take_usage
 
 __all__ = [
     "AsyncEngineArgs",
@@ -78,6 +80,7 @@ __all__ = [
     "CompletionResponse",
     "CompletionResponseChoice",
     "ConversationMessage",
+    "EngineCoreOutput",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
@@ -117,6 +120,7 @@ __all__ = [
     "load_chat_template",
     "offline_docs",
     "prepare_engine_args",
+    "take_usage",
     "thinking_setup",
     "tokenize_router",
     "tokens_input",
