@@ -146,7 +146,7 @@ class QuietStar(BaseModel):
 
 
 class Thought(BaseModel):
-    """The thought before one visible token, or what was expected of the thought that there was not."""
+    """The thought before one visible token, or why there was none."""
 
     expected_gain: float = Field(
         description="How much the thought was expected to save, in nats, before it was thought. "

@@ -88,7 +88,7 @@ def collect_usage(client: AsyncLLM, ledger: UsageLedger) -> None:
         _collect(outputs, processor.request_states, ledger)
         return process(outputs, *args, **kwargs)
 
-    processor.process_outputs = process_and_collect  # type: ignore[method-assign]
+    processor.process_outputs = process_and_collect  # type: ignore[method-assign, assignment]
 
 
 def _collect(

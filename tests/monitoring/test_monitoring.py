@@ -204,13 +204,14 @@ def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServe
 
 
 def send(url: str, number: int) -> None:
-    """One request of a mixed load: of all budgets, with and without thoughts, one refused, one
-    abandoned."""
+    """One request of a mixed load: of all budgets, with and without thresholds and thoughts, one
+    refused, one abandoned."""
     body = {
         "prompt": [1, *range(3, 36)],
         "max_tokens": 40,
         "ignore_eos": True,
         "thought_budget": (0, 2, 4, 8, 16)[number % 5],
+        "thought_threshold": (0, 2.0)[number % 4 > 1],
         "return_thoughts": number % 2 == 0,
     }
     url = f"{url}/v1/completions"

@@ -64,12 +64,8 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
         assert "before each visible token" in fields["thought_budget"]["description"]
         assert {"type": "integer", "minimum": 0} in fields["thought_budget"]["anyOf"]
         assert {"type": "number", "minimum": 0} in fields["thought_threshold"]["anyOf"]
-        for name in (
-            "thought_temperature",
-            "thought_threshold",
-            "thinking_token_budget",
-            "return_thoughts",
-        ):
+        assert "0 = before every token" in fields["thought_threshold"]["description"]
+        for name in ("thought_temperature", "thinking_token_budget", "return_thoughts"):
             assert fields[name]["description"]
         assert "quiet_star" in schemas[f"Thinking{kind}Response"]["required"]
         assert "thoughts" in schemas[f"Thinking{kind}Choice"]["properties"]

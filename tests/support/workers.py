@@ -31,8 +31,9 @@ class Workers:
     def skip(self, key: str | None, request_id: str, *indices: int) -> None:
         """Record that none of these tokens of an engine request was thought about."""
         assert key is not None
-        skipped = [{"index": i, "token_ids": [], **numbers(i, skipped=True)} for i in indices]
-        self.records.setdefault(key, {}).setdefault(request_id, []).extend(skipped)
+        for index in indices:
+            entry = {"index": index, "token_ids": [], **numbers(index, skipped=True)}
+            self.records.setdefault(key, {}).setdefault(request_id, []).append(entry)
 
     async def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         return self.records.pop(key, {})

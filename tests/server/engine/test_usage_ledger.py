@@ -1,7 +1,7 @@
 """The ledger, filled by vLLM's own front end of an engine with made-up outputs of the engine."""
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from transformers import AutoTokenizer
@@ -23,7 +23,7 @@ class FrontEnd:
 
     def __init__(self) -> None:
         tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "engine_greedy_n4" / "checkpoint")
-        self.processor = OutputProcessor(tokenizer, log_stats=False)
+        self.processor = OutputProcessor(cast(Any, tokenizer), log_stats=False)
         self.ledger = UsageLedger()
         self.reported: list[Spending] = []
         self.key = self.ledger.open(self.reported.append)
@@ -105,7 +105,7 @@ def test_vllm_does_not_see_it(front_end: FrontEnd) -> None:
 
 def test_after_a_stop_string_nothing_counts(front_end: FrontEnd) -> None:
     """vLLM finds it in the front end; the engine samples on until it is told."""
-    queue = front_end.add("a", stop=["t6"])
+    queue = front_end.add("a", stop=["t12"])
     front_end.receive("a", [7], (1, 4))
     to_abort: list[str] = []
     for token in range(8, 20):
