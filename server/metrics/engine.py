@@ -130,12 +130,12 @@ class EngineMetrics(Collector):
         )
         for name, (key, text) in _COUNTERS.items():
             counter = CounterMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
-            counter.add_metric(self._model, latest[key])
+            counter.add_metric(self._model, latest.get(key, 0))
             yield counter
         yield self._aborted(latest["aborted"])
         yield self._mixing_weights(latest["weights_at_most"], latest["finished"])
-        yield self._expected_gains(latest["expected_gains_at_most"])
-        yield self._gain_errors(latest["gain_errors_at_most"])
+        yield self._expected_gains(latest.get("expected_gains_at_most", ()))
+        yield self._gain_errors(latest.get("gain_errors_at_most", ()))
         yield self._gauge(
             "thoughts_in_progress",
             "Requests that are in the middle of a thought now.",
