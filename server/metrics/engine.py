@@ -28,6 +28,7 @@ _ABORT_REASONS = ("preempted", "abort", "stop", "error")
 _MODEL = ("model_name",)
 # Upper bounds of buckets, and how many values were not above each.
 _AtMost: TypeAlias = Sequence[tuple[float, int]]
+_NO_VALUES: _AtMost = ((math.inf, 0),)
 _COUNTERS = {
     "engine_passes": (
         "passes",
@@ -134,8 +135,8 @@ class EngineMetrics(Collector):
             yield counter
         yield self._aborted(latest["aborted"])
         yield self._mixing_weights(latest["weights_at_most"], latest["finished"])
-        yield self._expected_gains(latest.get("expected_gains_at_most", ()))
-        yield self._gain_errors(latest.get("gain_errors_at_most", ()))
+        yield self._expected_gains(latest.get("expected_gains_at_most", _NO_VALUES))
+        yield self._gain_errors(latest.get("gain_errors_at_most", _NO_VALUES))
         yield self._gauge(
             "thoughts_in_progress",
             "Requests that are in the middle of a thought now.",

@@ -52,6 +52,7 @@ BAD_COMPLETIONS: dict[str, dict[str, Any]] = {
     "budget as a truth in xargs": {"vllm_xargs": {"thought_budget": True}},
     "negative temperature": {"thought_temperature": -0.1},
     "temperature as text": {"thought_temperature": "hot"},
+    "huge temperature": {"thought_temperature": 10**400},
     "negative threshold": {"thought_threshold": -0.1},
     "threshold as text": {"thought_threshold": "0.1"},
     "threshold as a truth": {"thought_threshold": True},

@@ -187,3 +187,22 @@ def test_a_chat_without_a_template_is_refused(small_server: RunningServer, path:
         "param": "messages",
         "code": 400,
     }
+
+
+@pytest.mark.parametrize(
+    ("effort", "settings"),
+    [
+        ("none", {"thought_budget": 0, "thought_threshold": 0.0, "gate": None}),
+        ("low", {"thought_budget": 5, "thought_threshold": 0.5, "gate": "entropy"}),
+        ("medium", {"thought_budget": 5, "thought_threshold": 0.1, "gate": "entropy"}),
+        ("high", {"thought_budget": 5, "thought_threshold": 0.02, "gate": "entropy"}),
+    ],
+)
+def test_the_official_client_sets_an_effort(
+    openai: OpenAI, effort: Any, settings: dict[str, Any]
+) -> None:
+    messages: Any = MESSAGES
+    answer = openai.chat.completions.create(
+        model="golden", messages=messages, max_completion_tokens=2, reasoning_effort=effort
+    )
+    assert settings.items() <= answer.model_dump()["quiet_star"].items()
