@@ -17,7 +17,6 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from quietstar_infer.params import ThoughtLimits
 
@@ -199,6 +198,8 @@ class EngineMetrics(Collector):
     def _histogram(self, name: str, text: str, at_most: _AtMost) -> Metric:
         """A histogram without a sum; the last bound is infinite."""
         histogram = HistogramMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
-        buckets = [(floatToGoString(bound), number) for bound, number in at_most]
+        buckets = [
+            ("+Inf" if bound == math.inf else str(bound), number) for bound, number in at_most
+        ]
         histogram.add_metric(self._model, buckets, sum_value=None)
         return histogram

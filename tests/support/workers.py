@@ -32,7 +32,11 @@ class Workers:
         """Record that none of these tokens of an engine request was thought about."""
         assert key is not None
         for index in indices:
-            entry = {"index": index, "token_ids": [], **numbers(index, skipped=True)}
+            entry: dict[str, Any] = {
+                "index": index,
+                "token_ids": [],
+                **numbers(index, skipped=True),
+            }
             self.records.setdefault(key, {}).setdefault(request_id, []).append(entry)
 
     async def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:

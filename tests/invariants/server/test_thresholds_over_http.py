@@ -10,7 +10,10 @@ import pytest
 from tests.support.scrapes import scrape
 from tests.support.servers import RunningServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xfail(reason="the engine does not decide about thoughts yet", strict=True),
+]
 
 PROMPT = "t5 t9 t13"
 BUDGET = 3
@@ -39,7 +42,7 @@ def chunks(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
 def threshold(http: httpx.Client) -> float:
     """Above about half of the expected gains, and near none of them."""
     (choice,) = complete(http, **SAMPLED, thought_threshold=0)["choices"]
-    gains = sorted(thought["expected_gain"] for thought in choice["thoughts"])
+    gains: list[float] = sorted(thought["expected_gain"] for thought in choice["thoughts"])
     assert gains[0] < gains[-1]
     return median(gains)
 
