@@ -1,6 +1,6 @@
 """A request's thought parameters, and what a server allows."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -154,7 +154,7 @@ def _budget(value: Any, limits: ThoughtLimits) -> int:
 
 def is_finite_from_zero(value: Any) -> bool:
     """Whether a value is a finite number from 0 up: a temperature or a threshold."""
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def _temperature(value: Any, limits: ThoughtLimits) -> float:

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -120,6 +121,10 @@ def _add_models(app: FastAPI, service: Service) -> None:
         "max_thought_budget": setup.limits.max_budget,
         "default_thought_budget": setup.limits.default_budget,
         "default_thought_temperature": setup.limits.default_temperature,
+        "default_thought_threshold": setup.limits.default_threshold,
+        "effort_thresholds": asdict(setup.config.effort_thresholds),
+        "gate": service.engine.gate_kind,
+        "gate_budgets": setup.config.gate and setup.config.gate.budgets,
         "embedding_mode": setup.config.embedding_mode,
         "allow_return_thoughts": service.allow_return,
         "example_prompt": example_prompt(service.engine),

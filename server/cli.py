@@ -154,6 +154,13 @@ def _add_thinking_options(group: Any) -> None:
         "%(default)s)",
     )
     group.add_argument(
+        "--default-thought-threshold",
+        type=float,
+        metavar="NATS",
+        help="for requests that set none: think before a token only where the thought is expected "
+        "to save more than this; 0 = before every token (default: the checkpoint's)",
+    )
+    group.add_argument(
         "--thought-embeddings",
         choices=EMBEDDING_MODES,
         help="the embeddings of START and END: the trained vectors (learned), or the embedding of "
@@ -218,6 +225,7 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
         max_thought_budget=args.max_thought_budget,
         default_thought_budget=args.default_thought_budget,
         default_thought_temperature=args.default_thought_temperature,
+        default_thought_threshold=args.default_thought_threshold,
         embedding_mode=args.thought_embeddings,
         max_recorded_thought_tokens=args.max_recorded_thought_tokens,
         max_thought_burst=args.max_thought_burst,

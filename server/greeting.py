@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from quietstar_infer.config import read_json
+from quietstar_infer.params import ThoughtLimits
 from server.engine.engine import Engine
 
 GENERIC_PROMPT = "The most important thing about thinking is"
@@ -16,16 +17,23 @@ def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
     """A framed paragraph with a shell command for a completion without and with thinking."""
     limits = engine.setup.limits
     command = curl_command(url, example_prompt(engine), limits.default_budget, has_api_key)
-    thinking = (
-        f"thinks {limits.default_budget} tokens before each, at most {limits.max_budget}"
-        if limits.max_budget
-        else "thinking is off"
-    )
     return (
-        f"{_FRAME}\n{engine.model_names[0]} is served at {url} ({thinking}). "
+        f"{_FRAME}\n{engine.model_names[0]} is served at {url} ({thinking(limits)}). "
         "Open that in a browser, or ask here, without and with thinking:\n\n"
         f"{command}\n{_FRAME}"
     )
+
+
+def thinking(limits: ThoughtLimits) -> str:
+    """How requests think that say nothing about it."""
+    if not limits.max_budget:
+        return "thinking is off"
+    where = (
+        f"each that this may save more than {limits.default_threshold:g} nats"
+        if limits.default_threshold
+        else "each"
+    )
+    return f"thinks {limits.default_budget} tokens before {where}, at most {limits.max_budget}"
 
 
 def curl_command(url: str, prompt: str, budget: int, has_api_key: bool) -> str:

@@ -59,6 +59,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
@@ -70,6 +71,7 @@ from quietstar_infer.vllm_plugin.options import (
     prepare_engine_args,
     thinking_setup,
 )
+from quietstar_infer.vllm_plugin.thought_usage import take_usage
 
 __all__ = [
     "AsyncEngineArgs",
@@ -84,6 +86,7 @@ __all__ = [
     "CompletionResponseChoice",
     "ConversationMessage",
     "DetokenizeRequest",
+    "EngineCoreOutput",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
@@ -125,6 +128,7 @@ __all__ = [
     "load_chat_template",
     "offline_docs",
     "prepare_engine_args",
+    "take_usage",
     "thinking_setup",
     "tokenize_router",
     "tokens_input",

@@ -1,12 +1,17 @@
-"""The requests in flight: how much work may run and wait, and how much one request may cost."""
+"""The requests in flight: how much work may run and wait, and how much one request may cost.
+
+A single request is limited by what it costs at most: whatever a gate decides, it cannot take more.
+The queue counts each by what it is expected to cost, which is the same without a gate.
+"""
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quietstar_infer.params import ThoughtParams
-from server.admission.cost import PromptCost, affordable_tokens, request_passes
+from server.admission.cost import PromptCost, Spending, affordable_tokens, request_passes
+from server.admission.estimates import ThinkingShares, Workload, expected_passes
 from server.errors import BadRequest, Overloaded
 
 # Bounds of Retry-After in seconds: clients should neither retry at once nor give up.
@@ -43,6 +48,21 @@ class PassRate:
         return passes * self._seconds / self._passes if self._passes else 0.0
 
 
+@dataclass
+class Place:
+    """One request's place in the queue.
+
+    `most`: the passes that it can take at most. `spent`: what the engine has reported of it so far,
+    if a gate decides about its thoughts. `passes`: what it is expected to take, and counts as.
+    """
+
+    params: ThoughtParams
+    work: Workload
+    most: int
+    spent: Spending = field(default_factory=Spending)
+    passes: int = 0
+
+
 class Admission:
     """Counts the requests in flight, and refuses what would exceed the limits."""
 
@@ -54,6 +74,7 @@ class Admission:
         self._chunk = chunk
         self._clock = clock
         self._rate = PassRate()
+        self._shares = ThinkingShares()
         self._requests = 0
         self._passes = 0
         self._measured_at = 0.0
@@ -62,36 +83,49 @@ class Admission:
         """A ticket for a request that has arrived."""
         return Ticket(self)
 
-    def enter(
-        self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int
-    ) -> tuple[int, int]:
-        """Admit a request; returns what it counts as, in requests and in passes.
+    def enter(self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int) -> Place:
+        """Admit a request.
 
-        Raises `BadRequest` for one that costs too much, `Overloaded` where too much is in flight
+        Raises `BadRequest` for one that may cost too much, `Overloaded` where too much is in flight
         already. A request that finds the server idle is never refused as `Overloaded`.
         """
-        requests = len(prompts) * choices
-        passes = request_passes(params, prompts, choices, self._chunk)
-        if 0 < self._limits.request_passes < passes:
-            raise self._too_expensive(params, prompts, choices, passes)
+        most = request_passes(params, prompts, choices, self._chunk)
+        if 0 < self._limits.request_passes < most:
+            raise self._too_expensive(params, prompts, choices, most)
+        place = Place(params, Workload.of(params, prompts, choices, self._chunk), most)
+        place.passes = self._expected(place)
         if self._requests > 0:
-            self._check_queue(requests, passes)
+            self._check_queue(place)
         else:
             self._measured_at = self._clock()
-        self._requests += requests
-        self._passes += passes
-        return requests, passes
+        self._requests += place.work.answers
+        self._passes += place.passes
+        return place
 
-    def leave(self, requests: int, passes: int, passes_made: int) -> None:
-        """A request has ended: what it counted as, and the passes that it really took."""
+    def correct(self, place: Place, spent: Spending) -> None:
+        """A gated request has spent so much more: what it counts as is corrected, and what later
+        ones do."""
+        place.spent += spent
+        self._shares.add(place.params, spent)
+        before, place.passes = place.passes, self._expected(place)
+        self._passes += place.passes - before
+
+    def leave(self, place: Place, passes_made: int) -> None:
+        """A request has ended, and has really taken so many passes."""
         now = self._clock()
         self._rate.add(passes_made, now - self._measured_at)
         self._measured_at = now
-        self._requests -= requests
-        self._passes -= passes
+        self._requests -= place.work.answers
+        self._passes -= place.passes
 
-    def _check_queue(self, requests: int, passes: int) -> None:
-        limits = self._limits
+    def _expected(self, place: Place) -> int:
+        if not place.params.is_gated:
+            return place.most
+        share = self._shares.of(place.params)
+        return min(place.most, expected_passes(place.params, place.work, place.spent, share))
+
+    def _check_queue(self, place: Place) -> None:
+        limits, requests, passes = self._limits, place.work.answers, place.passes
         if 0 < limits.queued_requests < self._requests + requests:
             excess = self._requests + requests - limits.queued_requests
             raise self._overloaded(
@@ -132,18 +166,28 @@ class Admission:
 
 
 class Ticket:
-    """One request's place in the queue, from `enter` to `close`."""
+    """One request's part in the queue, from `enter` to `close`."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._counted: tuple[int, int] | None = None
+        self._place: Place | None = None
 
     def enter(self, params: ThoughtParams, prompts: Sequence[PromptCost], choices: int) -> None:
-        """Take the place, or raise what `Admission.enter` raises."""
-        self._counted = self._admission.enter(params, prompts, choices)
+        """Take a place, or raise what `Admission.enter` raises."""
+        self._place = self._admission.enter(params, prompts, choices)
 
-    def close(self, passes_made: int) -> None:
-        """Give the place back, if it was taken."""
-        if self._counted is not None:
-            self._admission.leave(*self._counted, passes_made)
-            self._counted = None
+    def correct(self, spent: Spending) -> None:
+        """The engine reports that the request, which has a gate, has spent so much more."""
+        if self._place is not None:
+            self._admission.correct(self._place, spent)
+
+    def close(self, spent: Spending) -> None:
+        """Give the place back, if it was taken. `spent`: all that the request has spent, as far as
+        its answers show, which an aborted one's do not."""
+        place, self._place = self._place, None
+        if place is None:
+            return
+        if place.params.is_gated and spent.tokens > place.spent.tokens:
+            self._admission.correct(place, spent - place.spent)
+        made = place.spent if place.params.is_gated else spent
+        self._admission.leave(place, made.passes(place.params.is_gated))

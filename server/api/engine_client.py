@@ -33,14 +33,16 @@ class RequestClient:
     ) -> AsyncGenerator[RequestOutput]:
         """As vLLM's `AsyncLLM.generate`, but checks the sampling parameters at once: vLLM checks
         them with the first output, when the status of a stream has been sent."""
-        params, room = self._generation.next_prompt()
+        params, scoring_usage_key, room = self._generation.next_prompt()
         # In vLLM the same name belongs to models that think in their visible text.
         sampling_params.thinking_token_budget = None
         assert sampling_params.max_tokens is not None, "vLLM's serving classes set it"
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
         self._verify(sampling_params)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:
-            return self._scorer.generate(prompt, sampling_params, params, request_id, options)
+            return self._scorer.generate(
+                prompt, sampling_params, params, scoring_usage_key, request_id, options
+            )
         sampling_params.extra_args = with_params(sampling_params, params)
         return self._client.generate(prompt, sampling_params, request_id, **options)
 

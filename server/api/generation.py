@@ -16,9 +16,11 @@ _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
 
 
 class AdmittedPrompt(NamedTuple):
-    """How one prompt is thought about, and how many tokens may follow it."""
+    """How one prompt is thought about, the usage key of scoring it, if it is scored with a gate,
+    and how many tokens may follow it."""
 
     params: ThoughtParams
+    scoring_usage_key: str | None
     room: int
 
 
@@ -44,13 +46,19 @@ class Generation(Generic[_RequestT]):
         self.time_limit = TimeLimit(service.request_timeout)
         request.add_query(query)
         self.request: _RequestT = request
-        self.params = request.thought_params(service.engine.setup.limits)
+        setup = service.engine.setup
+        self.params = request.thought_params(setup.limits, setup.config.effort_thresholds)
         check_options(request, self.params, service.model, service.allow_return)
+        self._ticket = service.admission.ticket()
         self.thoughts = RequestThoughts(
-            self.params, request.n or 1, bool(request.return_thoughts), service.engine, decode
+            self.params,
+            request.n or 1,
+            bool(request.return_thoughts),
+            service.engine,
+            decode,
+            self._ticket.correct,
         )
         self._model = service.model
-        self._ticket = service.admission.ticket()
         self._prompts: list[AdmittedPrompt] = []
         self._num_sent = 0
 
@@ -67,7 +75,7 @@ class Generation(Generic[_RequestT]):
         token_ids = prompt["prompt_token_ids"]
         room = check_prompt(token_ids, self.request, self.params, self._model)
         num_scored = len(token_ids) - 1 if self.request.scores_prompt else 0
-        self._prompts.append(AdmittedPrompt(self.thoughts.add_prompt(num_scored), room))
+        self._prompts.append(AdmittedPrompt(*self.thoughts.add_prompt(num_scored), room))
         longest = self.request.max_answer_tokens
         return PromptCost(
             len(token_ids), room if longest is None else min(longest, room), num_scored
@@ -81,5 +89,5 @@ class Generation(Generic[_RequestT]):
 
     def close(self) -> None:
         """The response has been sent, or cannot be sent any more."""
+        self._ticket.close(self.thoughts.spent)
         self.thoughts.forget()
-        self._ticket.close(self.thoughts.passes)

@@ -5,11 +5,12 @@ Pure pydantic: nothing here depends on the engine or the queue (a test holds it 
 request carries state of the server.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from quietstar_infer.config import EffortThresholds
 from server.api.thought_fields import ThoughtFields
 from server.errors import BadRequest
 from server.first_error import first_errors_only
@@ -67,6 +68,21 @@ class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
 
     text_field: ClassVar[str] = "messages"
 
+    # Of vLLM's values only those that have a meaning here.
+    reasoning_effort: Literal["none", "low", "medium", "high"] | None = Field(
+        None,
+        description="none = do not think (thought_budget 0); low, medium and high = the "
+        "thought_threshold that the checkpoint has for it, see /v1/models. thought_budget and "
+        "thought_threshold themselves win. The chat template gets it, too.",
+    )
+
+    def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
+        if self.reasoning_effort is None:
+            return {}
+        if self.reasoning_effort == "none":
+            return {"thought_budget": 0}
+        return {"thought_threshold": getattr(efforts, self.reasoning_effort)}
+
     @classmethod
     def check_text(cls, text: Any, data: dict[str, Any]) -> None:
         if text is None or text == []:
@@ -97,26 +113,56 @@ ThinkingRequest: TypeAlias = ThinkingCompletionRequest | ThinkingChatRequest
 
 
 class QuietStar(BaseModel):
-    """The settings with which a response was thought about."""
+    """How a response was thought about: the settings, and what was counted.
 
-    thought_budget: int = Field(description="The budget in force, per visible token.")
+    In a stream the first chunk has the settings, and the chunks with `usage` have the counts, of
+    the same tokens as their usage.
+    """
+
+    thought_budget: int = Field(description="The budget in force, per thought.")
     thought_temperature: float = Field(description="The temperature in force.")
+    thought_threshold: float = Field(description="The threshold in force, in nats.")
     thinking_token_budget: int | None = Field(description="The limit per completion, if any.")
+    gate: Literal["learned", "entropy"] | None = Field(
+        description="What decided whether to think before a token: the checkpoint's gate, or, "
+        "where it has none, the entropy of the base model's prediction. null: nothing, because "
+        "the budget or the threshold is 0."
+    )
+    thoughts: int = Field(description="How many completion tokens were thought about.")
+    passes: int = Field(
+        description="Passes of the base model that the completion tokens took: one each, one for "
+        "each thought token, and, where a gate decides, one more for each thought. Prefill is not "
+        "counted."
+    )
     prompt_thought_tokens: int | None = Field(
         None,
         description="Thought tokens sampled for the log-probabilities of the prompts, if these "
         "were asked for. Not part of usage.",
     )
+    prompt_thoughts: int | None = Field(
+        None, description="Likewise: how many tokens of the prompts were thought about."
+    )
+    prompt_passes: int | None = Field(
+        None,
+        description="Likewise: the passes that it took, prefill not counted; 0 without thoughts.",
+    )
 
 
 class Thought(BaseModel):
-    """The thought before one visible token."""
+    """The thought before one visible token, or why there was none."""
 
-    token_ids: list[int] = Field(description="The sampled thought tokens, without START and END.")
+    expected_gain: float = Field(
+        description="How much the thought was expected to save, in nats, before it was thought. "
+        "It is thought where this is above the threshold."
+    )
+    token_ids: list[int] = Field(
+        description="The sampled thought tokens, without START and END; [] where there was no "
+        "thought."
+    )
     text: str
-    mixing_weight: float = Field(
+    mixing_weight: float | None = Field(
         description="Weight of the prediction after the thought: 0 = the base model's prediction "
-        "alone, 1 = the one after the thought alone. Unbounded."
+        "alone, 1 = the one after the thought alone. Unbounded. null where there was no thought."
     )
     base_logprob: float = Field(
         description="Log-probability (nats) of the visible token by the base model's prediction, "
@@ -124,7 +170,7 @@ class Thought(BaseModel):
     )
     mixed_logprob: float = Field(
         description="The same by the mixed prediction, from which the token was sampled: "
-        "mixed_logprob - base_logprob is the gain of the thought."
+        "mixed_logprob - base_logprob is the gain of the thought. Without one, they are equal."
     )
 
 
@@ -134,7 +180,7 @@ class ChoiceThoughts(BaseModel):
     thoughts: list[Thought | None] | None = Field(
         None,
         description="One per completion token of the choice (in streams, of the chunk); null for a "
-        "token without a thought (budget 0, or spent). Only with return_thoughts.",
+        "token of which none was considered (budget 0, or spent). Only with return_thoughts.",
     )
     prompt_thoughts: list[Thought | None] | None = Field(
         None,
@@ -153,8 +199,7 @@ class ThinkingCompletionChoice(ChoiceThoughts, CompletionResponseChoice):
 
 
 class ThinkingCompletionResponse(CompletionResponse):
-    """vLLM's response, and how it was thought about. In a stream the first chunk has
-    `quiet_star`."""
+    """vLLM's response, and how it was thought about."""
 
     quiet_star: QuietStar
     choices: list[ThinkingCompletionChoice]  # type: ignore[assignment]  # subclass, only ever read
@@ -165,8 +210,7 @@ class ThinkingChatChoice(ChoiceThoughts, ChatCompletionResponseChoice):
 
 
 class ThinkingChatResponse(ChatCompletionResponse):
-    """vLLM's response, and how it was thought about. In a stream the first chunk, which has the
-    role, has `quiet_star`."""
+    """vLLM's response, and how it was thought about."""
 
     quiet_star: QuietStar
     choices: list[ThinkingChatChoice]  # type: ignore[assignment]  # subclass, only ever read

@@ -1,4 +1,5 @@
-"""Log-probabilities of given text, each token predicted after a thought about the text before it.
+"""Log-probabilities of given text, each token predicted after a thought about the text before it
+(with a threshold: where one is expected to pay).
 
 vLLM's serving layer asks for a prompt's log-probabilities (`echo` with `logprobs`,
 `prompt_logprobs`) in the same request as for its completion, and its engine computes them in the
@@ -11,9 +12,10 @@ batch:
 
 A segment's prompt comes from the prefix cache, and the L tokens that follow it are not sampled but
 given (`forced_tokens`), so that each costs what a visible token costs: b + 1 passes of one
-sequence. With a free sequence of the batch for every position, L is 1 and the prompt takes b + 1
-steps; a longer prompt takes longer segments rather than more sequences. A segment that does not
-start at a block of the KV cache prefills the rest of that block again, in its first pass.
+sequence, or, with a threshold, one where it is not thought about and b + 2 where it is. With a free
+sequence of the batch for every position, L is 1 and the prompt takes b + 1 steps; a longer prompt
+takes longer segments rather than more sequences. A segment that does not start at a block of the KV
+cache prefills the rest of that block again, in its first pass.
 """
 
 import asyncio
@@ -108,14 +110,17 @@ class PromptScorer:
         prompt: EngineInput,
         sampling_params: SamplingParams,
         params: ThoughtParams,
+        usage_key: str | None,
         request_id: str,
         options: dict[str, Any],
     ) -> AsyncGenerator[RequestOutput]:
         """As vLLM's `AsyncLLM.generate`, with which `options` are shared, for a prompt that is to
-        be scored as `sampling_params.prompt_logprobs` says."""
+        be scored as `sampling_params.prompt_logprobs` says. `usage_key`: of the scoring."""
         num_logprobs = sampling_params.prompt_logprobs
         assert num_logprobs is not None
-        scoring = _Scoring(prompt, num_logprobs, params, sampling_params.seed, request_id, options)
+        scoring = _Scoring(
+            prompt, num_logprobs, params, usage_key, sampling_params.seed, request_id, options
+        )
         return self._generate_scored(scoring, sampling_params)
 
     async def _generate_scored(
@@ -206,6 +211,7 @@ class _Scoring(NamedTuple):
     prompt: EngineInput
     num_logprobs: int
     params: ThoughtParams
+    usage_key: str | None
     seed: int | None
     request_id: str
     options: dict[str, Any]
@@ -223,12 +229,15 @@ class _Scoring(NamedTuple):
 
     def prefilling(self) -> SamplingParams:
         """Of the request that only prefills the text."""
-        return self._sampling_params(replace(self.params, budget=0, record_key=None), 1)
+        params = replace(self.params, budget=0, record_key=None, usage_key=None)
+        return self._sampling_params(params, 1)
 
     def forcing(self, segment: Segment, record_key: str | None) -> SamplingParams:
         """Of the request that scores a segment."""
         tokens = tuple(self.token_ids[segment.start : segment.end])
-        params = replace(self.params, forced_tokens=tokens, record_key=record_key)
+        params = replace(
+            self.params, forced_tokens=tokens, record_key=record_key, usage_key=self.usage_key
+        )
         return self._sampling_params(params, len(tokens), self.num_logprobs)
 
     def _sampling_params(

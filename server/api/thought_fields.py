@@ -11,12 +11,18 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, WithJsonSchema, model_validator
 
+from quietstar_infer.config import EffortThresholds
 from quietstar_infer.params import ThoughtLimits, ThoughtParams
 from server.errors import BadRequest
 from server.vllm_api import OpenAIBaseModel
 
 # The fields that set how to think; return_thoughts is about the response.
-THOUGHT_FIELDS = ("thought_budget", "thought_temperature", "thinking_token_budget")
+THOUGHT_FIELDS = (
+    "thought_budget",
+    "thought_temperature",
+    "thought_threshold",
+    "thinking_token_budget",
+)
 OUR_FIELDS = (*THOUGHT_FIELDS, "return_thoughts")
 # An unknown field that starts like this is taken for a misspelt one of ours.
 _OUR_PREFIXES = ("thought", "think", "quiet")
@@ -57,10 +63,15 @@ class ThoughtFields(OpenAIBaseModel):
         None,
         description="Temperature of the thoughts; 0 = greedy. The default is in /v1/models.",
     )
+    thought_threshold: _Number = Field(
+        None,
+        description="In nats: think before a token only where the thought is expected to save more "
+        "than this; 0 = before every token. The default is in /v1/models.",
+    )
     thinking_token_budget: _WholeNumber = Field(
         None,
-        description="Thought tokens for the whole of each answer; once spent, it continues without "
-        "thinking. Default: no limit.",
+        description="Thought tokens for the whole of each answer, spent where it thinks; after "
+        "that, it continues without thinking. Default: no limit.",
     )
     return_thoughts: _Flag = Field(
         None,
@@ -87,11 +98,15 @@ class ThoughtFields(OpenAIBaseModel):
         """Raise `BadRequest` for texts that pydantic would accept, or report as many errors."""
         raise NotImplementedError
 
-    def thought_params(self, limits: ThoughtLimits) -> ThoughtParams:
+    def thought_params(self, limits: ThoughtLimits, efforts: EffortThresholds) -> ThoughtParams:
         """How this request thinks. Raises `ThoughtParamsError`, which says what is allowed."""
-        return ThoughtParams.from_mapping(
-            {name: getattr(self, name) for name in THOUGHT_FIELDS}, limits
-        )
+        given = {name: getattr(self, name) for name in THOUGHT_FIELDS}
+        explicit = {name: value for name, value in given.items() if value is not None}
+        return ThoughtParams.from_mapping({**self.effort_fields(efforts), **explicit}, limits)
+
+    def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
+        """The thought fields that the request sets by an effort, rather than by themselves."""
+        return {}
 
     def add_query(self, query: Mapping[str, str]) -> None:
         """Take our fields from the query of the URL, too: some clients let their users choose the

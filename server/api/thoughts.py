@@ -5,17 +5,26 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from quietstar_infer.params import ThoughtParams
-from server.admission.cost import completion_passes, scoring_passes
+from server.admission.cost import Spending
 from server.api.scoring import prompt_scores
+from server.api.usage import RequestUsage
 from server.engine.engine import Engine
-from server.metrics.requests import RequestWatch
+from server.engine.usage_ledger import OnSpending
 from server.vllm_api import RequestOutput
 
 # Strong references: asyncio keeps only weak ones to its tasks.
 _background: set[asyncio.Task[None]] = set()
+
+
+class PromptThoughts(NamedTuple):
+    """How the engine is to think about one prompt: `params`, and, where the prompt itself is
+    scored, the `usage_key` of that."""
+
+    params: ThoughtParams
+    scoring_usage_key: str | None
 
 
 class RequestThoughts:
@@ -32,71 +41,69 @@ class RequestThoughts:
         wanted: bool,
         engine: Engine,
         decode: Callable[[Sequence[int]], str],
+        on_spending: OnSpending,
     ) -> None:
-        """`wanted`: the request asks for its thoughts. `decode`: token ids to text."""
+        """`wanted`: the request asks for its thoughts. `decode`: token ids to text. `on_spending`:
+        told of what the engine reports that a request with a gate has spent."""
         self.wanted = wanted
         self._params = params
         # A request that does not think has no thoughts to fetch.
         self._is_recorded = wanted and params.budget > 0
-        self._num_choices = num_choices
         self._engine = engine
         self._decode = decode
-        # By prompt: the key of its thoughts in the workers, and what its outputs are shown to.
+        self._usage = RequestUsage(params, num_choices, engine.ledger, on_spending)
+        # By prompt: the key of its thoughts in the workers.
         self._keys: list[str | None] = []
-        self._watches: list[RequestWatch] = []
-        # By choice: the number of tokens so far, the thoughts that were fetched but not sent, by
-        # their token's index, and the tokens that were not sent.
-        self._num_tokens: dict[int, int] = defaultdict(int)
+        # By choice: the thoughts that were fetched but not sent, by their token's index, the tokens
+        # that were not sent, and the thought tokens that were sent.
         self._fetched: dict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
         self._unsent: dict[int, range] = {}
+        self._num_sent: dict[int, int] = defaultdict(int)
         # By choice: the thoughts before each token of its prompt; None once they are sent.
         self._about_prompt: dict[int, Sequence[Mapping[str, Any] | None] | None] = {}
-        self._num_scored_tokens = 0
 
-    def add_prompt(self, num_scored_tokens: int) -> ThoughtParams:
-        """Announce the next prompt, of which so many tokens are scored; returns how the engine is
-        to think about it."""
-        self._num_scored_tokens += num_scored_tokens
+    def add_prompt(self, num_scored_tokens: int) -> PromptThoughts:
+        """Announce the next prompt, of which so many tokens are scored."""
         # Unguessable: everyone who knows a key can fetch the thoughts recorded under it.
         key = secrets.token_urlsafe() if self._is_recorded else None
         self._keys.append(key)
-        self._watches.append(self._engine.request_metrics.watch(self._params))
-        return replace(self._params, record_key=key)
+        usage_keys = self._usage.add_prompt(num_scored_tokens)
+        params = replace(self._params, record_key=key, usage_key=usage_keys.answers)
+        return PromptThoughts(params, usage_keys.scoring)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The `quiet_star` object of the response."""
-        settings = {
+        """What the `quiet_star` object of a response says from the start."""
+        return {
             "thought_budget": self._params.budget,
             "thought_temperature": self._params.temperature,
+            "thought_threshold": self._params.threshold,
             "thinking_token_budget": self._params.token_budget,
+            "gate": self._engine.gate_kind if self._params.is_gated else None,
         }
-        if self._num_scored_tokens:
-            settings["prompt_thought_tokens"] = self._params.budget * self._num_scored_tokens
-        return settings
 
     @property
-    def passes(self) -> int:
-        """Passes of the model for the tokens counted so far."""
-        sampled = sum(
-            completion_passes(self._params, tokens) for tokens in self._num_tokens.values()
-        )
-        return sampled + scoring_passes(self._params, self._num_scored_tokens)
+    def spent(self) -> Spending:
+        """What the whole request has spent, as far as its outputs were counted."""
+        return self._usage.total
 
     def count_tokens(self, prompt: int, output: RequestOutput) -> None:
         """Count the visible tokens that an output of the engine adds to its choices, and keep the
         thoughts about its prompt."""
-        self._watches[prompt].see(output)
         scores = prompt_scores(output) if self._is_recorded else None
         for choice_output in output.outputs:
-            choice = self._choice(prompt, choice_output.index)
-            start = self._num_tokens[choice]
-            self._num_tokens[choice] = start + len(choice_output.token_ids)
+            choice = self._usage.choice(prompt, choice_output.index)
+            new = self._usage.add_tokens(choice, len(choice_output.token_ids))
             # After several outputs without a chunk in between: the tokens of all of them.
-            unsent = self._unsent.get(choice, range(start, start))
-            self._unsent[choice] = range(unsent.start, self._num_tokens[choice])
+            unsent = self._unsent.get(choice, new)
+            self._unsent[choice] = range(unsent.start, new.stop)
             if scores is not None:
                 self._about_prompt.setdefault(choice, scores.thoughts)
+
+        def thought_tokens(child: int) -> int:
+            return self._usage.of_choice(self._usage.choice(prompt, child)).thought_tokens
+
+        self._engine.request_metrics.observe(self._params, output, thought_tokens)
 
     async def see(self, prompt: int, output: RequestOutput) -> None:
         """Fetch the thoughts about an output of the engine, and count its tokens."""
@@ -114,15 +121,17 @@ class RequestThoughts:
         if key is None:
             return
         for request_id, thoughts in (await self._engine.take_thoughts(key)).items():
-            choice = self._choice(prompt, self._child(request_id))
+            choice = self._usage.choice(prompt, self._usage.child(request_id))
             self._fetched[choice].update({thought["index"]: thought for thought in thoughts})
 
     def forget(self) -> None:
-        """Delete from the workers what will not be fetched any more: the thoughts of an aborted
-        request, or those about tokens that the client does not get (after a stop string).
+        """Forget the request, and delete from the workers what will not be fetched any more: the
+        thoughts of an aborted request, or those about tokens that the client does not get (after a
+        stop string).
 
         Does not wait for it: the caller may be cancelled, because the client has left.
         """
+        self._usage.close()
         keys = [key for key in self._keys if key is not None]
         if keys:
             task = asyncio.create_task(self._drop(keys))
@@ -135,25 +144,43 @@ class RequestThoughts:
 
     def describe(self, response: dict[str, Any]) -> None:
         """Complete a whole response, in place."""
-        response["quiet_star"] = self.settings
-        self._describe_usage(response)
+        response["quiet_star"] = self.settings | self._counts() | self._prompt_counts
+        self._describe_usage(response, self._usage.of_choices())
         self._describe_choices(response)
 
     def describe_chunk(self, chunk: dict[str, Any], is_first: bool) -> None:
         """Complete one chunk of a stream, in place."""
-        if is_first:
-            chunk["quiet_star"] = self.settings
-        self._describe_usage(chunk)
+        quiet_star = self.settings | self._prompt_counts if is_first else {}
+        if chunk.get("usage") is not None:
+            # A chunk within a stream reports on its own choice, the last one on all choices.
+            choices = [choice["index"] for choice in chunk["choices"]] or None
+            quiet_star |= self._counts(choices) | ({} if choices else self._prompt_counts)
+            self._describe_usage(chunk, self._usage.of_choices(choices))
+        if quiet_star:
+            chunk["quiet_star"] = quiet_star
         self._describe_choices(chunk)
 
-    def _describe_usage(self, response: dict[str, Any]) -> None:
-        usage = response.get("usage")
-        if usage is None:
-            return
-        # A chunk within a stream reports on its own choice, the last one on all choices.
-        choices = [choice["index"] for choice in response["choices"]] or list(self._num_tokens)
-        tokens = sum(self._params.thought_tokens(self._num_tokens[choice]) for choice in choices)
-        usage["completion_tokens_details"] = {"reasoning_tokens": tokens}
+    def _counts(self, choices: Sequence[int] | None = None) -> dict[str, Any]:
+        """What some choices have spent, or all."""
+        spent = self._usage.of_choices(choices)
+        return {"thoughts": spent.thoughts, "passes": spent.passes(self._params.is_gated)}
+
+    @property
+    def _prompt_counts(self) -> dict[str, Any]:
+        """What was spent to score the prompts, if they are scored."""
+        if not self._usage.scores_prompts:
+            return {}
+        spent = self._usage.of_prompts
+        return {
+            "prompt_thought_tokens": spent.thought_tokens,
+            "prompt_thoughts": spent.thoughts,
+            "prompt_passes": spent.passes(self._params.is_gated),
+        }
+
+    def _describe_usage(self, response: dict[str, Any], spent: Spending) -> None:
+        if response.get("usage") is not None:
+            details = {"reasoning_tokens": spent.thought_tokens}
+            response["usage"]["completion_tokens_details"] = details
 
     def _describe_choices(self, response: dict[str, Any]) -> None:
         for choice in response["choices"] if self.wanted else ():
@@ -163,10 +190,11 @@ class RequestThoughts:
             choice["thoughts"] = [
                 thought and self._describe_thought(thought) for thought in thoughts
             ]
-            lost = any(
-                thought is None and self._params.budget_at(token) > 0
+            are_lost = [
+                self._is_lost(index, token, thought)
                 for token, thought in zip(tokens, thoughts, strict=True)
-            )
+            ]
+            lost = any(are_lost)
             about_prompt = self._about_prompt.get(index)
             if about_prompt is not None:
                 self._about_prompt[index] = None
@@ -177,20 +205,24 @@ class RequestThoughts:
             if lost:
                 choice["thoughts_truncated"] = True
 
+    def _is_lost(self, choice: int, token: int, thought: Mapping[str, Any] | None) -> bool:
+        """Whether the workers had no room for the thought before a choice's next token."""
+        if thought is not None:
+            self._num_sent[choice] += len(thought["token_ids"])
+            return False
+        if self._params.is_gated:
+            # None is considered once the token budget is spent. What was lost before is not
+            # counted, but reported with its own token.
+            return self._params.budget_after(self._num_sent[choice]) > 0
+        return self._params.budget_at(token) > 0
+
     def _describe_thought(self, thought: Mapping[str, Any]) -> dict[str, Any]:
         token_ids = thought["token_ids"]
         return {
+            "expected_gain": thought.get("expected_gain"),
             "token_ids": token_ids,
-            "text": self._decode(token_ids),
+            "text": self._decode(token_ids) if token_ids else "",
             "mixing_weight": thought["mixing_weight"],
             "base_logprob": thought["base_logprob"],
             "mixed_logprob": thought["mixed_logprob"],
         }
-
-    def _choice(self, prompt: int, child: int) -> int:
-        return prompt * self._num_choices + child
-
-    def _child(self, request_id: str) -> int:
-        """The number of an engine request among its prompt's choices: for n > 1 its id starts with
-        that number."""
-        return int(request_id.partition("_")[0]) if self._num_choices > 1 else 0

@@ -1,6 +1,7 @@
 """The engine of a server: its options, its start, and why it may fail.
 
 engine.py         a running engine, and what was thought and counted in its workers
+usage_ledger.py   how often requests have thought, as the engine reports it
 startup.py        vLLM's engine arguments, prepared for thinking
 cpu_defaults.py   computation type and cache size on a CPU
 serving_parts.py  what vLLM's serving classes are constructed from

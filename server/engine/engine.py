@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
 from server.engine.failures import explanation, failure_file, known_remedy
+from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
 from server.vllm_api import (
@@ -23,6 +24,9 @@ from server.vllm_api import (
     thinking_setup,
 )
 
+# The checkpoint's own gate, or the entropy of the base prediction.
+GateKind: TypeAlias = Literal["learned", "entropy"]
+
 
 class Engine(NamedTuple):
     """A running engine and what it was started with."""
@@ -33,6 +37,12 @@ class Engine(NamedTuple):
     # The names that requests may call the model by; the first is the one in responses.
     model_names: tuple[str, ...]
     request_metrics: RequestMetrics
+    ledger: UsageLedger
+
+    @property
+    def gate_kind(self) -> GateKind:
+        """What decides about thoughts where a request has a threshold."""
+        return "learned" if self.setup.config.gate else "entropy"
 
     @property
     def context_length(self) -> int:
@@ -117,8 +127,10 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
     client = _start(config, engine_args, metrics)
+    ledger = UsageLedger()
+    collect_usage(client, ledger)
     try:
-        yield Engine(client, config, setup, names, metrics)
+        yield Engine(client, config, setup, names, metrics, ledger)
     finally:
         client.shutdown(timeout=config.shutdown_timeout)
 

@@ -1,13 +1,14 @@
-"""The metrics that the engine counts in its own processes: passes, thoughts, mixing weights.
+"""The metrics that the engine counts in its own processes: passes, thoughts, mixing weights, gains.
 
 They are fetched at each scrape; `quietstar_infer.vllm_plugin.metrics` says why they are counted
 there.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,6 +25,9 @@ PATIENCE_SECONDS = 2.0
 # Why a thought is given up. All are reported from the start, so that rate() sees the first.
 _ABORT_REASONS = ("preempted", "abort", "stop", "error")
 _MODEL = ("model_name",)
+# Upper bounds of buckets, and how many values were not above each.
+_AtMost: TypeAlias = Sequence[tuple[float, int]]
+_NO_VALUES: _AtMost = ((math.inf, 0),)
 _COUNTERS = {
     "engine_passes": (
         "passes",
@@ -39,7 +43,8 @@ _COUNTERS = {
         "thinking_rows",
         "Those of quietstar:engine_rows_total that were a pass of a thought: the quotient of the "
         "two rates is the share of thinking in the work. A thought of b tokens takes b + 1 passes, "
-        "the last of which samples the visible token.",
+        "the last of which samples the visible token. Where a gate decides about it, the pass that "
+        "it decides in comes before and is not one of them.",
     ),
     "thought_tokens": (
         "thought_tokens",
@@ -49,6 +54,12 @@ _COUNTERS = {
     "thoughts_finished": (
         "finished",
         "Thoughts that were mixed into the prediction of a visible token.",
+    ),
+    "thoughts_skipped": (
+        "skipped",
+        "Visible tokens that a request with a thought_threshold did not think about, because the "
+        "expected gain was not above it. Their share is this of the sum of this and "
+        "quietstar:thoughts_finished_total.",
     ),
 }
 
@@ -98,6 +109,11 @@ class EngineMetrics(Collector):
             self._limits.default_budget,
         )
         yield self._gauge(
+            "default_thought_threshold_nats",
+            "Thought threshold of requests that do not set one; 0 = they think before every token.",
+            self._limits.default_threshold,
+        )
+        yield self._gauge(
             "max_thought_budget",
             "The largest thought budget that a request may set; 0 = thinking is off.",
             self._limits.max_budget,
@@ -114,10 +130,12 @@ class EngineMetrics(Collector):
         )
         for name, (key, text) in _COUNTERS.items():
             counter = CounterMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
-            counter.add_metric(self._model, latest[key])
+            counter.add_metric(self._model, latest.get(key, 0))
             yield counter
         yield self._aborted(latest["aborted"])
         yield self._mixing_weights(latest["weights_at_most"], latest["finished"])
+        yield self._expected_gains(latest.get("expected_gains_at_most", _NO_VALUES))
+        yield self._gain_errors(latest.get("gain_errors_at_most", _NO_VALUES))
         yield self._gauge(
             "thoughts_in_progress",
             "Requests that are in the middle of a thought now.",
@@ -149,14 +167,39 @@ class EngineMetrics(Collector):
             counter.add_metric((*self._model, reason), number)
         return counter
 
-    def _mixing_weights(self, at_most: list[tuple[float, int]], total: int) -> Metric:
-        histogram = HistogramMetricFamily(
-            "quietstar:mixing_weight",
+    def _mixing_weights(self, at_most: _AtMost, total: int) -> Metric:
+        return self._histogram(
+            "mixing_weight",
             "Mixing weights of finished thoughts: 0 = the prediction is the base model's, 1 = the "
             "one after the thought alone, below 0 and above 1 beyond either. There is no sum, "
             "because negative weights would make it fall.",
-            labels=_MODEL,
+            [*at_most, (math.inf, total)],
         )
-        buckets = [(str(bound), number) for bound, number in at_most]
-        histogram.add_metric(self._model, [*buckets, ("+Inf", total)], sum_value=None)
+
+    def _expected_gains(self, at_most: _AtMost) -> Metric:
+        return self._histogram(
+            "expected_gain_nats",
+            "How much a thought was expected to save, in nats, at every token at which a request "
+            "with a thought_threshold had to decide: above its threshold it thinks. There is no "
+            "sum.",
+            at_most,
+        )
+
+    def _gain_errors(self, at_most: _AtMost) -> Metric:
+        return self._histogram(
+            "measured_minus_expected_gain_nats",
+            "What a thought saved, less what it was expected to, in nats: of the thoughts of "
+            "requests that asked to see them (return_thoughts), for which alone it is measured. "
+            "What one saves depends on the token sampled; on average it should be about 0. There "
+            "is no sum.",
+            at_most,
+        )
+
+    def _histogram(self, name: str, text: str, at_most: _AtMost) -> Metric:
+        """A histogram without a sum; the last bound is infinite."""
+        histogram = HistogramMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
+        buckets = [
+            ("+Inf" if bound == math.inf else str(bound), number) for bound, number in at_most
+        ]
+        histogram.add_metric(self._model, buckets, sum_value=None)
         return histogram

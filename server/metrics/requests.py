@@ -3,8 +3,7 @@
 Times are measured by vLLM: none are observed with `--disable-log-stats`.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram
@@ -36,7 +35,9 @@ TIME_PER_VISIBLE_TOKEN = Histogram(
     "quietstar:time_per_visible_token_seconds",
     "Mean time per visible token of each answered prompt of two tokens or more, after the first "
     "(up to which it is the time to first token), by class of thought budget. A budget of b takes "
-    "b + 1 passes per visible token: compare classes before you compare hours.",
+    "b + 1 passes per visible token: compare classes before you compare hours. Requests with a "
+    "thought_threshold, which think before some tokens only, are classes of their own, such as "
+    "'9-16 adaptive'.",
     _MODEL_AND_BUDGET,
     buckets=(
         *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
@@ -45,8 +46,8 @@ TIME_PER_VISIBLE_TOKEN = Histogram(
 )
 TIME_TO_FIRST_VISIBLE_TOKEN = Histogram(
     "quietstar:time_to_first_visible_token_seconds",
-    "Time from a prompt's arrival to its first visible token, by class of thought budget: waiting, "
-    "prefill, and the whole first thought.",
+    "Time from a prompt's arrival to its first visible token, by class of thought budget, with or "
+    "without a threshold: waiting, prefill, and the whole first thought.",
     _MODEL_AND_BUDGET,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160),
 )
@@ -109,6 +110,11 @@ def budget_class(budget: int) -> str:
     return f"{lowest}+"
 
 
+def request_class(budget: int, is_gated: bool) -> str:
+    """The label of the class of a request: with a gate it takes other times than without."""
+    return f"{budget_class(budget)} adaptive" if is_gated else budget_class(budget)
+
+
 class RequestMetrics:
     """The metrics about tokens and times, of one model."""
 
@@ -116,7 +122,11 @@ class RequestMetrics:
         self._visible_tokens = VISIBLE_TOKENS.labels(model_name)
         self._thought_tokens = REQUEST_THOUGHT_TOKENS.labels(model_name)
         # All classes are reported from the start, so that rate() sees the first request of each.
-        classes = dict.fromkeys(budget_class(budget) for budget in range(max_budget + 1))
+        classes = dict.fromkeys(
+            request_class(budget, is_gated)
+            for is_gated in (False, True)
+            for budget in range(is_gated, max_budget + 1)
+        )
         self._time_per_token = {c: TIME_PER_VISIBLE_TOKEN.labels(model_name, c) for c in classes}
         self._time_to_first = {
             c: TIME_TO_FIRST_VISIBLE_TOKEN.labels(model_name, c) for c in classes
@@ -126,39 +136,21 @@ class RequestMetrics:
         """Count the visible tokens of one engine step."""
         self._visible_tokens.inc(number)
 
-    def watch(self, params: ThoughtParams) -> "RequestWatch":
-        """A watch for the outputs of one prompt."""
-        return RequestWatch(self, params)
+    def observe(
+        self, params: ThoughtParams, output: PromptOutput, thought_tokens: Callable[[int], int]
+    ) -> None:
+        """Observe the answers that an output completes. `thought_tokens`: of a choice, by its
+        index."""
+        for choice in output.outputs:
+            if choice.finish_reason in _ANSWERED:
+                self._thought_tokens.observe(thought_tokens(choice.index))
+        answered = output.finished and output.outputs[0].finish_reason in _ANSWERED
+        # Of several choices, which run in the same batches, vLLM returns the times of one.
+        if answered and output.metrics is not None:
+            self._observe_times(request_class(params.budget, params.is_gated), output.metrics)
 
-    def observe_answer(self, thought_tokens: int) -> None:
-        """Observe one complete answer."""
-        self._thought_tokens.observe(thought_tokens)
-
-    def observe_times(self, budget: int, times: ChoiceTimes) -> None:
-        """Observe the times of one answered prompt."""
-        label = budget_class(budget)
+    def _observe_times(self, label: str, times: ChoiceTimes) -> None:
         self._time_to_first[label].observe(times.first_token_latency)
         if times.num_generation_tokens > 1:
             seconds = times.last_token_ts - times.first_token_ts
             self._time_per_token[label].observe(seconds / (times.num_generation_tokens - 1))
-
-
-class RequestWatch:
-    """Sees the outputs of one prompt, and observes it when it is answered."""
-
-    def __init__(self, metrics: RequestMetrics, params: ThoughtParams) -> None:
-        self._metrics = metrics
-        self._params = params
-        self._num_visible: dict[int, int] = defaultdict(int)
-
-    def see(self, output: PromptOutput) -> None:
-        """See the next output, which has only tokens that were not seen before."""
-        for choice in output.outputs:
-            self._num_visible[choice.index] += len(choice.token_ids)
-            if choice.finish_reason in _ANSWERED:
-                tokens = self._params.thought_tokens(self._num_visible[choice.index])
-                self._metrics.observe_answer(tokens)
-        answered = output.finished and output.outputs[0].finish_reason in _ANSWERED
-        # Of several choices, which run in the same batches, vLLM returns the times of one.
-        if answered and output.metrics is not None:
-            self._metrics.observe_times(self._params.budget, output.metrics)

@@ -186,6 +186,7 @@ def test_a_query_uses_metrics_of_the_server(small_server: RunningServer, query: 
                 assert any(labels <= {label for label, _ in key} for key in samples), labels
 
 
+@pytest.mark.xfail(reason="the engine does not decide about thoughts yet", strict=True)
 def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServer) -> None:
     names = {name for query in panel_queries() for name in selected(query)}
     before = scrape(small_server.url)
@@ -204,13 +205,14 @@ def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServe
 
 
 def send(url: str, number: int) -> None:
-    """One request of a mixed load: of all budgets, with and without thoughts, one refused, one
-    abandoned."""
+    """One request of a mixed load: of all budgets, with and without thresholds and thoughts, one
+    refused, one abandoned."""
     body = {
         "prompt": [1, *range(3, 36)],
         "max_tokens": 40,
         "ignore_eos": True,
         "thought_budget": (0, 2, 4, 8, 16)[number % 5],
+        "thought_threshold": (0, 2.0)[number % 4 > 1],
         "return_thoughts": number % 2 == 0,
     }
     url = f"{url}/v1/completions"

@@ -63,6 +63,8 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
         fields = schemas[f"Thinking{kind}Request"]["properties"]
         assert "before each visible token" in fields["thought_budget"]["description"]
         assert {"type": "integer", "minimum": 0} in fields["thought_budget"]["anyOf"]
+        assert {"type": "number", "minimum": 0} in fields["thought_threshold"]["anyOf"]
+        assert "0 = before every token" in fields["thought_threshold"]["description"]
         for name in ("thought_temperature", "thinking_token_budget", "return_thoughts"):
             assert fields[name]["description"]
         assert "quiet_star" in schemas[f"Thinking{kind}Response"]["required"]
@@ -79,6 +81,10 @@ def test_models_report_the_limits_of_thinking(http: httpx.Client, openai: OpenAI
         "max_thought_budget": 16,
         "default_thought_budget": 5,
         "default_thought_temperature": 1.0,
+        "default_thought_threshold": 0.0,
+        "effort_thresholds": {"low": 0.5, "medium": 0.1, "high": 0.02},
+        "gate": "entropy",
+        "gate_budgets": None,
         "embedding_mode": "learned",
         "allow_return_thoughts": True,
         "example_prompt": GENERIC_PROMPT,

@@ -22,6 +22,7 @@ OURS = (
     "--max-thought-budget",
     "--default-thought-budget",
     "--default-thought-temperature",
+    "--default-thought-threshold",
     "--thought-embeddings",
     "--allow-return-thoughts",
     "--max-recorded-thought-tokens",
@@ -98,6 +99,12 @@ def test_engine_options_are_passed_through() -> None:
     )
     assert (args.model, args.max_num_seqs, args.served_model_name) == ("some/model", 7, ["x"])
     assert thinking_options(args).max_thought_budget == 9
+
+
+def test_the_default_threshold_is_the_checkpoints_unless_given() -> None:
+    assert thinking_options(parse_arguments(["some/model"])).default_thought_threshold is None
+    given = parse_arguments(["some/model", "--default-thought-threshold", "0"])
+    assert thinking_options(given).default_thought_threshold == 0
 
 
 def test_the_model_may_be_an_option() -> None:

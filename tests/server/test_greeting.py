@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.greeting import curl_command
+from quietstar_infer.params import ThoughtLimits
+from server.greeting import curl_command, thinking
 
 
 def bodies(command: str, folder: Path) -> list[dict[str, object]]:
@@ -40,3 +41,18 @@ def test_without_thinking_there_is_one_request(tmp_path: Path) -> None:
 
 def test_the_command_reads_the_key_from_a_variable() -> None:
     assert "$API_KEY" in curl_command("http://localhost:1", "a", budget=1, has_api_key=True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (ThoughtLimits(0, 0), "thinking is off"),
+        (ThoughtLimits(16, 12), "thinks 12 tokens before each, at most 16"),
+        (
+            ThoughtLimits(16, 12, default_threshold=0.1),
+            "thinks 12 tokens before each that this may save more than 0.1 nats, at most 16",
+        ),
+    ],
+)
+def test_the_defaults_in_words(limits: ThoughtLimits, words: str) -> None:
+    assert thinking(limits) == words

@@ -52,6 +52,13 @@ BAD_COMPLETIONS: dict[str, dict[str, Any]] = {
     "budget as a truth in xargs": {"vllm_xargs": {"thought_budget": True}},
     "negative temperature": {"thought_temperature": -0.1},
     "temperature as text": {"thought_temperature": "hot"},
+    "huge temperature": {"thought_temperature": 10**400},
+    "negative threshold": {"thought_threshold": -0.1},
+    "threshold as text": {"thought_threshold": "0.1"},
+    "threshold as a truth": {"thought_threshold": True},
+    "misspelt threshold": {"thought_treshold": 0.1},
+    "two thresholds": {"thought_threshold": 0.1, "vllm_xargs": {"thought_threshold": 0.2}},
+    "a usage key of their own": {"vllm_xargs": {"thought_usage_key": "x"}},
     "negative token budget": {"thinking_token_budget": -1},
     "token budget as a float": {"thinking_token_budget": 2.0},
     "flag as a number": {"return_thoughts": 1},
@@ -193,6 +200,7 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "no schema": {"response_format": {"type": "json_schema"}},
     "broken regular expression": {"structured_outputs": {"regex": "("}},
     "an effort of their own": {"reasoning_effort": "heroic"},
+    "an effort of others": {"reasoning_effort": "minimal"},
 }
 # Name: path, body.
 BAD_OTHERS: dict[str, tuple[str, Any]] = {

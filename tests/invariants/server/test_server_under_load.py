@@ -58,6 +58,8 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
         *("--allow-return-thoughts", "--max-recorded-thought-tokens", str(MAX_RECORDED)),
         "--enable-request-id-headers",
         *("--scheduling-policy", "priority"),
+        # Every token costs the same.
+        *("--default-thought-threshold", "0"),
         *("--chat-template", "{% for message in messages %}{{ message.content }}\n{% endfor %}"),
     ]
     with running_server(DEMO, *options) as server:

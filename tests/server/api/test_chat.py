@@ -87,8 +87,9 @@ def test_streamed_thoughts_come_with_their_tokens(http: httpx.Client) -> None:
         assert so_far["token_ids"] == choice["token_ids"]
         assert thought_of(so_far) == thought_of(choice)
     assert [chunk["choices"][0]["delta"].get("role") for chunk in sent[:2]] == ["assistant"] * 2
-    assert ["quiet_star" in chunk for chunk in sent] == [True] + [False] * (len(sent) - 1)
-    assert sent[0]["quiet_star"] == whole["quiet_star"]
+    counts = {"thoughts", "passes"}
+    assert all(chunk["quiet_star"].keys() == counts for chunk in sent[1:])
+    assert sent[0]["quiet_star"] | sent[-1]["quiet_star"] == whole["quiet_star"]
     assert sent[-1]["choices"] == []
     stated = {name: value for name, value in whole["usage"].items() if value is not None}
     assert sent[-1]["usage"] == stated
@@ -186,3 +187,22 @@ def test_a_chat_without_a_template_is_refused(small_server: RunningServer, path:
         "param": "messages",
         "code": 400,
     }
+
+
+@pytest.mark.parametrize(
+    ("effort", "settings"),
+    [
+        ("none", {"thought_budget": 0, "thought_threshold": 0.0, "gate": None}),
+        ("low", {"thought_budget": 5, "thought_threshold": 0.5, "gate": "entropy"}),
+        ("medium", {"thought_budget": 5, "thought_threshold": 0.1, "gate": "entropy"}),
+        ("high", {"thought_budget": 5, "thought_threshold": 0.02, "gate": "entropy"}),
+    ],
+)
+def test_the_official_client_sets_an_effort(
+    openai: OpenAI, effort: Any, settings: dict[str, Any]
+) -> None:
+    messages: Any = MESSAGES
+    answer = openai.chat.completions.create(
+        model="golden", messages=messages, max_completion_tokens=2, reasoning_effort=effort
+    )
+    assert settings.items() <= answer.model_dump()["quiet_star"].items()

@@ -60,7 +60,11 @@ def test_the_official_client_gets_text_and_usage(openai: OpenAI) -> None:
     assert answer.model_dump()["quiet_star"] == {
         "thought_budget": DEFAULT_BUDGET,
         "thought_temperature": 1.0,
+        "thought_threshold": 0.0,
         "thinking_token_budget": None,
+        "gate": None,
+        "thoughts": 7,
+        "passes": 7 * (DEFAULT_BUDGET + 1),
     }
 
 
@@ -264,7 +268,9 @@ def test_a_stream_reports_the_budget_first_and_the_usage_last(http: httpx.Client
         stream_options={"include_usage": True, "continuous_usage_stats": True},
     )
     assert first["quiet_star"]["thought_budget"] == 2
-    assert not any("quiet_star" in chunk for chunk in [*middle, last])
+    for chunk in [*middle, last]:
+        tokens = chunk["usage"]["completion_tokens"]
+        assert chunk["quiet_star"] == {"thoughts": tokens, "passes": 3 * tokens}
     running = [reasoning_tokens(chunk) for chunk in [first, *middle]]
     assert running == [2 * chunk["usage"]["completion_tokens"] for chunk in [first, *middle]]
     assert last["choices"] == []
@@ -273,7 +279,10 @@ def test_a_stream_reports_the_budget_first_and_the_usage_last(http: httpx.Client
 
 
 def test_a_stream_without_usage_has_none(http: httpx.Client) -> None:
-    assert not any("usage" in chunk for chunk in chunks(http, prompt=PROMPT, max_tokens=3))
+    first, *others = chunks(http, prompt=PROMPT, max_tokens=3)
+    assert not any("usage" in chunk for chunk in [first, *others])
+    assert "thoughts" not in first["quiet_star"]
+    assert not any("quiet_star" in chunk for chunk in others)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 16])

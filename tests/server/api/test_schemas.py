@@ -76,6 +76,7 @@ EFFECTS: dict[str, Effect] = {
     "stream_interval": Effect(6, STREAMING),
     "thought_budget": Effect(3),
     "thought_temperature": Effect(0, {"thought_budget": 4, "seed": 1, "return_thoughts": True}),
+    "thought_threshold": Effect(100.0, THINKING),
     "thinking_token_budget": Effect(4, THINKING),
     "return_thoughts": Effect(True, THINKING),
 }
@@ -107,6 +108,7 @@ OF_CHATS: dict[str, Effect] = {
     ),
     "chat_template_kwargs": Effect({"roles": {"user": "t30"}}, {"return_token_ids": True}),
     "return_prompt_text": Effect(True),
+    "reasoning_effort": Effect("low", THINKING),
 }
 
 # Field: a value, and what the refusal says.
@@ -151,7 +153,6 @@ HARMLESS: dict[str, Any] = {
 }
 HARMLESS_CHATS: dict[str, Any] = {
     "documents": [{"title": "a", "text": "b"}],
-    "reasoning_effort": "low",
     "include_reasoning": False,
     "parallel_tool_calls": False,
 }

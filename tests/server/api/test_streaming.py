@@ -91,7 +91,9 @@ async def test_a_stream_gets_increments(workers: Workers) -> None:
     ]
     used = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in sent]
     assert used == [2, 4, 6]
-    assert ["quiet_star" in chunk for chunk in sent] == [True, False, False]
+    counts = [{"thoughts": number, "passes": 3 * number} for number in (1, 2, 3)]
+    assert sent[0]["quiet_star"] == thoughts.settings | counts[0]
+    assert [chunk["quiet_star"] for chunk in sent[1:]] == counts[1:]
 
 
 async def test_tokens_without_a_chunk_of_their_own_are_in_the_next(workers: Workers) -> None:

@@ -1,6 +1,7 @@
 """The metrics of the engine, with a made-up engine: slow, or dead."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ COUNTS: dict[str, Any] = {
     "thought_tokens": 6,
     "finished": 2,
     "aborted": {"repetition": 3},
+    "skipped": 7,
     "weights_at_most": [(-1.0, 0), (0.0, 1), (2.0, 2)],
+    "expected_gains_at_most": [(0.01, 5), (0.5, 7), (math.inf, 8)],
+    "gain_errors_at_most": [(-0.5, 0), (0.0, 1), (math.inf, 1)],
     "slots": 1,
     "recorded_tokens": 4,
 }
@@ -38,7 +42,9 @@ class FakeEngine:
 
 
 def metrics_of(engine: FakeEngine, patience_seconds: float = 0.01) -> EngineMetrics:
-    return EngineMetrics(engine.fetch, ThoughtLimits(16, 4), "m", patience_seconds)
+    return EngineMetrics(
+        engine.fetch, ThoughtLimits(16, 4, default_threshold=0.1), "m", patience_seconds
+    )
 
 
 def samples(metrics: EngineMetrics) -> dict[tuple[str, ...], float]:
@@ -59,12 +65,14 @@ async def test_everything_that_the_engine_counts_is_reported() -> None:
     assert 0 <= told.pop(("engine_counts_age_seconds",)) < 60
     assert told == {
         ("default_thought_budget",): 4,
+        ("default_thought_threshold_nats",): 0.1,
         ("max_thought_budget",): 16,
         ("engine_passes_total",): 5,
         ("engine_rows_total",): 9,
         ("engine_thinking_rows_total",): 8,
         ("thought_tokens_total",): 100,
         ("thoughts_finished_total",): 2,
+        ("thoughts_skipped_total",): 7,
         ("thoughts_aborted_total", "preempted"): 0,
         ("thoughts_aborted_total", "abort"): 0,
         ("thoughts_aborted_total", "stop"): 0,
@@ -74,6 +82,12 @@ async def test_everything_that_the_engine_counts_is_reported() -> None:
         ("mixing_weight_bucket", "0.0"): 1,
         ("mixing_weight_bucket", "2.0"): 2,
         ("mixing_weight_bucket", "+Inf"): 2,
+        ("expected_gain_nats_bucket", "0.01"): 5,
+        ("expected_gain_nats_bucket", "0.5"): 7,
+        ("expected_gain_nats_bucket", "+Inf"): 8,
+        ("measured_minus_expected_gain_nats_bucket", "-0.5"): 0,
+        ("measured_minus_expected_gain_nats_bucket", "0.0"): 1,
+        ("measured_minus_expected_gain_nats_bucket", "+Inf"): 1,
         ("thoughts_in_progress",): 1,
         ("recorded_thought_tokens",): 4,
     }
