@@ -219,7 +219,7 @@ class RequestThoughts:
     def _describe_thought(self, thought: Mapping[str, Any]) -> dict[str, Any]:
         token_ids = thought["token_ids"]
         return {
-            "expected_gain": thought.get("expected_gain"),
+            "expected_gain": thought["expected_gain"],
             "token_ids": token_ids,
             "text": self._decode(token_ids) if token_ids else "",
             "mixing_weight": thought["mixing_weight"],

@@ -27,7 +27,6 @@ _ABORT_REASONS = ("preempted", "abort", "stop", "error")
 _MODEL = ("model_name",)
 # Upper bounds of buckets, and how many values were not above each.
 _AtMost: TypeAlias = Sequence[tuple[float, int]]
-_NO_VALUES: _AtMost = ((math.inf, 0),)
 _COUNTERS = {
     "engine_passes": (
         "passes",
@@ -130,12 +129,12 @@ class EngineMetrics(Collector):
         )
         for name, (key, text) in _COUNTERS.items():
             counter = CounterMetricFamily(f"quietstar:{name}", text, labels=_MODEL)
-            counter.add_metric(self._model, latest.get(key, 0))
+            counter.add_metric(self._model, latest[key])
             yield counter
         yield self._aborted(latest["aborted"])
         yield self._mixing_weights(latest["weights_at_most"], latest["finished"])
-        yield self._expected_gains(latest.get("expected_gains_at_most", _NO_VALUES))
-        yield self._gain_errors(latest.get("gain_errors_at_most", _NO_VALUES))
+        yield self._expected_gains(latest["expected_gains_at_most"])
+        yield self._gain_errors(latest["gain_errors_at_most"])
         yield self._gauge(
             "thoughts_in_progress",
             "Requests that are in the middle of a thought now.",

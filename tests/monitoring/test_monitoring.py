@@ -186,7 +186,6 @@ def test_a_query_uses_metrics_of_the_server(small_server: RunningServer, query: 
                 assert any(labels <= {label for label, _ in key} for key in samples), labels
 
 
-@pytest.mark.xfail(reason="the engine does not decide about thoughts yet", strict=True)
 def test_everything_on_the_dashboard_moves_under_load(small_server: RunningServer) -> None:
     names = {name for query in panel_queries() for name in selected(query)}
     before = scrape(small_server.url)

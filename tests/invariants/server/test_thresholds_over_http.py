@@ -10,10 +10,7 @@ import pytest
 from tests.support.scrapes import scrape
 from tests.support.servers import RunningServer
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xfail(reason="the engine does not decide about thoughts yet", strict=True),
-]
+pytestmark = pytest.mark.slow
 
 PROMPT = "t5 t9 t13"
 BUDGET = 3
