@@ -1,6 +1,7 @@
 """What tokens cost: thoughts, their tokens, and passes of the model."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from training.evaluations.sweep import Cell
 
@@ -34,3 +35,11 @@ class Cost:
 def thought_cost(tokens: int, thought_tokens: int, cell: Cell) -> Cost:
     """The cost of tokens, from the thought tokens for them: every thought has `cell.budget`."""
     return Cost(tokens, thought_tokens // cell.budget if cell.budget else 0, thought_tokens)
+
+
+class CostPoint(NamedTuple):
+    """A cell of a sweep: its passes per token, and a measure beside them."""
+
+    cell: Cell
+    passes: float
+    value: float

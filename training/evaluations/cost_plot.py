@@ -5,13 +5,14 @@ A line per thought budget runs over the thresholds; the broken line is that of a
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from training.evaluations.cost import CostPoint
 from training.evaluations.report import SHARES, cost_measure, gain_kept
 from training.evaluations.sweep import Cell, sweep_cells
 
@@ -19,14 +20,6 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file
 
 _PASSES = (1, 2, 4, 8, 16, 32)
-
-
-class CostPoint(NamedTuple):
-    """A cell of a sweep in the plot: its passes per token, and its measure."""
-
-    cell: Cell
-    passes: float
-    value: float
 
 
 def draw_costs(results: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -72,9 +65,8 @@ def plot_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
         axes.annotate(
             f"b={point.cell.budget}",
             (point.passes, point.value),
-            xytext=(0, -12),
+            xytext=(6, -11),
             textcoords="offset points",
-            ha="center",
             fontsize="x-small",
             color="grey",
         )
