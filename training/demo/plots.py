@@ -1,4 +1,4 @@
-"""Plots of `results.json`, for the documentation; the first is that of accuracy against passes."""
+"""Plots of `results.json`, for the documentation."""
 
 from pathlib import Path
 from statistics import mean, stdev
@@ -7,23 +7,12 @@ import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from training.demo.report import (
-    WEIGHT_BINS,
-    Results,
-    accuracies,
-    adaptive_points,
-    budgets_of,
-    over_seeds,
-)
+from training.demo.adaptive.plot import passes_plot
+from training.demo.report import WEIGHT_BINS, Results, accuracies, budgets_of, over_seeds
 from training.demo.token_statistics import KINDS
-from training.evaluations.cost_plot import plot_costs
-from training.evaluations.sweep import Cell
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file
-
-DRAWN = (4, 8, 12)
-"""The budgets whose thresholds are drawn."""
 
 
 def draw_plots(results: Results, folder: Path) -> list[Path]:
@@ -43,21 +32,6 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
         figure.savefig(files[-1], metadata={"Date": None})
         pyplot.close(figure)
     return files
-
-
-def passes_plot(results: Results, left: Axes, right: Axes) -> None:
-    """Right answers against passes per token: thoughts before every token, and only where they
-    pay; greedy thoughts, then sampled ones.
-    """
-    adaptive = results["adaptive"]
-    default = Cell(**adaptive["default"])
-    for axes, thoughts in ((left, "greedy"), (right, "sampled")):
-        points = adaptive_points(adaptive, thoughts)
-        plot_costs(axes, [p for p in points if not p.cell.is_gated or p.cell.budget in DRAWN])
-        chosen = next(point for point in points if point.cell == default)
-        axes.plot(chosen.passes, chosen.value, "k*", markersize=11, label="as shipped", zorder=3)
-        axes.set(title=f"{thoughts} thoughts", ylabel="right answers, %", ylim=(0, 103))
-        axes.legend(loc="lower right", fontsize="x-small")
 
 
 def accuracy_plot(results: Results, left: Axes, right: Axes) -> None:

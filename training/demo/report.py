@@ -1,12 +1,13 @@
 """From `results.json` to the tables of the model cards and the documentation."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from training.evaluations.cost import Cost, CostPoint
-from training.evaluations.sweep import Cell, sweep_cells
+from training.demo.adaptive.table import adaptive_table
 from training.markdown import markdown_table
 
 Results = dict[str, Any]
@@ -15,6 +16,8 @@ Results = dict[str, Any]
 FamilyAccuracy = dict[str, dict[int, float]]
 """Accuracy (0 to 1) by family and thought budget."""
 
+RESULTS_FILE = "results.json"
+"""Beside the model that was measured."""
 WEIGHT_BINS = tuple(n / 20 for n in range(-10, 31))
 """Bounds of the bins of the histogram of mixing weights; the outer bins include all beyond."""
 KIND_NAMES = {
@@ -23,6 +26,11 @@ KIND_NAMES = {
     "easy": "easy: it is less",
     "all": "all",
 }
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write a model's `results.json`."""
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -67,62 +75,6 @@ def accuracy_table(results: Results) -> str:
 def times(high: float, low: float) -> float:
     """How many times as much one is as the other."""
     return high / low if low else math.inf
-
-
-def adaptive_points(adaptive: Results, thoughts: str) -> list[CostPoint]:
-    """Right answers of all families together, in percent, against passes per token, by cell."""
-    families = adaptive[thoughts].values()
-    points = []
-    for cell in sweep_cells(adaptive["budgets"], adaptive["thresholds"]):
-        cells = [family[cell.key] for family in families]
-        cost = sum((Cost(**one["cost"]) for one in cells), Cost(0))
-        value = 100 * mean(one["accuracy"] for one in cells)
-        points.append(CostPoint(cell, cost.passes(cell) / cost.tokens, value))
-    return points
-
-
-def adaptive_table(results: Results) -> str:
-    """At the default budget, by threshold: right answers, loss, thoughts and passes."""
-    adaptive = results["adaptive"]
-    default = Cell(**adaptive["default"])
-    cells = sweep_cells((0, default.budget), adaptive["thresholds"])
-    return markdown_table(
-        ["thinks before a token", *_ADAPTIVE_COLUMNS],
-        [[_when(cell, default), *_adaptive_row(adaptive, cell)] for cell in cells],
-    )
-
-
-_ADAPTIVE_COLUMNS = (
-    *("tokens thought about, %", "passes per token", "dial, greedy, %", "story, greedy, %"),
-    *("dial, sampled, %", "story, sampled, %", "loss, greedy, nats", "loss, sampled, nats"),
-)
-
-
-def _adaptive_row(adaptive: Results, cell: Cell) -> list[str]:
-    by_thoughts = [
-        [adaptive[thoughts][family][cell.key] for family in ("dial", "story")]
-        for thoughts in ("greedy", "sampled")
-    ]
-    greedy, _ = by_thoughts
-    cost = sum((Cost(**one["cost"]) for one in greedy), Cost(0))
-    return [
-        f"{100 * cost.thoughts / cost.tokens:.1f}",
-        f"{cost.passes(cell) / cost.tokens:.2f}",
-        *(f"{100 * one['accuracy']:.1f}" for found in by_thoughts for one in found),
-        *(
-            f"{sum(one['nll'] * one['cost']['tokens'] for one in found) / cost.tokens:.4f}"
-            for found in by_thoughts
-        ),
-    ]
-
-
-def _when(cell: Cell, default: Cell) -> str:
-    if not cell.budget:
-        return "never (b=0)"
-    if not cell.threshold:
-        return f"always (b={cell.budget})"
-    marked = " (default)" if cell == default else ""
-    return f"over {cell.threshold:g} nats{marked}"
 
 
 def gain_table(results: Results) -> str:

@@ -84,7 +84,7 @@ def plot_costs(axes: Axes, points: Sequence[CostPoint]) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     longest = max(point.passes for point in points)
-    axes.set(xlabel="passes per token", xlim=(0.9, 1.2 * longest))
+    axes.set(xlabel="passes per token", xlim=(0.9, 1.4 * longest))
     axes.legend(fontsize="x-small")
 
 

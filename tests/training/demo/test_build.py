@@ -81,9 +81,9 @@ def test_what_was_measured(results: dict[str, Any]) -> None:
 
 def test_card_tables_and_plots(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
     assert accuracy_table(results) in (folder / "README.md").read_text(encoding="utf-8")
-    assert tables(results).count("| --- |") == 6
+    assert tables(results).count("| --- |") == 7
     files = draw_plots(results, tmp_path)
-    assert len(files) == 3
+    assert len(files) == 4
     assert all(file.read_text(encoding="utf-8").startswith("<?xml") for file in files)
 
 

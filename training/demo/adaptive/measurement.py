@@ -1,9 +1,10 @@
-"""Always thinking beside thinking only where it pays, on whole held-out problems.
+"""Right answers, losses and passes of whole held-out problems, by budget and threshold.
 
 Every token of a solved problem is predicted: its answer is right if it is the likeliest token, and
 all of its tokens count in the passes per token. Thoughts are those of the server, by seed.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from training.demo.accuracy import held_out
 from training.demo.corpus.documents import FAMILIES
 from training.demo.corpus.problems import Problem
 from training.demo.forced_thoughts import Evaluation
+from training.demo.report import RESULTS_FILE, Results, write_results
 from training.errors import UsageError
 from training.evaluations.backends.base import PassageScores
 from training.evaluations.backends.local import LocalBackend
@@ -37,9 +39,20 @@ Adaptive: TypeAlias = dict[str, Any]
 """`adaptive` in results.json."""
 
 
-def measure_adaptive(
-    folder: Path, evaluation: Evaluation, thresholds: Sequence[float] = SWEPT_THRESHOLDS
-) -> Adaptive:
+def add_adaptive(folder: Path, evaluation: Evaluation) -> Results:
+    """Measure a model that demo-model wrote, and put it into its results.json: all of that. Raises
+    `UsageError` where there is no such file or no gate.
+    """
+    try:
+        results: Results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{folder} has no {RESULTS_FILE} that demo-model wrote") from None
+    results["adaptive"] = measure_adaptive(folder, evaluation)
+    write_results(results, folder)
+    return results
+
+
+def measure_adaptive(folder: Path, evaluation: Evaluation) -> Adaptive:
     """Right answers, loss and passes of a checkpoint with a gate, by family, budget and threshold,
     greedy and sampled; raises `UsageError` where it has no gate.
     """
@@ -51,7 +64,7 @@ def measure_adaptive(
             f"{folder} has no thought gate to measure; fit one first (python -m training gate)"
         )
     default = config.default_thought_threshold
-    swept = tuple(sorted({0.0, default, *thresholds}))
+    swept = tuple(sorted({default, *SWEPT_THRESHOLDS}))
     results: Adaptive = {
         "problems": evaluation.problems,
         "default": {"budget": config.default_thought_budget, "threshold": default},
