@@ -121,7 +121,7 @@ def _add_demo_passes(commands: Commands) -> None:
         description="Predict every token of held-out problems, greedy and sampled, with thoughts "
         "before every token and only where the gate expects more than a threshold, in this "
         "process. Print right answers, losses and passes per token, and put them into the model's "
-        "results.json, from which demo-report draws them. demo-model does the same at its end. "
+        "results.json, from which demo-report draws them. "
         "Some minutes on two CPU cores.",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder that demo-model wrote")

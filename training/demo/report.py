@@ -168,19 +168,18 @@ def thought_table(results: Results) -> str:
 
 
 def tables(results: Results) -> str:
-    """All tables, for the documentation."""
-    return "\n\n".join(
-        show(results)
-        for show in (
-            adaptive_table,
-            accuracy_table,
-            gain_table,
-            loss_table,
-            weight_table,
-            repetition_table,
-            thought_table,
-        )
-    )
+    """All tables, for the documentation; first that of passes, if `demo-passes` measured them."""
+    shown = [
+        accuracy_table,
+        gain_table,
+        loss_table,
+        weight_table,
+        repetition_table,
+        thought_table,
+    ]
+    if "adaptive" in results:
+        shown.insert(0, adaptive_table)
+    return "\n\n".join(show(results) for show in shown)
 
 
 def family_table(accuracy: FamilyAccuracy) -> str:
