@@ -49,6 +49,19 @@ def temperature(text: str) -> float:
     return value
 
 
+def thought_threshold(text: str) -> float:
+    """A finite number from 0 up, in nats."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a finite number from 0 (think before every token) up, in nats"
+        )
+    return value
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """`--out` and `--force`, for `training.output.prepare_output`."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")

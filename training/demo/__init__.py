@@ -13,6 +13,7 @@ measure.py             what is measured of a thinker
 accuracy.py            right answers after quiet thoughts, by budget
 token_statistics.py    losses and mixing weights, by kind of token
 forced_thoughts.py     right answers of the base model after thoughts in the visible text
+adaptive/              always thinking beside thinking only where it pays
 served_accuracy.py     right answers of a served model
 report.py              tables of the measurements
 plots.py               plots of the measurements

@@ -3,7 +3,6 @@ measured.
 """
 
 import itertools
-import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -18,14 +17,13 @@ from training.demo.card import thinker_card
 from training.demo.corpus.documents import documents_without_asides
 from training.demo.measure import Course, measure_thinker, measure_without_thoughts
 from training.demo.recipe import DemoRecipe
-from training.demo.report import Results
+from training.demo.report import Results, write_results
 from training.thoughts.model import QuietThinker
 from training.trainer.recipe import Recipe
 from training.trainer.run import train
 
 FIRST_DOCUMENTS = 1000
 """The corpus seed of lesson 0; the base model was trained on those of the small seeds."""
-RESULTS_FILE = "results.json"
 
 
 def build_demo_model(
@@ -54,7 +52,7 @@ def build_demo_model(
             "thinkers": [each.result() for each in taught],
         }
     shutil.copytree(exported(lessons[0]), folder, dirs_exist_ok=True)
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(results, folder)
     (folder / "README.md").write_text(thinker_card(results), encoding="utf-8")
     shutil.rmtree(work)
     return results

@@ -18,6 +18,7 @@ def add_demo_commands(commands: Commands) -> None:
     _add_demo_trunk(commands)
     _add_demo_eval(commands)
     _add_demo_report(commands)
+    _add_demo_passes(commands)
     _add_demo_serve_eval(commands)
     _add_demo_rows(commands)
     _add_demo_answers(commands)
@@ -111,6 +112,21 @@ def _add_demo_report(commands: Commands) -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS", help="the results.json")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="folder for the plots (SVG)")
     parser.set_defaults(run=_report_demo)
+
+
+def _add_demo_passes(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo-passes",
+        help="right answers against passes per token of a demonstration model with a gate",
+        description="Predict every token of held-out problems, greedy and sampled, with thoughts "
+        "before every token and only where the gate expects more than a threshold, in this "
+        "process. Print right answers, losses and passes per token, and put them into the model's "
+        "results.json, from which demo-report draws them. "
+        "Some minutes on two CPU cores.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder that demo-model wrote")
+    add_problems(parser)
+    parser.set_defaults(run=_measure_passes)
 
 
 def _add_demo_serve_eval(commands: Commands) -> None:
@@ -210,6 +226,14 @@ def _report_demo(options: argparse.Namespace) -> None:
 
         for file in draw_plots(results, options.plots):
             print(f"written to {file}")
+
+
+def _measure_passes(options: argparse.Namespace) -> None:
+    from training.demo.adaptive.measurement import add_adaptive
+    from training.demo.adaptive.table import adaptive_table
+    from training.demo.forced_thoughts import Evaluation
+
+    print(adaptive_table(add_adaptive(options.model, Evaluation(problems=options.problems))))
 
 
 def _evaluate_served(options: argparse.Namespace) -> None:

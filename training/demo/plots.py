@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from training.demo.adaptive.plot import passes_plot
 from training.demo.report import WEIGHT_BINS, Results, accuracies, budgets_of, over_seeds
 from training.demo.token_statistics import KINDS
 
@@ -15,13 +16,15 @@ matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same f
 
 
 def draw_plots(results: Results, folder: Path) -> list[Path]:
-    """Write all plots as SVG files."""
+    """Write all plots as SVG files; first that of passes, if `demo-passes` measured them."""
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
         "accuracy": accuracy_plot,
         "weight-course": course_plot,
         "weight-distribution": distribution_plot,
     }
+    if "adaptive" in results:
+        plots = {"passes": passes_plot, **plots}
     files = []
     for name, plot in plots.items():
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

@@ -1,10 +1,13 @@
 """From `results.json` to the tables of the model cards and the documentation."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from training.demo.adaptive.table import adaptive_table
 from training.markdown import markdown_table
 
 Results = dict[str, Any]
@@ -13,6 +16,8 @@ Results = dict[str, Any]
 FamilyAccuracy = dict[str, dict[int, float]]
 """Accuracy (0 to 1) by family and thought budget."""
 
+RESULTS_FILE = "results.json"
+"""Beside the model that was measured."""
 WEIGHT_BINS = tuple(n / 20 for n in range(-10, 31))
 """Bounds of the bins of the histogram of mixing weights; the outer bins include all beyond."""
 KIND_NAMES = {
@@ -21,6 +26,11 @@ KIND_NAMES = {
     "easy": "easy: it is less",
     "all": "all",
 }
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write a model's `results.json`."""
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -158,18 +168,18 @@ def thought_table(results: Results) -> str:
 
 
 def tables(results: Results) -> str:
-    """All tables, for the documentation."""
-    return "\n\n".join(
-        show(results)
-        for show in (
-            accuracy_table,
-            gain_table,
-            loss_table,
-            weight_table,
-            repetition_table,
-            thought_table,
-        )
-    )
+    """All tables, for the documentation; first that of passes, if `demo-passes` measured them."""
+    shown = [
+        accuracy_table,
+        gain_table,
+        loss_table,
+        weight_table,
+        repetition_table,
+        thought_table,
+    ]
+    if "adaptive" in results:
+        shown.insert(0, adaptive_table)
+    return "\n\n".join(show(results) for show in shown)
 
 
 def family_table(accuracy: FamilyAccuracy) -> str:

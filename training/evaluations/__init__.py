@@ -7,11 +7,14 @@ backends/             who computes the scores: the model in this process, or a s
 harness/              tasks of lm-evaluation-harness on the same rows
 evaluated_model.py    loads the model that is evaluated, and identifies it
 runner.py             evaluates the rows that have no result yet
-outcomes.py           an item's result at every thought budget
+sweep.py              the cells of a sweep: thought budgets crossed with thresholds
+cost.py               what tokens cost: thoughts, thought tokens, passes
+outcomes.py           an item's result in every cell
 record.py             results so far, a line per item, from which an evaluation is resumed
 estimates.py          means with 95 % intervals
-summary.py            the measures of a task, by budget
+summary.py            the measures of a task, and what they cost, by cell
 report.py             tables in Markdown
 plots.py              measures over the budget, as SVG
+cost_plot.py          measures against passes per token, always thinking beside adaptive, as SVG
 heat_map.py           a document coloured by what thoughts gained, as HTML
 """

@@ -10,6 +10,7 @@ from training.options import (
     seed,
     temperature,
     thought_budget,
+    thought_threshold,
 )
 
 
@@ -17,7 +18,7 @@ def add_evaluate(commands: Commands) -> None:
     """`evaluate`: what thoughts are worth, by budget."""
     parser = commands.add_parser(
         "evaluate",
-        help="the paper's evaluations: what thoughts are worth, by budget",
+        help="the paper's evaluations: what thoughts are worth, by budget and threshold",
         description="Measure a model on given text and on questions, without and with thoughts: "
         "accuracy as the official code defines it, exact answers, the likeliest choice, a majority "
         "vote over chains of thought, perplexity by how hard a token is. Writes JSON, Markdown, "
@@ -44,6 +45,18 @@ def add_evaluate(commands: Commands) -> None:
         "hub name with the same columns; may be given again",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="the first N rows of each task")
+    parser.add_argument(
+        "--threshold",
+        type=thought_threshold,
+        nargs="+",
+        default=[0.0],
+        metavar="T",
+        help="think before a token only where the thought is expected to save more than T nats; "
+        "several are a sweep, crossed with --budgets, and plotted against passes per token. What a "
+        "thought is expected to save is told by the checkpoint's gate or, without one, bounded by "
+        "the entropy of the prediction (default 0: before every token, whatever the default "
+        "thresholds of checkpoint and server)",
+    )
     parser.add_argument(
         "--thought-temperature",
         type=temperature,

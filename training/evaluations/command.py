@@ -15,23 +15,29 @@ from typing import Any
 
 from transformers.utils import logging
 
-from quietstar_infer.config import load_tokenizer
+from quietstar_infer.config import QuietStarConfig, load_tokenizer
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.backends.http import served_by
 from training.evaluations.backends.local import LocalBackend
-from training.evaluations.evaluated_model import identity, load_for_evaluation
+from training.evaluations.cost_plot import draw_costs
+from training.evaluations.evaluated_model import (
+    identity,
+    load_evaluated_gate,
+    load_for_evaluation,
+)
 from training.evaluations.heat_map import write_heat_map
 from training.evaluations.plots import draw_sweeps
 from training.evaluations.record import REPORT, RESULTS, Record
 from training.evaluations.report import measures_table, report_markdown
 from training.evaluations.runner import BASE, THINKER, EvaluatedBackend, Limits, evaluate
 from training.evaluations.summary import task_summary
+from training.evaluations.sweep import Cell, drawn_cell, sweep_cells
 from training.evaluations.tasks.definitions import Task, load_task
 from training.evaluations.tasks.rows import load_rows
 from training.output import write_json
 from training.thoughts.decode import ThoughtSettings
-from training.thoughts.loading import local_folder
+from training.thoughts.loading import has_thought_parts, local_folder
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,14 @@ def run_evaluation(options: argparse.Namespace) -> None:
     logging.set_verbosity_error()
     tasks = list(_load_tasks(options))
     thoughts = ThoughtSettings(
-        tuple(sorted({0, *options.budgets})), options.thought_temperature, options.seed
+        tuple(sorted({0, *options.budgets})),
+        options.thought_temperature,
+        options.seed,
+        tuple(sorted(set(options.threshold))),
     )
     limits = Limits(options.batch_size, options.document_tokens, options.heat_maps)
     folder = local_folder(options.model)
+    _check_thresholds(thoughts, folder, options.model)
     with ExitStack() as stack:
         models = [_thinker(options, folder, thoughts, stack)]
         if options.base is not None:
@@ -70,6 +80,19 @@ def run_evaluation(options: argparse.Namespace) -> None:
         print(f"written to {path}")
 
 
+def _check_thresholds(thoughts: ThoughtSettings, folder: Path, name: str) -> None:
+    """Raise `UsageError` for a threshold without thoughts that it could decide about."""
+    if not any(thoughts.thresholds):
+        return
+    if not has_thought_parts(folder):
+        raise UsageError(
+            f"{name} is a plain base model, which has learned no thoughts: --threshold is for "
+            "Quiet-STaR checkpoints"
+        )
+    if not thoughts.longest:
+        raise UsageError("--threshold decides about thoughts: give --budgets above 0, too")
+
+
 def _load_tasks(options: argparse.Namespace) -> Iterator[LoadedTask]:
     elsewhere = dict(options.data)
     for name in options.tasks:
@@ -83,14 +106,16 @@ def _thinker(
     options: argparse.Namespace, folder: Path, thoughts: ThoughtSettings, stack: ExitStack
 ) -> EvaluatedBackend:
     """The thinker, behind the chosen backend."""
+    cells = sweep_cells(thoughts.budgets, thoughts.thresholds)
     if options.url is not None:
         served = stack.enter_context(served_by(options.url, thoughts, options.served_model))
-        return EvaluatedBackend(THINKER, served, load_tokenizer(folder), thoughts.budgets)
+        return EvaluatedBackend(THINKER, served, load_tokenizer(folder), cells)
     thinker, tokenizer = load_for_evaluation(
         folder, options.thought_embeddings, options.device, options.dtype
     )
-    backend: Backend = LocalBackend(thinker, tokenizer, thoughts)
-    return EvaluatedBackend(THINKER, backend, tokenizer, thoughts.budgets)
+    gate = load_evaluated_gate(folder, thinker)
+    backend: Backend = LocalBackend(thinker, tokenizer, thoughts, gate)
+    return EvaluatedBackend(THINKER, backend, tokenizer, cells)
 
 
 def _base(options: argparse.Namespace) -> EvaluatedBackend:
@@ -99,7 +124,7 @@ def _base(options: argparse.Namespace) -> EvaluatedBackend:
     model, tokenizer = load_for_evaluation(folder, None, options.device, options.dtype)
     thoughts = ThoughtSettings((0,), seed=options.seed)
     backend = LocalBackend(model, tokenizer, thoughts)
-    return EvaluatedBackend(BASE, backend, tokenizer, thoughts.budgets)
+    return EvaluatedBackend(BASE, backend, tokenizer, (Cell(0),))
 
 
 def _run_facts(
@@ -118,6 +143,8 @@ def _run_facts(
         "base": base,
         "thought_embeddings": options.thought_embeddings,
         "budgets": list(thoughts.budgets),
+        "thresholds": list(thoughts.thresholds),
+        "gate": _gate_kind(folder) if any(thoughts.thresholds) else None,
         "temperature": thoughts.temperature,
         "seed": thoughts.seed,
         "document_tokens": options.document_tokens,
@@ -132,6 +159,11 @@ def _run_facts(
             **{name: version(name) for name in ("quietstar", "torch", "transformers", "datasets")},
         },
     }
+
+
+def _gate_kind(folder: Path) -> str:
+    """What estimates the expected gain of thoughts."""
+    return "entropy" if QuietStarConfig.from_checkpoint(folder).gate is None else "learned"
 
 
 def _digest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -152,7 +184,7 @@ def _results(
             "items": len(one.rows),
             **{
                 model.role: task_summary(
-                    one.task.kind, record.of(model.role, one.name), model.budgets
+                    one.task.kind, record.of(model.role, one.name), model.cells
                 )
                 for model in models
             },
@@ -166,12 +198,13 @@ def _write(results: dict[str, Any], record: Record, folder: Path) -> Iterator[Pa
     """Write everything that is made from the record; yields the paths."""
     write_json(folder / RESULTS, results)
     files = draw_sweeps(results, folder)
-    longest = results["budgets"][-1]
+    files += draw_costs(results, folder)
+    drawn = drawn_cell(sweep_cells(results["budgets"], results["thresholds"]))
     for name, task in results["tasks"].items():
         items = record.of(THINKER, name)[: results["heat_maps"]] if task["kind"] == "text" else []
-        for number, item in enumerate(items if longest else ()):
+        for number, item in enumerate(items if drawn.budget else ()):
             files.append(folder / f"heat-map-{name}-{number}.html")
-            write_heat_map(item, longest, f"{name}, document {number}", files[-1])
+            write_heat_map(item, drawn, f"{name}, document {number}", files[-1])
     (folder / REPORT).write_text(
         report_markdown(results, [file.name for file in files]), encoding="utf-8"
     )

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from quietstar_infer.checkpoint import meta_embeddings
+from quietstar_infer.checkpoint import load_gate, meta_embeddings
 from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
+from quietstar_infer.gate import ThoughtGate
 from training.errors import UsageError
 from training.thoughts.loading import has_thought_parts, load_model
 from training.thoughts.model import QuietThinker
@@ -39,6 +40,16 @@ def load_for_evaluation(
         return EvaluatedModel(thinker.to(device, DTYPES[dtype]).eval(), tokenizer)
     except (RuntimeError, AssertionError) as error:  # torch's, for a device that is not there
         raise UsageError(f"--device {device}: {str(error).splitlines()[0]}") from None
+
+
+def load_evaluated_gate(folder: Path, thinker: QuietThinker) -> ThoughtGate | None:
+    """A checkpoint's thought gate, on the thinker's device; None where it has none. Raises
+    `CheckpointError`.
+    """
+    if not has_thought_parts(folder):
+        return None
+    gate = load_gate(folder, QuietStarConfig.from_checkpoint(folder))
+    return gate and gate.to(thinker.lm_head_VH.device)
 
 
 def _set_meta_embeddings(thinker: QuietThinker, config: QuietStarConfig) -> None:

@@ -1,15 +1,18 @@
-"""The outcome of an item at every budget, as it is recorded: from token scores to numbers."""
+"""The outcome of an item in every cell of the sweep, as recorded: from token scores to numbers."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from dataclasses import asdict
+from typing import Any, NamedTuple, TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
 from training.evaluations.backends.base import Backend, PassageScores, Sampling, TokenScore
+from training.evaluations.cost import Cost
+from training.evaluations.sweep import Cell
 from training.evaluations.tasks.definitions import ChainTask, Row, gold_number
 from training.evaluations.tasks.passages import Item
 
@@ -44,25 +47,40 @@ def choice_outcome(by_choice: Sequence[Sequence[TokenScore]], gold: int) -> Outc
 
 
 def text_outcome(scores: Sequence[TokenScore]) -> Outcome:
-    """Of a document: losses in nats by token; mixing weights and thoughts where they are known."""
+    """Of a document: losses in nats by token; mixing weights, thoughts and expected gains where
+    they are known. A token that was not thought about has no weight (None) and an empty thought.
+    """
     # Rounding can make the log-probability of a certain token positive.
     outcome: Outcome = {"nll": [round(max(0.0, -score.logprob), 6) for score in scores]}
-    if all(score.mixing_weight is not None for score in scores):
-        outcome["weights"] = [round(score.mixing_weight or 0.0, 4) for score in scores]
+    if any(score.mixing_weight is not None for score in scores):
+        outcome["weights"] = [_rounded(score.mixing_weight) for score in scores]
     if all(score.thought_ids is not None for score in scores):
         outcome["thoughts"] = [score.thought_ids for score in scores]
+    if all(score.expected_gain is not None for score in scores):
+        outcome["expected_gains"] = [_rounded(score.expected_gain) for score in scores]
     return outcome
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
 def item_outcomes(kind: str, item: Item, scores: Sequence[PassageScores]) -> dict[str, Outcome]:
-    """By budget, of an item whose passages have been scored; for the kinds but `chain`."""
+    """By cell, of an item whose passages have been scored, and what they cost; for the kinds but
+    `chain`.
+    """
     of: Callable[[list[list[TokenScore]]], Outcome] = {
         "number": lambda by_passage: answer_outcome(by_passage[0]),
         "letter": lambda by_passage: answer_outcome(by_passage[0]),
         "choice": lambda by_passage: choice_outcome(by_passage, item.gold),
         "text": lambda by_passage: text_outcome(by_passage[0]),
     }[kind]
-    return {str(budget): of([each[budget] for each in scores]) for budget in scores[0]}
+    outcomes = {}
+    for cell in scores[0]:
+        scored = [each[cell] for each in scores]
+        cost = sum((one.cost for one in scored), Cost(0))
+        outcomes[cell.key] = {**of([one.scores for one in scored]), "cost": asdict(cost)}
+    return outcomes
 
 
 def chain_outcomes(
@@ -71,23 +89,35 @@ def chain_outcomes(
     number: int,
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
-    budgets: Sequence[int],
+    cells: Sequence[Cell],
     seed: int,
 ) -> Iterator[tuple[str, Outcome]]:
-    """By budget, of the votes on one question; `number` is the question's."""
+    """By cell, of the votes on one question; `number` is the question's."""
     prompt, gold = task.ask(row), first_number(gold_number(row))
     seeds = tuple(
         seed_from_text(f"{seed}/{number}/{vote}") % _SEEDS
         for vote in range(task.votes if task.temperature else 1)
     )
     reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
-    for budget in budgets:
-        texts = backend.continue_text(tokenizer.encode(prompt), budget, reasoning)
+    for cell in cells:
+        chains = backend.continue_text(tokenizer.encode(prompt), cell, reasoning)
+        cost = sum((chain.cost for chain in chains), Cost(0))
+        texts = [chain.text for chain in chains]
         if task.conclusion is None:
             answers = [last_number(text) for text in texts]
         else:
-            texts, answers = _conclude(task, prompt, texts, seeds, budget, backend, tokenizer)
-        yield str(budget), vote_outcome(answers, gold, texts)
+            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer)
+            texts, answers = concluded.texts, concluded.answers
+            cost += concluded.cost
+        yield cell.key, {**vote_outcome(answers, gold, texts), "cost": asdict(cost)}
+
+
+class _Concluded(NamedTuple):
+    """Chains with their conclusions, the answers in these, and what these cost."""
+
+    texts: list[str]
+    answers: list[int | None]
+    cost: Cost
 
 
 def _conclude(
@@ -95,20 +125,21 @@ def _conclude(
     prompt: str,
     chains: Sequence[str],
     seeds: Sequence[int],
-    budget: int,
+    cell: Cell,
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
-) -> tuple[list[str], list[int | None]]:
+) -> _Concluded:
     """Continue each chain with the conclusion, for its answer."""
     assert task.conclusion is not None
-    texts, answers = [], []
+    texts, answers, cost = [], [], Cost(0)
     for chain, seed in zip(chains, seeds, strict=True):
         concluding = (prompt + chain).rstrip() + task.conclusion
         short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
-        (conclusion,) = backend.continue_text(tokenizer.encode(concluding), budget, short)
-        texts.append(concluding.removeprefix(prompt) + conclusion)
-        answers.append(first_number(conclusion))
-    return texts, answers
+        (found,) = backend.continue_text(tokenizer.encode(concluding), cell, short)
+        texts.append(concluding.removeprefix(prompt) + found.text)
+        answers.append(first_number(found.text))
+        cost += found.cost
+    return _Concluded(texts, answers, cost)
 
 
 def vote_outcome(answers: Sequence[int | None], gold: int | None, texts: Sequence[str]) -> Outcome:

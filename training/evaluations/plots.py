@@ -1,6 +1,9 @@
-"""A plot for each task: its measure over the thought budget, and the base model's."""
+"""A plot for each task: its measure over the thought budget, and the base model's.
 
-from collections.abc import Mapping
+Where there are several thought thresholds, at the lowest of them.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from training.evaluations.report import SHARES
 from training.evaluations.summary import MEASURES
+from training.evaluations.sweep import Cell
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same file
@@ -21,19 +25,22 @@ def draw_sweeps(results: Mapping[str, Any], folder: Path) -> list[Path]:
     written = []
     for name, task in results["tasks"].items():
         figure, axes = pyplot.subplots(figsize=(5.6, 3.6), layout="constrained")
-        _sweep(task, results["budgets"], axes)
-        axes.set_title(f"{name}, {task['items']} items")
+        threshold = results["thresholds"][0]
+        _sweep(task, [Cell(budget, threshold) for budget in results["budgets"]], axes)
+        over = f", thoughts over {threshold:g} nats" if threshold else ""
+        axes.set_title(f"{name}, {task['items']} items{over}")
         written.append(folder / f"sweep-{name}.svg")
         figure.savefig(written[-1], metadata={"Date": None})
         pyplot.close(figure)
     return written
 
 
-def _sweep(task: Mapping[str, Any], budgets: list[int], axes: Axes) -> None:
+def _sweep(task: Mapping[str, Any], cells: Sequence[Cell], axes: Axes) -> None:
+    budgets = [cell.budget for cell in cells]
     measures = [m for m in MEASURES[task["kind"]] if m in SHARES] or ["perplexity"]
     for measure in measures:
         scale = 100 if measure in SHARES else 1
-        estimates = [task["thinker"][str(budget)][measure] for budget in budgets]
+        estimates = [task["thinker"][cell.key][measure] for cell in cells]
         values = [scale * estimate["value"] for estimate in estimates]
         below = [scale * max(0.0, e["value"] - e["low"]) for e in estimates]
         above = [scale * max(0.0, e["high"] - e["value"]) for e in estimates]

@@ -1,9 +1,11 @@
 """The results as a report in Markdown."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from training.evaluations.summary import MEASURES
+from training.evaluations.sweep import Cell, sweep_cells
 from training.markdown import markdown_table
 
 SHARES = ("accuracy", "exact", "right", "majority", "vote")
@@ -18,52 +20,118 @@ def estimate_cell(measure: str, estimate: Mapping[str, float]) -> str:
 
 
 def measures_table(results: Mapping[str, Any]) -> str:
-    """A row per task and measure, a column per budget, the base model before them."""
-    budgets = results["budgets"]
+    """A row per task, measure and threshold, a column per budget, the base model before them."""
+    budgets, thresholds = results["budgets"], results["thresholds"]
+    # Without thresholds the table does not speak of them.
+    several = any(thresholds)
     rows = []
     for name, task in results["tasks"].items():
-        for measure in MEASURES[task["kind"]]:
+        for measure, threshold in product(MEASURES[task["kind"]], thresholds):
             unit = ", %" if measure in SHARES else ""
             base = task.get("base")
             cells = [estimate_cell(measure, base["0"][measure]) if base else "–"]
             cells += [
-                estimate_cell(measure, task["thinker"][str(budget)][measure]) for budget in budgets
+                estimate_cell(measure, task["thinker"][Cell(budget, threshold).key][measure])
+                for budget in budgets
             ]
-            rows.append([f"{name}: {measure}{unit}", str(task["items"]), *cells])
-    return markdown_table(["", "items", "base model", *(f"b={budget}" for budget in budgets)], rows)
+            over = [f"{threshold:g}"] if several else []
+            rows.append([f"{name}: {measure}{unit}", str(task["items"]), *over, *cells])
+    over = ["over, nats"] if several else []
+    head = ["", "items", *over, "base model", *(f"b={budget}" for budget in budgets)]
+    return markdown_table(head, rows)
 
 
-def difficulty_table(task: Mapping[str, Any], budgets: Sequence[int]) -> str:
+def cost_measure(kind: str) -> str:
+    """The measure of a kind of task that its costs are compared with."""
+    return next((measure for measure in MEASURES[kind] if measure in SHARES), "gain")
+
+
+def gain_kept(task: Mapping[str, Any], cell: Cell) -> float | None:
+    """The share of the gain of always thinking that a cell keeps; None where that was not measured
+    or gained nothing.
+    """
+    always = task["thinker"].get(Cell(cell.budget).key)
+    if always is None or always["gain"]["value"] <= 0:
+        return None
+    kept: float = task["thinker"][cell.key]["gain"]["value"] / always["gain"]["value"]
+    return kept
+
+
+def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """A row per cell: how often it thinks, what that costs, and what it gains."""
+    measure = cost_measure(task["kind"])
+    rows = []
+    for cell in cells:
+        entry = task["thinker"][cell.key]
+        cost = entry["cost"]
+        row = [
+            str(cell.budget),
+            f"{cell.threshold:g}" if cell.budget else "–",
+            f"{100 * cost['thought_about']:.1f}",
+            str(cost["thought_tokens"]),
+            f"{cost['passes_per_token']:.2f}",
+            estimate_cell(measure, entry[measure]),
+        ]
+        if task["kind"] == "text":
+            kept = gain_kept(task, cell)
+            row.append("–" if kept is None else f"{100 * kept:.1f}")
+        rows.append(row)
+    head = ["b", "over, nats", "thought about, %", "thought tokens", "passes per token"]
+    head.append(f"{measure}, %" if measure in SHARES else measure)
+    return markdown_table(head + (["gain kept, %"] if task["kind"] == "text" else []), rows)
+
+
+def difficulty_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """Nats saved per token, by what the token costs without a thought."""
     rows = []
+    thinking = [cell for cell in cells if cell.budget]
     for number, bin_ in enumerate(task["thinker"]["0"]["difficulty"]):
         below = "" if bin_["below"] is None else f" … {bin_['below']:g}"
         gains = [
-            estimate_cell("gain", task["thinker"][str(budget)]["difficulty"][number]["gain"])
-            for budget in budgets
-            if budget
+            estimate_cell("gain", task["thinker"][cell.key]["difficulty"][number]["gain"])
+            for cell in thinking
         ]
         base = f"{bin_['base_nll']['value']:.3f}"
         rows.append([f"from {bin_['from']:g}{below}", str(bin_["tokens"]), base, *gains])
-    head = ["tokens that cost, nats", "number", "b=0", *(f"b={b}: saved" for b in budgets if b)]
+    head = ["tokens that cost, nats", "number", "b=0", *(f"{_title(c)}: saved" for c in thinking)]
     return markdown_table(head, rows)
+
+
+def _title(cell: Cell) -> str:
+    return f"b={cell.budget} over {cell.threshold:g}" if cell.is_gated else f"b={cell.budget}"
 
 
 def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
     """All tables, with links to plots and heat maps."""
     model = results["model"]
+    cells = sweep_cells(results["budgets"], results["thresholds"])
     parts = [
         f"# {model['source']}",
         f"Weights {model['sha256'][:16]}, thoughts at temperature {results['temperature']}, seed "
-        f"{results['seed']}, 95 % intervals. `b` is the thought budget.",
+        f"{results['seed']}, 95 % intervals. `b` is the thought budget. "
+        f"{_when_it_thinks(results)}",
         measures_table(results),
     ]
     for name, task in results["tasks"].items():
+        parts += [f"## {name}: what thinking costs", cost_table(task, cells)]
         if task["kind"] == "text":
             parts += [
                 f"## {name}: by how hard a token is without a thought",
-                difficulty_table(task, results["budgets"]),
+                difficulty_table(task, cells),
             ]
     parts += [f"![{name}]({name})" for name in files if name.endswith(".svg")]
     parts += [f"[{name}]({name})" for name in files if name.endswith(".html")]
     return "\n\n".join(parts) + "\n"
+
+
+def _when_it_thinks(results: Mapping[str, Any]) -> str:
+    if not any(results["thresholds"]):
+        return "Every token is thought about (threshold 0)."
+    by = {
+        "learned": "as the checkpoint's gate tells",
+        "entropy": "bounded by the entropy of the prediction, because the checkpoint has no gate",
+    }[results["gate"]]
+    return (
+        "A token is thought about where the thought is expected to save more than a threshold "
+        f"(`over`, in nats), {by}; over 0: every token."
+    )

@@ -11,6 +11,7 @@ from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.outcomes import chain_outcomes, item_outcomes
 from training.evaluations.record import Place, Record
+from training.evaluations.sweep import Cell, drawn_cell
 from training.evaluations.tasks.definitions import ChainTask, Task
 from training.evaluations.tasks.passages import Item, MakeItem, item_maker
 
@@ -19,12 +20,14 @@ THINKER, BASE = "thinker", "base"
 
 @dataclass(frozen=True)
 class EvaluatedBackend:
-    """A model behind a backend, its role (`thinker` or `base`), its tokenizer, and the budgets."""
+    """A model behind a backend, its role (`thinker` or `base`), its tokenizer, and how it thinks:
+    the cells of the sweep.
+    """
 
     role: str
     backend: Backend
     tokenizer: PreTrainedTokenizerBase
-    budgets: tuple[int, ...]
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def _results(
     if isinstance(task, ChainTask):
         for n in todo:
             outcomes = chain_outcomes(
-                task, rows[n], n, model.backend, model.tokenizer, model.budgets, seed
+                task, rows[n], n, model.backend, model.tokenizer, model.cells, seed
             )
             yield n, {"outcomes": dict(outcomes)}
         return
@@ -107,20 +110,27 @@ def _scored(
         if task.kind == "text":
             content |= {"bytes": item.num_bytes, "words": item.num_words}
         if with_thoughts:
-            content |= _shown(item, outcomes, model)
+            content |= _shown(item, outcomes, model.cells, model.tokenizer)
         yield content
 
 
-def _shown(item: Item, outcomes: dict[str, Any], model: EvaluatedBackend) -> dict[str, Any]:
-    """A document's tokens and the longest thoughts about it, as texts instead of ids."""
-    decode = model.tokenizer.decode
+def _shown(
+    item: Item,
+    outcomes: dict[str, Any],
+    cells: Sequence[Cell],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """A document's tokens and the thoughts about it in the cell that is drawn, as texts instead of
+    ids; None where there was none.
+    """
+    decode = tokenizer.decode
     (passage,) = item.passages
-    thoughts = [outcome.pop("thoughts", None) for outcome in outcomes.values()]
-    longest = thoughts[-1] or [[] for _ in passage.ids[1:]]
+    by_cell = {key: outcome.pop("thoughts", None) for key, outcome in outcomes.items()}
+    thoughts = by_cell[drawn_cell(cells).key] or [[] for _ in passage.ids[1:]]
     return {
         "tokens": [
             decode(passage.ids[:1], skip_special_tokens=True),
             *(decode([token]) for token in passage.ids[1:]),
         ],
-        "thoughts": [decode(ids) for ids in longest],
+        "thoughts": [decode(ids) if ids else None for ids in thoughts],
     }

@@ -1,4 +1,4 @@
-"""From the outcomes of a task's items to estimates, by budget."""
+"""From the outcomes of a task's items to estimates, by cell of the sweep."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from training.evaluations.cost import Cost
 from training.evaluations.estimates import Estimate, mean, share
+from training.evaluations.sweep import Cell
 
 Items: TypeAlias = Sequence[Mapping[str, Any]]
 Estimates: TypeAlias = dict[str, Estimate]
@@ -36,9 +38,9 @@ BOUNDS = (0.0, 0.1, 1.0, 3.0, np.inf)
 """Bounds of the loss (nats) that a token has without a thought: easy tokens, then harder ones."""
 
 
-def estimates(kind: str, items: Items, budget: int) -> Estimates:
-    """All measures of a task at one budget."""
-    outcomes = [item["outcomes"][str(budget)] for item in items]
+def estimates(kind: str, items: Items, cell: Cell) -> Estimates:
+    """All measures of a task in one cell."""
+    outcomes = [item["outcomes"][cell.key] for item in items]
     if kind in ("number", "letter"):
         return {
             "accuracy": mean([outcome["accuracy"] for outcome in outcomes]),
@@ -51,19 +53,19 @@ def estimates(kind: str, items: Items, budget: int) -> Estimates:
             "majority": share([outcome["right"] for outcome in outcomes]),
             "vote": mean([outcome["votes_right"] for outcome in outcomes]),
         }
-    nll = _per_token(items, budget, lambda base, own: own)
+    nll = _per_token(items, cell, lambda base, own: own)
     return {
         "perplexity": nll.through(math.exp),
         "nll": nll,
-        "gain": _per_token(items, budget, lambda base, own: base - own),
+        "gain": _per_token(items, cell, lambda base, own: base - own),
     }
 
 
-def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
+def difficulty(items: Items, cell: Cell) -> list[dict[str, Any]]:
     """Documents' tokens by their loss without a thought: the losses with thoughts, and the gain."""
     table = []
     for low, high in pairwise(BOUNDS):
-        count = _sums(items, budget, lambda base, own: (low <= base) & (base < high))  # noqa: B023
+        count = _sums(items, cell, lambda base, own: (low <= base) & (base < high))  # noqa: B023
         if sum(count):
             table.append(
                 {
@@ -71,7 +73,7 @@ def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
                     "below": high if np.isfinite(high) else None,
                     "tokens": int(sum(count)),
                     **{
-                        name: asdict(mean(_within(items, budget, low, high, of), count))
+                        name: asdict(mean(_within(items, cell, low, high, of), count))
                         for name, of in (
                             ("base_nll", lambda base, own: base),
                             ("nll", lambda base, own: own),
@@ -83,9 +85,9 @@ def difficulty(items: Items, budget: int) -> list[dict[str, Any]]:
     return table
 
 
-def corpus_likelihood(items: Items, budget: int) -> dict[str, float]:
+def corpus_likelihood(items: Items, cell: Cell) -> dict[str, float]:
     """The measures of lm-evaluation-harness, per byte and word, over all documents together."""
-    total = float(sum(_sums(items, budget, lambda base, own: own)))
+    total = float(sum(_sums(items, cell, lambda base, own: own)))
     num_bytes, num_words = (sum(item[name] for item in items) for name in ("bytes", "words"))
     return {
         "bits_per_byte": total / num_bytes / float(np.log(2)),
@@ -94,35 +96,46 @@ def corpus_likelihood(items: Items, budget: int) -> dict[str, float]:
     }
 
 
-def task_summary(kind: str, items: Items, budgets: Sequence[int]) -> dict[str, Any]:
-    """All figures of a task, by budget, as in results.json."""
+def cost_summary(items: Items, cell: Cell) -> dict[str, float]:
+    """What a task's tokens cost in one cell, in all and per token."""
+    cost = sum((Cost(**item["outcomes"][cell.key]["cost"]) for item in items), Cost(0))
+    return {
+        **asdict(cost),
+        "thought_about": cost.thoughts / cost.tokens,
+        "passes_per_token": cost.passes(cell) / cost.tokens,
+    }
+
+
+def task_summary(kind: str, items: Items, cells: Sequence[Cell]) -> dict[str, Any]:
+    """All figures of a task, by cell, as in results.json."""
     summary: dict[str, Any] = {}
-    for budget in budgets:
-        summary[str(budget)] = {
-            name: asdict(estimate) for name, estimate in estimates(kind, items, budget).items()
+    for cell in cells:
+        summary[cell.key] = {
+            name: asdict(estimate) for name, estimate in estimates(kind, items, cell).items()
         }
+        summary[cell.key]["cost"] = cost_summary(items, cell)
         if kind == "text":
-            summary[str(budget)] |= corpus_likelihood(items, budget)
-            summary[str(budget)]["difficulty"] = difficulty(items, budget)
+            summary[cell.key] |= corpus_likelihood(items, cell)
+            summary[cell.key]["difficulty"] = difficulty(items, cell)
     return summary
 
 
-def _losses(item: Mapping[str, Any], budget: int) -> tuple[Any, Any]:
+def _losses(item: Mapping[str, Any], cell: Cell) -> tuple[Any, Any]:
     """A document's losses by token, without and with thoughts."""
     outcomes = item["outcomes"]
-    return np.asarray(outcomes["0"]["nll"]), np.asarray(outcomes[str(budget)]["nll"])
+    return np.asarray(outcomes["0"]["nll"]), np.asarray(outcomes[cell.key]["nll"])
 
 
-def _sums(items: Items, budget: int, of: Any) -> list[float]:
+def _sums(items: Items, cell: Cell, of: Any) -> list[float]:
     """The sum of a function of both losses over each document's tokens."""
-    return [float(of(*_losses(item, budget)).sum()) for item in items]
+    return [float(of(*_losses(item, cell)).sum()) for item in items]
 
 
-def _within(items: Items, budget: int, low: float, high: float, of: Any) -> list[float]:
+def _within(items: Items, cell: Cell, low: float, high: float, of: Any) -> list[float]:
     """The same over the tokens whose loss without a thought is in [low, high)."""
-    return _sums(items, budget, lambda base, own: of(base, own) * ((low <= base) & (base < high)))
+    return _sums(items, cell, lambda base, own: of(base, own) * ((low <= base) & (base < high)))
 
 
-def _per_token(items: Items, budget: int, of: Any) -> Estimate:
+def _per_token(items: Items, cell: Cell, of: Any) -> Estimate:
     tokens = [len(item["outcomes"]["0"]["nll"]) for item in items]
-    return mean(_sums(items, budget, of), tokens)
+    return mean(_sums(items, cell, of), tokens)

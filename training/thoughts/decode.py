@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quietstar_infer.params import is_finite_from_zero
 from quietstar_infer.sampling import draw_thought_tokens
 from training.errors import UsageError
 from training.kernels.thought_attention import GrowingPathAttention, TextAttention
@@ -28,22 +29,31 @@ ChooseTokens = Callable[[Tensor, int], Tensor]
 @dataclass(frozen=True)
 class ThoughtSettings:
     """How to think. `budgets` are thought tokens before each token, 0 = none, in rising order; at
-    `temperature` 0 thoughts are greedy; `seed` is a request's. Raises `UsageError`.
+    `temperature` 0 thoughts are greedy; `seed` is a request's; `thresholds`, in nats, rising: only
+    thoughts that are expected to save more count, at 0 all. Raises `UsageError`.
     """
 
     budgets: tuple[int, ...]
     temperature: float = 1.0
     seed: int = 1234
+    thresholds: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
-        rise = tuple(sorted(set(self.budgets))) == self.budgets
-        if not self.budgets or not rise or self.budgets[0] < 0:
+        if not _rise(self.budgets) or self.budgets[0] < 0:
             raise UsageError(f"budgets are {self.budgets}, must be 0 or more, and rise")
+        if not all(map(is_finite_from_zero, self.thresholds)) or not _rise(self.thresholds):
+            raise UsageError(
+                f"thresholds are {self.thresholds}, must be finite numbers from 0 up, and rise"
+            )
 
     @property
     def longest(self) -> int:
         """The largest budget."""
         return self.budgets[-1]
+
+
+def _rise(numbers: tuple[float, ...]) -> bool:
+    return len(numbers) > 0 and tuple(sorted(set(numbers))) == numbers
 
 
 class DecodedThought(NamedTuple):

@@ -1,5 +1,6 @@
 """The same items by three routes: in this process, through the API, and by lm-evaluation-harness
-against the same server. All give the same numbers, at budget 0 and at the model's own.
+against the same server. All give the same numbers, at budget 0 and at the model's own, thinking
+before every token or only where it pays.
 """
 
 import json
@@ -20,9 +21,10 @@ from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.backends.http import HttpBackend, served_by
 from training.evaluations.backends.local import LocalBackend
-from training.evaluations.evaluated_model import load_for_evaluation
+from training.evaluations.evaluated_model import load_evaluated_gate, load_for_evaluation
 from training.evaluations.outcomes import Outcome, chain_outcomes, item_outcomes
 from training.evaluations.summary import corpus_likelihood
+from training.evaluations.sweep import Cell
 from training.evaluations.tasks.definitions import ChainTask, load_task
 from training.evaluations.tasks.passages import item_maker
 from training.evaluations.tasks.rows import load_rows
@@ -31,6 +33,8 @@ from training.thoughts.decode import ThoughtSettings
 pytestmark = pytest.mark.slow
 
 BUDGETS = (0, 12)
+# No expected gain of the items below is near the second.
+THRESHOLDS = (0.0, 0.1)
 ITEMS = 4
 TOLERANCE = 1e-3
 
@@ -43,7 +47,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def in_process(thoughts: ThoughtSettings) -> LocalBackend:
-    return LocalBackend(*load_for_evaluation(DEMO, None, "cpu", "float32"), thoughts)
+    loaded = load_for_evaluation(DEMO, None, "cpu", "float32")
+    return LocalBackend(*loaded, thoughts, load_evaluated_gate(DEMO, loaded.thinker))
 
 
 def outcomes(backend: Backend, task_name: str, **how: Any) -> list[dict[str, Outcome]]:
@@ -56,10 +61,10 @@ def outcomes(backend: Backend, task_name: str, **how: Any) -> list[dict[str, Out
     return [item_outcomes(task.kind, item, [next(scores) for _ in item.passages]) for item in items]
 
 
-def ours_at(budget: int, task_name: str) -> list[Outcome]:
+def ours_at(cell: Cell, task_name: str) -> list[Outcome]:
     """Of our own evaluation with greedy thoughts, in process."""
-    found = outcomes(in_process(ThoughtSettings(BUDGETS, 0.0)), task_name)
-    return [each[str(budget)] for each in found]
+    found = outcomes(in_process(ThoughtSettings(BUDGETS, 0.0, thresholds=THRESHOLDS)), task_name)
+    return [each[cell.key] for each in found]
 
 
 def assert_same(mine: Any, theirs: Any) -> None:
@@ -83,26 +88,33 @@ def assert_same(mine: Any, theirs: Any) -> None:
 def test_the_api_gives_what_the_process_computes(
     demo_server: RunningServer, task: str, temperature: float
 ) -> None:
-    """With sampled thoughts, too: the same seed samples the same thoughts in both."""
-    thoughts = ThoughtSettings(BUDGETS, temperature)
+    """With sampled thoughts, too: the same seed samples the same thoughts in both. Both think at
+    the same tokens, and it costs the same."""
+    thoughts = ThoughtSettings(BUDGETS, temperature, thresholds=THRESHOLDS)
     how = {"with_thoughts": task == "demo-text"}
     with served_by(demo_server.url, thoughts) as backend:
         assert_same(outcomes(backend, task, **how), outcomes(in_process(thoughts), task, **how))
 
 
-@pytest.mark.parametrize("budget", [0, 2])
-def test_chains_of_thought_are_the_same(demo_server: RunningServer, budget: int) -> None:
+def test_the_threshold_decides() -> None:
+    """Of the tokens above: some are thought about, and some are not."""
+    costs = [each["cost"] for each in ours_at(Cell(12, THRESHOLDS[1]), "demo-text")]
+    assert 0 < sum(cost["thoughts"] for cost in costs) < sum(cost["tokens"] for cost in costs)
+
+
+@pytest.mark.parametrize("cell", [Cell(0), Cell(2), Cell(2, 0.1)], ids=lambda cell: cell.key)
+def test_chains_of_thought_are_the_same(demo_server: RunningServer, cell: Cell) -> None:
     _, task = load_task("demo-chain")
     assert isinstance(task, ChainTask)
     asked = ChainTask(
         "chain", task.data, task.prompt, " So it is", max_tokens=14, temperature=0.0, votes=1
     )
     (row,) = load_rows(task, 1)
-    thoughts = ThoughtSettings((budget,), 0.0)
+    thoughts = ThoughtSettings((cell.budget,), 0.0, thresholds=(cell.threshold,))
     process = in_process(thoughts)
 
     def found(backend: Backend) -> dict[str, Outcome]:
-        return dict(chain_outcomes(asked, row, 0, backend, process.tokenizer, (budget,), 1))
+        return dict(chain_outcomes(asked, row, 0, backend, process.tokenizer, (cell,), 1))
 
     with served_by(demo_server.url, thoughts) as backend:
         assert found(backend) == found(process)
@@ -158,22 +170,29 @@ def harness_command(
     return found, [json.loads(line) for line in samples.read_text().splitlines()]
 
 
-def queries() -> list[tuple[int, str]]:
-    """Budget 0 and the server's default budget, with greedy thoughts, in a URL's query."""
+def queries() -> list[tuple[Cell, str]]:
+    """Budget 0 and the server's default budget, before every token and where it pays, with greedy
+    thoughts, in a URL's query."""
     default: int = json.loads((DEMO / "config.json").read_text())["quiet_star"][
         "default_thought_budget"
     ]
-    greedy = "thought_temperature=0"
-    return [(0, f"?thought_budget=0&{greedy}"), (default, f"?{greedy}")]
+    greedy = "?thought_temperature=0"
+    return [
+        (Cell(0), f"{greedy}&thought_budget=0"),
+        *(
+            (Cell(default, threshold), f"{greedy}&thought_threshold={threshold}")
+            for threshold in THRESHOLDS
+        ),
+    ]
 
 
-@pytest.mark.parametrize(("budget", "query"), queries())
+@pytest.mark.parametrize(("cell", "query"), queries())
 def test_the_harness_finds_the_same_perplexity(
-    demo_server: RunningServer, budget: int, query: str
+    demo_server: RunningServer, cell: Cell, query: str
 ) -> None:
     found, _ = harness(model_args(demo_server, query), "quietstar_demo_text")
-    items = _documents(in_process(ThoughtSettings(BUDGETS, 0.0)))
-    for name, value in corpus_likelihood(items, budget).items():
+    items = _documents(in_process(ThoughtSettings(BUDGETS, 0.0, thresholds=THRESHOLDS)))
+    for name, value in corpus_likelihood(items, cell).items():
         assert found[f"{name},none"] == pytest.approx(value, rel=TOLERANCE)
 
 
@@ -190,29 +209,29 @@ def _documents(backend: LocalBackend) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("budget", "query"), queries())
+@pytest.mark.parametrize(("cell", "query"), queries())
 def test_the_harness_finds_the_same_likelihoods(
-    demo_server: RunningServer, budget: int, query: str
+    demo_server: RunningServer, cell: Cell, query: str
 ) -> None:
     found, _ = harness(model_args(demo_server, query, add_bos_token=True), "quietstar_demo_answers")
-    ours = ours_at(budget, "demo-numbers")
+    ours = ours_at(cell, "demo-numbers")
     perplexity = np.exp(-np.mean([outcome["logprob"] for outcome in ours]))
     assert found["perplexity,none"] == pytest.approx(perplexity, rel=TOLERANCE)
     assert found["acc,none"] == np.mean([outcome["exact"] for outcome in ours])
 
 
-@pytest.mark.parametrize(("budget", "query"), queries())
+@pytest.mark.parametrize(("cell", "query"), queries())
 def test_the_harness_makes_the_same_choices(
-    demo_server: RunningServer, budget: int, query: str, tmp_path: Path
+    demo_server: RunningServer, cell: Cell, query: str, tmp_path: Path
 ) -> None:
-    """At the default budget on its own command line, as a user starts it."""
+    """With a threshold on its own command line, as a user starts it."""
     args = model_args(demo_server, query, add_bos_token=True)
     task = "quietstar_demo_choices"
-    if budget:
+    if cell.is_gated:
         found, samples = harness_command(args, task, tmp_path)
     else:
         found, samples = harness(args, task)
-    ours = ours_at(budget, "demo-choices")
+    ours = ours_at(cell, "demo-choices")
     assert found["acc,none"] == np.mean([outcome["right"] for outcome in ours])
     for sample, outcome in zip(sorted(samples, key=_number), ours, strict=True):
         likelihoods = [float(answer[0]) for answer in sample["filtered_resps"]]
@@ -234,8 +253,9 @@ def evaluate(folder: Path, tasks: Sequence[str], *more: str) -> dict[str, Any]:
 
 def test_our_command_line_asks_a_server(demo_server: RunningServer, tmp_path: Path) -> None:
     tasks = ["demo-numbers", "demo-text"]
-    served = evaluate(tmp_path / "served", tasks, "--url", demo_server.url)
-    here = evaluate(tmp_path / "here", tasks, "--device", "cpu")
+    sweep = ("--threshold", *map(str, THRESHOLDS))
+    served = evaluate(tmp_path / "served", tasks, *sweep, "--url", demo_server.url)
+    here = evaluate(tmp_path / "here", tasks, *sweep, "--device", "cpu")
     assert_same(served["tasks"], here["tasks"])
     assert served["route"]["id"] == "demo"
     assert served["route"]["server"]["vllm"]

@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from quietstar_infer.checkpoint import check_checkpoint
+from tests.support.training.adaptive import ADAPTIVE
 from training.cli import main
+from training.demo.adaptive.table import adaptive_table
 from training.demo.base_model_build import EXAMPLE_PROMPT, build_base_model
 from training.demo.build import build_demo_model
 from training.demo.plots import draw_plots
@@ -85,6 +87,14 @@ def test_card_tables_and_plots(folder: Path, results: dict[str, Any], tmp_path: 
     files = draw_plots(results, tmp_path)
     assert len(files) == 3
     assert all(file.read_text(encoding="utf-8").startswith("<?xml") for file in files)
+
+
+def test_passes_come_first(results: dict[str, Any], tmp_path: Path) -> None:
+    measured = {**results, "adaptive": ADAPTIVE}
+    assert tables(measured) == f"{adaptive_table(measured)}\n\n{tables(results)}"
+    files = [file.name for file in draw_plots(measured, tmp_path)]
+    assert files[0] == "passes.svg"
+    assert len(files) == 4
 
 
 def test_tables() -> None:

@@ -111,6 +111,70 @@ def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -
         assert f"](sweep-{name}.svg)" in report
 
 
+@pytest.fixture(scope="module")
+def swept(folder: Path) -> Path:
+    """The results of a sweep over thresholds."""
+    assert main(options(folder, "swept", "--threshold", "1.5", "0", "0.5")) == 0
+    return folder / "swept"
+
+
+def test_every_token_is_thought_about_unless_a_threshold_is_given(whole: Path) -> None:
+    found = results(whole)
+    assert (found["thresholds"], found["gate"]) == ([0.0], None)
+    for task in found["tasks"].values():
+        assert task["thinker"]["3"]["cost"]["thought_about"] == 1
+        assert task["thinker"]["3"]["cost"]["passes_per_token"] == 4
+        assert task["thinker"]["0"]["cost"]["passes_per_token"] == 1
+    assert "Every token is thought about (threshold 0)." in (whole / "report.md").read_text()
+    assert not list(whole.glob("cost-*"))
+
+
+def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
+    found, always = results(swept), results(whole)
+    assert found["thresholds"] == [0.0, 0.5, 1.5]
+    assert found["gate"] in ("entropy", "learned")
+    for name, task in found["tasks"].items():
+        assert list(task["thinker"]) == ["0", "3", "3@0.5", "3@1.5"]
+        for key in ("0", "3"):
+            assert task["thinker"][key] == always["tasks"][name]["thinker"][key]
+        shares = [task["thinker"][key]["cost"]["thought_about"] for key in ("3", "3@0.5", "3@1.5")]
+        assert shares == sorted(shares, reverse=True)
+        for key in ("3@0.5", "3@1.5"):
+            cost = task["thinker"][key]["cost"]
+            assert cost["thought_tokens"] == 3 * cost["thoughts"]
+            assert cost["passes_per_token"] == pytest.approx(1 + 4 * cost["thought_about"])
+        plot = ElementTree.parse(swept / f"cost-{name}.svg")
+        assert plot.getroot().tag.endswith("svg")
+    texts = found["tasks"]["openwebmath"]["thinker"]
+    assert 0 < texts["3@1.5"]["cost"]["thought_about"] < 1
+
+
+def test_the_report_says_when_it_thought_and_what_that_cost(swept: Path) -> None:
+    report = (swept / "report.md").read_text()
+    assert "A token is thought about where the thought is expected to save more than a" in report
+    table = report.split("## openwebmath: what thinking costs\n\n")[1].split("\n\n")[0]
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    assert head[:5] == ["b", "over, nats", "thought about, %", "thought tokens", "passes per token"]
+    assert [row[:2] for row in rows] == [["0", "–"], ["3", "0"], ["3", "0.5"], ["3", "1.5"]]
+    assert rows[1][2:5] == ["100.0", rows[1][3], "4.00"]
+    assert "](cost-openwebmath.svg)" in report
+
+
+def test_a_threshold_can_be_evaluated_alone(folder: Path, swept: Path) -> None:
+    assert main(options(folder, "alone", "--threshold", "0.5")) == 0
+    for name, task in results(folder / "alone")["tasks"].items():
+        assert list(task["thinker"]) == ["0", "3@0.5"]
+        assert task["thinker"]["3@0.5"] == results(swept)["tasks"][name]["thinker"]["3@0.5"]
+    page = Tokens()
+    page.feed((folder / "alone" / "heat-map-openwebmath-0.html").read_text())
+    skipped = [about for about in page.about if about.startswith("not thought about")]
+    assert 0 < len(skipped) < len(page.about)
+    assert not any("mixing weight" in about for about in skipped)
+    assert all(", expected " in about for about in page.about)
+
+
 class Tokens(HTMLParser):
     """The document of a heat map, with the details of each token."""
 
@@ -196,6 +260,7 @@ def test_an_interrupted_evaluation_is_resumed(
         (["--limit", "1", "--budgets", "0", "1017"], "needs "),
         (["--url", "http://127.0.0.1:9"], "does not answer as a server should"),
         (["--base", "/nowhere/at/all"], "cannot load the model /nowhere/at/all"),
+        (["--budgets", "0", "--threshold", "0.1"], "give --budgets above 0"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -205,6 +270,28 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize("value", ["-0.5", "nan", "inf", "much"])
+def test_a_threshold_is_a_finite_number_from_0_up(
+    folder: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(options(folder, "mistake", "--threshold", value))
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "argument --threshold: " in error
+    assert f"'{value}' is not a finite number from 0 (think before every token) up, in" in error
+
+
+def test_a_plain_base_model_has_no_thoughts_to_skip(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_base_model(DEMO).save_pretrained(tmp_path / "plain")
+    load_tokenizer(DEMO).save_pretrained(tmp_path / "plain")
+    command = ["evaluate", str(tmp_path / "plain"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--tasks", "demo-numbers", "--limit", "1", "--threshold", "0.1"]) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert "is a plain base model, which has learned no thoughts: --threshold is for" in error
 
 
 def test_rows_without_a_column_are_refused(

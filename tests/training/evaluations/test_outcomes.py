@@ -4,15 +4,19 @@ import math
 
 import pytest
 
-from training.evaluations.backends.base import TokenScore
+from training.evaluations.backends.base import ScoredPassage, TokenScore
+from training.evaluations.cost import Cost
 from training.evaluations.outcomes import (
     answer_outcome,
     choice_outcome,
     first_number,
+    item_outcomes,
     last_number,
     text_outcome,
     vote_outcome,
 )
+from training.evaluations.sweep import Cell
+from training.evaluations.tasks.passages import Item, Passage
 
 
 def test_the_official_accuracy_is_a_product_over_what_is_allowed() -> None:
@@ -39,6 +43,27 @@ def test_documents_have_weights_and_thoughts_where_they_are_known() -> None:
     assert plain == {"nll": [1.5, 0.0]}
     thoughtful = text_outcome([TokenScore(-1.0, True, None, 0.25, [4, 5])])
     assert thoughtful == {"nll": [1.0], "weights": [0.25], "thoughts": [[4, 5]]}
+    gated = text_outcome(
+        [TokenScore(-1.0, True, None, 0.25, [4], 0.3), TokenScore(-2.0, True, None, None, [], 0.1)]
+    )
+    assert gated == {
+        "nll": [1.0, 2.0],
+        "weights": [0.25, None],
+        "thoughts": [[4], []],
+        "expected_gains": [0.3, 0.1],
+    }
+
+
+def test_an_item_costs_what_all_its_passages_cost() -> None:
+    cell = Cell(2, 0.1)
+    scores = [
+        {cell: ScoredPassage([TokenScore(logprob, True)], Cost(1, thoughts, 2 * thoughts))}
+        for logprob, thoughts in ((-1.0, 1), (-2.0, 0))
+    ]
+    outcomes = item_outcomes("choice", Item([Passage([1, 2], 1)] * 2, gold=0), scores)
+    assert list(outcomes) == ["2@0.1"]
+    assert outcomes["2@0.1"]["right"] is True
+    assert outcomes["2@0.1"]["cost"] == {"tokens": 2, "thoughts": 1, "thought_tokens": 2}
 
 
 def test_numbers_in_answers() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from training.evaluations.summary import corpus_likelihood, difficulty, estimates
+from training.evaluations.summary import corpus_likelihood, cost_summary, difficulty, estimates
+from training.evaluations.sweep import Cell
 
 
 def document(base: list[float], own: list[float]) -> dict[str, Any]:
@@ -18,13 +19,27 @@ def document(base: list[float], own: list[float]) -> dict[str, Any]:
 
 def test_perplexity_and_gain_of_documents() -> None:
     items = [document([0.05, 2.0], [0.05, 1.0]), document([4.0], [3.5])]
-    found = estimates("text", items, 4)
+    found = estimates("text", items, Cell(4))
     assert found["nll"].value == pytest.approx(4.55 / 3)
     assert found["perplexity"].value == pytest.approx(math.exp(4.55 / 3))
     assert found["gain"].value == pytest.approx(0.5)
-    assert corpus_likelihood(items, 4)["word_perplexity"] == pytest.approx(math.exp(4.55 / 3))
-    assert corpus_likelihood(items, 0)["bits_per_byte"] == pytest.approx(6.05 / 30 / math.log(2))
-    easy, hard, hardest = difficulty(items, 4)
+    assert corpus_likelihood(items, Cell(4))["word_perplexity"] == pytest.approx(math.exp(4.55 / 3))
+    assert corpus_likelihood(items, Cell(0))["bits_per_byte"] == pytest.approx(
+        6.05 / 30 / math.log(2)
+    )
+    easy, hard, hardest = difficulty(items, Cell(4))
     assert (easy["from"], easy["below"], easy["tokens"]) == (0.0, 0.1, 1)
     assert (hard["from"], hard["gain"]["value"]) == (1.0, 1.0)
     assert (hardest["below"], hardest["gain"]["value"]) == (None, 0.5)
+
+
+def test_costs_are_those_of_all_items_together() -> None:
+    costs = [{"tokens": 4, "thoughts": 1, "thought_tokens": 3}, {"tokens": 6, "thoughts": 0}]
+    items = [{"outcomes": {"3@0.5": {"cost": {"thought_tokens": 0, **cost}}}} for cost in costs]
+    assert cost_summary(items, Cell(3, 0.5)) == {
+        "tokens": 10,
+        "thoughts": 1,
+        "thought_tokens": 3,
+        "thought_about": 0.1,
+        "passes_per_token": 1.4,
+    }

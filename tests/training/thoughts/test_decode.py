@@ -1,5 +1,6 @@
 """The thought decoder, against the reference decoder."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,9 @@ def test_budget_0_decodes_nothing(checkpoint: Path) -> None:
 def test_budgets_must_rise(budgets: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="must be 0 or more, and rise"):
         ThoughtSettings(budgets)
+
+
+@pytest.mark.parametrize("thresholds", [(), (0.1, 0.1), (0.5, 0.0), (-0.1,), (math.nan,)])
+def test_thresholds_must_rise(thresholds: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match="must be finite numbers from 0 up, and rise"):
+        ThoughtSettings((0, 4), thresholds=thresholds)

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from training.evaluations.cost import Cost
+from training.evaluations.sweep import Cell
 from training.evaluations.tasks.passages import Passage
 
 
 class TokenScore(NamedTuple):
     """How a token was predicted: its log-probability (nats) in the whole vocabulary, and among the
-    passage's allowed tokens where it is one of them; whether it was the likeliest. Mixing weight
-    and thought where there was one and it is known.
+    passage's allowed tokens where it is one of them; whether it was the likeliest.
+
+    Mixing weight and thought where they are known; where the thought was expected to save too
+    little there is neither, and its ids are empty. Its expected gain, in nats, where it is known.
     """
 
     logprob: float
@@ -20,10 +24,25 @@ class TokenScore(NamedTuple):
     among_allowed: float | None = None
     mixing_weight: float | None = None
     thought_ids: list[int] | None = None
+    expected_gain: float | None = None
 
 
-PassageScores: TypeAlias = Mapping[int, list[TokenScore]]
-"""Of one passage: by budget, a score per scored token."""
+class ScoredPassage(NamedTuple):
+    """A score per scored token of a passage, and what they cost."""
+
+    scores: list[TokenScore]
+    cost: Cost
+
+
+PassageScores: TypeAlias = Mapping[Cell, ScoredPassage]
+"""Of one passage, by cell of the sweep."""
+
+
+class Continuation(NamedTuple):
+    """The text that continues another, and what it cost."""
+
+    text: str
+    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -44,10 +63,12 @@ class Backend(Protocol):
     def score(
         self, passages: Sequence[Passage], *, with_thoughts: bool = False
     ) -> list[PassageScores]:
-        """The scored tokens of each passage at every budget."""
+        """The scored tokens of each passage in every cell of the sweep."""
 
-    def continue_text(self, ids: Sequence[int], budget: int, sampling: Sampling) -> list[str]:
-        """Continuations of a text, one for each seed; every token after a thought of `budget`."""
+    def continue_text(
+        self, ids: Sequence[int], cell: Cell, sampling: Sampling
+    ) -> list[Continuation]:
+        """Continuations of a text, one for each seed; each token thought about as `cell` says."""
 
     def describe(self) -> dict[str, object]:
         """What computes the numbers, for the record."""

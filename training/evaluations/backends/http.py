@@ -1,19 +1,28 @@
 """The model over HTTP, through `/v1/completions` of this repository's server.
 
 A document's tokens are scored by one request that returns the prompt (`echo` with `logprobs`), each
-of the few tokens of an answer by a request of its own, which also names the allowed tokens.
+of the few tokens of an answer by a request of its own, which also names the allowed tokens. Every
+request says its thought threshold: the server's default is of no effect.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import exp, log
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from training.errors import UsageError
-from training.evaluations.backends.base import PassageScores, Sampling, TokenScore
+from training.evaluations.backends.base import (
+    Continuation,
+    PassageScores,
+    Sampling,
+    ScoredPassage,
+    TokenScore,
+)
+from training.evaluations.cost import thought_cost
+from training.evaluations.sweep import Cell, sweep_cells
 from training.evaluations.tasks.passages import Passage
 from training.thoughts.decode import ThoughtSettings
 
@@ -24,6 +33,17 @@ REQUEST_TIMEOUT = 3600.0
 MAX_NAMED_TOKENS = 128
 """Tokens that one request may name (vLLM's `logprob_token_ids`)."""
 _TOKEN = "token_id:"
+
+
+class Completion(NamedTuple):
+    """The only choice of a response; its visible tokens, the thought tokens sampled for them, and
+    those sampled in order to score the prompt.
+    """
+
+    choice: dict[str, Any]
+    tokens: int
+    thought_tokens: int
+    prompt_thought_tokens: int
 
 
 class HttpBackend:
@@ -49,57 +69,55 @@ class HttpBackend:
         self, passages: Sequence[Passage], *, with_thoughts: bool = False
     ) -> list[PassageScores]:
         """As `Backend.score`."""
-        jobs = [(passage, budget) for passage in passages for budget in self.thoughts.budgets]
+        cells = sweep_cells(self.thoughts.budgets, self.thoughts.thresholds)
+        jobs = [(passage, cell) for passage in passages for cell in cells]
 
-        def run(job: tuple[Passage, int]) -> list[TokenScore]:
-            passage, budget = job
+        def run(job: tuple[Passage, Cell]) -> ScoredPassage:
+            passage, cell = job
             if passage.start == 1 and not passage.allowed:
-                return self._score_document(passage, budget, with_thoughts)
-            return [
-                self._score_token(passage, index, budget)
-                for index in range(passage.start, len(passage.ids))
-            ]
+                return self._score_document(passage, cell, with_thoughts)
+            return self._score_answer(passage, cell)
 
         with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
             results = list(pool.map(run, jobs))
-        each = len(self.thoughts.budgets)
         return [
-            dict(zip(self.thoughts.budgets, results[start : start + each], strict=True))
-            for start in range(0, len(results), each)
+            dict(zip(cells, results[start : start + len(cells)], strict=True))
+            for start in range(0, len(results), len(cells))
         ]
 
-    def continue_text(self, ids: Sequence[int], budget: int, sampling: Sampling) -> list[str]:
+    def continue_text(
+        self, ids: Sequence[int], cell: Cell, sampling: Sampling
+    ) -> list[Continuation]:
         """As `Backend.continue_text`."""
 
-        def run(seed: int) -> str:
-            choice = self._complete(
+        def run(seed: int) -> Continuation:
+            found = self._complete(
                 ids,
-                budget,
+                cell,
                 seed=seed,
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 stop=list(sampling.stop),
             )
-            text: str = choice["text"]
-            return text
+            cost = thought_cost(found.tokens, found.thought_tokens, cell)
+            return Continuation(found.choice["text"], cost)
 
         with ThreadPoolExecutor(MAX_CONCURRENCY) as pool:
             return list(pool.map(run, sampling.seeds))
 
-    def _score_document(
-        self, passage: Passage, budget: int, with_thoughts: bool
-    ) -> list[TokenScore]:
+    def _score_document(self, passage: Passage, cell: Cell, with_thoughts: bool) -> ScoredPassage:
         """One request for all tokens."""
-        shown = {"return_thoughts": True} if with_thoughts and budget else {}
-        choice = self._complete(passage.ids, budget, max_tokens=0, echo=True, logprobs=1, **shown)
-        logprobs = choice["logprobs"]
-        thoughts = choice.get("prompt_thoughts") or [None] * len(passage.ids)
-        return [
+        shown = {"return_thoughts": True} if with_thoughts and cell.budget else {}
+        found = self._complete(passage.ids, cell, max_tokens=0, echo=True, logprobs=1, **shown)
+        logprobs = found.choice["logprobs"]
+        thoughts = found.choice.get("prompt_thoughts") or [None] * len(passage.ids)
+        scores = [
             TokenScore(
                 logprob,
                 logprob >= max(top.values()),
                 mixing_weight=thought and thought["mixing_weight"],
                 thought_ids=thought and thought["token_ids"],
+                expected_gain=thought and thought["expected_gain"],
             )
             for logprob, top, thought in zip(
                 logprobs["token_logprobs"][1:],
@@ -108,9 +126,20 @@ class HttpBackend:
                 strict=True,
             )
         ]
+        cost = thought_cost(len(scores), found.prompt_thought_tokens, cell)
+        return ScoredPassage(scores, cost)
 
-    def _score_token(self, passage: Passage, index: int, budget: int) -> TokenScore:
-        """One request for one token, sampled greedily."""
+    def _score_answer(self, passage: Passage, cell: Cell) -> ScoredPassage:
+        """A request for each token."""
+        scores, thought_tokens = [], 0
+        for index in range(passage.start, len(passage.ids)):
+            score, sampled = self._score_token(passage, index, cell)
+            scores.append(score)
+            thought_tokens += sampled
+        return ScoredPassage(scores, thought_cost(len(scores), thought_tokens, cell))
+
+    def _score_token(self, passage: Passage, index: int, cell: Cell) -> tuple[TokenScore, int]:
+        """One request for one token, sampled greedily; and its thought tokens."""
         token = passage.ids[index]
         named = sorted({token, *passage.allowed})
         if len(named) > MAX_NAMED_TOKENS:
@@ -118,31 +147,33 @@ class HttpBackend:
                 f"the tokenizer has {len(passage.allowed)} tokens of digits, and a server tells "
                 f"the log-probabilities of {MAX_NAMED_TOKENS}; evaluate in process, without --url"
             )
-        choice = self._complete(
+        completion = self._complete(
             passage.ids[:index],
-            budget,
+            cell,
             max_tokens=1,
             logprobs=len(named),
             logprob_token_ids=named,
             return_tokens_as_token_ids=True,
         )
-        (sampled,) = choice["logprobs"]["tokens"]
-        (found,) = choice["logprobs"]["top_logprobs"]
+        logprobs = completion.choice["logprobs"]
+        (sampled,), (found,) = logprobs["tokens"], logprobs["top_logprobs"]
         by_token = {int(name.removeprefix(_TOKEN)): value for name, value in found.items()}
         among = None
         if token in passage.allowed:
             total = sum(exp(by_token[other]) for other in passage.allowed)
             among = by_token[token] - log(total)
-        return TokenScore(by_token[token], sampled == f"{_TOKEN}{token}", among)
+        score = TokenScore(by_token[token], sampled == f"{_TOKEN}{token}", among)
+        return score, completion.thought_tokens
 
-    def _complete(self, ids: Sequence[int], budget: int, **fields: Any) -> dict[str, Any]:
-        """The only choice of a completion; raises `UsageError` for a refused request."""
+    def _complete(self, ids: Sequence[int], cell: Cell, **fields: Any) -> Completion:
+        """A completion of one choice; raises `UsageError` for a refused request."""
         body = {
             "model": self.model,
             "prompt": list(ids),
             "temperature": 0,
             "seed": self.thoughts.seed,
-            "thought_budget": budget,
+            "thought_budget": cell.budget,
+            "thought_threshold": cell.threshold,
             "thought_temperature": self.thoughts.temperature,
             **fields,
         }
@@ -150,8 +181,13 @@ class HttpBackend:
             response = self.client.post("/v1/completions", json=body)
         if response.is_error:
             raise UsageError(f"the server answered {response.status_code}: {_reason(response)}")
-        choice: dict[str, Any] = response.json()["choices"][0]
-        return choice
+        content = response.json()
+        return Completion(
+            content["choices"][0],
+            content["usage"]["completion_tokens"],
+            content["usage"]["completion_tokens_details"]["reasoning_tokens"],
+            content["quiet_star"].get("prompt_thought_tokens") or 0,
+        )
 
     def _get(self, path: str) -> dict[str, Any]:
         with _explained(self.client):
