@@ -62,7 +62,7 @@ class QuietStarConfig:
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "QuietStarConfig":
         """The inverse of `dataclasses.asdict`."""
-        gate = fields["gate"] and GateConfig.from_mapping(fields["gate"])
+        gate = fields["gate"] and GateConfig.from_fields(fields["gate"])
         efforts = EffortThresholds(**fields["effort_thresholds"])
         return cls(**{**fields, "gate": gate, "effort_thresholds": efforts})
 
@@ -126,7 +126,7 @@ def _gate(section: Mapping[str, Any], folder: Path) -> GateConfig | None:
     if fields is None:
         return None
     try:
-        return GateConfig.from_mapping(fields if isinstance(fields, dict) else {})
+        return GateConfig.from_fields(fields if isinstance(fields, dict) else {})
     except ValueError as error:
         raise CheckpointError(f"{folder}/config.json: quiet_star.gate: {error}") from None
 

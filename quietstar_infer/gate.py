@@ -45,7 +45,7 @@ class GateConfig:
             )
 
     @classmethod
-    def from_mapping(cls, fields: Mapping[str, Any]) -> "GateConfig":
+    def from_fields(cls, fields: Mapping[str, Any]) -> "GateConfig":
         """The inverse of `dataclasses.asdict`; raises `ValueError` for anything else."""
         if set(fields) != {"hidden_size", "budgets"} or not isinstance(
             fields["budgets"], list | tuple

@@ -8,6 +8,7 @@ environment.py  environment variables that must be set before vLLM is imported
 lifecycle.py    one server process: its socket, its engine, uvicorn, and how they end
 greeting.py     what a ready server prints: a command to paste into a shell
 app.py          the FastAPI application: routes and the order of the middleware
+first_error.py  request models that stop at the first error of each list and map
 errors.py       refusals of a request, failures to start, exit statuses
 vllm_api.py     everything that is imported from vLLM; no other file imports it
 middleware/     what a request passes before its route: size, time, API key, shutdown

@@ -25,6 +25,7 @@ from server.api.service import Service
 from server.api.serving_base import Answer
 from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
+from server.first_error import first_errors_only
 from server.greeting import example_prompt
 from server.metrics.route import add_metrics
 from server.middleware.auth import ApiKeys, KeyMiddleware
@@ -33,7 +34,10 @@ from server.middleware.shutdown import ShutdownMiddleware
 from server.page.api_docs import add_docs
 from server.page.routes import add_page
 from server.vllm_api import (
+    DetokenizeRequest,
     ErrorResponse,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
     health,
     health_router,
     installed_vllm_version,
@@ -131,6 +135,9 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _add_tokenization(app: FastAPI, service: Service) -> None:
+    # The routes are vLLM's, with its requests; they are built when the router is included.
+    for request in (TokenizeCompletionRequest, TokenizeChatRequest, DetokenizeRequest):
+        first_errors_only(request)
     # vLLM's routes read it there.
     app.state.serving_tokenization = service.parts.tokenization()
     app.include_router(tokenize_router)

@@ -34,6 +34,11 @@ from vllm.entrypoints.serve.instrumentator.health import health
 from vllm.entrypoints.serve.instrumentator.health import router as health_router
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
+from vllm.entrypoints.serve.tokenize.protocol import (
+    DetokenizeRequest,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
+)
 from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
@@ -78,6 +83,7 @@ __all__ = [
     "CompletionResponse",
     "CompletionResponseChoice",
     "ConversationMessage",
+    "DetokenizeRequest",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
@@ -100,6 +106,8 @@ __all__ = [
     "StatLoggerFactory",
     "ThinkingOptions",
     "ThinkingSetup",
+    "TokenizeChatRequest",
+    "TokenizeCompletionRequest",
     "ToolParserManager",
     "UsageContext",
     "VllmConfig",

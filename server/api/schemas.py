@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from server.api.thought_fields import ThoughtFields
 from server.errors import BadRequest
+from server.first_error import first_errors_only
 from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -22,6 +23,7 @@ from server.vllm_api import (
 )
 
 
+@first_errors_only
 class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
     """vLLM's request for completions, with our fields."""
 
@@ -59,6 +61,7 @@ class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
         return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
 
 
+@first_errors_only
 class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
     """vLLM's request for chats, with our fields."""
 

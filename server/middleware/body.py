@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.error_responses import refusal
 from server.errors import BodyTooLarge, ReceiveTimeout
+from server.middleware.json_size import MAX_VALUES, has_too_many_values
 
 
 class BodyMiddleware:
@@ -48,6 +49,11 @@ class BodyMiddleware:
             body += message.get("body", b"")
             self._check(len(body))
             if not message.get("more_body", False):
+                if has_too_many_values(body):
+                    raise BodyTooLarge(
+                        f"the request's body has more than {MAX_VALUES} values (numbers, texts, "
+                        "lists and maps), which this server takes at most: send several requests"
+                    )
                 return bytes(body)
 
     def _check(self, num_bytes: int) -> None:

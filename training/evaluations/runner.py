@@ -12,7 +12,7 @@ from training.evaluations.backends.base import Backend
 from training.evaluations.outcomes import chain_outcomes, item_outcomes
 from training.evaluations.record import Place, Record
 from training.evaluations.tasks.definitions import ChainTask, Task
-from training.evaluations.tasks.passages import Item, item_maker
+from training.evaluations.tasks.passages import Item, MakeItem, item_maker
 
 THINKER, BASE = "thinker", "base"
 
@@ -51,12 +51,13 @@ def evaluate(
     todo = [n for n in range(len(rows)) if Place(model.role, task_name, n) not in record]
     title = task_name if model.role == THINKER else f"{task_name} ({model.role})"
     with tqdm(total=len(rows), initial=len(rows) - len(todo), desc=title, unit="item") as bar:
-        for number, content in _results(task, rows, todo, model, limits, seed):
+        for number, content in _results(task_name, task, rows, todo, model, limits, seed):
             record.add(Place(model.role, task_name, number), content)
             bar.update()
 
 
 def _results(
+    task_name: str,
     task: Task,
     rows: Sequence[Any],
     todo: Sequence[int],
@@ -78,9 +79,20 @@ def _results(
     for numbers, with_thoughts in ((kept, True), (others, False)):
         for start in range(0, len(numbers), limits.batch_size):
             some = numbers[start : start + limits.batch_size]
-            items = [make(rows[n]) for n in some]
+            items = [_made(make, rows[n], f"{task_name}, row {n}") for n in some]
             for n, content in zip(some, _scored(task, items, model, with_thoughts), strict=True):
                 yield n, content
+
+
+def _made(make: MakeItem, row: Any, name: str) -> Item:
+    """A row as an item; raises `UsageError`, which names it, where it cannot be scored."""
+    try:
+        item = make(row)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if any(passage.num_scored < 1 for passage in item.passages):
+        raise UsageError(f"{name} has nothing to predict: an empty answer or document")
+    return item
 
 
 def _scored(
@@ -88,8 +100,6 @@ def _scored(
 ) -> Iterator[dict[str, Any]]:
     """The recorded content of each item."""
     passages = [passage for item in items for passage in item.passages]
-    if any(passage.num_scored < 1 for passage in passages):
-        raise UsageError("a row has nothing to predict: an empty answer or document")
     scores = iter(model.backend.score(passages, with_thoughts=with_thoughts))
     for item in items:
         outcomes = item_outcomes(task.kind, item, [next(scores) for _ in item.passages])

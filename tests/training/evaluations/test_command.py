@@ -214,3 +214,11 @@ def test_rows_without_a_column_are_refused(
     command = ["evaluate", str(DEMO), "--out", str(folder / "mistake"), "--tasks", "gsm8k"]
     assert main([*command, "--data", wrong]) == 1
     assert "has no column 'answer' but question, choices, answerKey" in capsys.readouterr().err
+
+
+def test_a_row_without_an_answer_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = folder / "unanswered.jsonl"
+    rows.write_text('{"text": "Ann has 3 apples."}\n{"text": ""}\n')
+    command = ["evaluate", str(DEMO), "--out", str(folder / "unanswered"), "--tasks", "demo-text"]
+    assert main([*command, "--budgets", "0", "--data", f"demo-text={rows}"]) == 1
+    assert "demo-text, row 1 has nothing to predict" in capsys.readouterr().err

@@ -66,9 +66,23 @@ def item_maker(
 
 
 def answer_passage(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Passage:
-    """A prompt and its answer, tokenized together; the answer's tokens are scored."""
+    """A prompt and its answer, tokenized together; the answer's tokens are scored.
+
+    White space at the end of the prompt belongs to the answer, as in lm-evaluation-harness:
+    tokenizers write a space and the word behind it as one token. Raises `UsageError` where no token
+    ends with the prompt.
+    """
+    asked = prompt.rstrip()
+    before = tokenizer.encode(asked)
     ids = tokenizer.encode(prompt + answer)
-    return Passage(ids, len(tokenizer.encode(prompt)))
+    if not before:
+        raise UsageError("no token precedes the answer: the prompt is empty")
+    if ids[: len(before)] != before:
+        raise UsageError(
+            f"the tokenizer joins the end of the prompt, {asked[-20:]!r}, with the beginning of "
+            "the answer; begin the answer with a space"
+        )
+    return Passage(ids, len(before))
 
 
 def _number_item(task: NumberTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:

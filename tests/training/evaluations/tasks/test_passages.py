@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from quietstar_infer.config import load_tokenizer
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChainTask, TextTask, load_task
-from training.evaluations.tasks.passages import Item, Passage, item_maker
+from training.evaluations.tasks.passages import Item, Passage, answer_passage, item_maker
 
 DEMO = Path(__file__).parents[4] / "models" / "demo"
 # `valid_number_tokens` and `valid_letter_tokens` of the official code, 13 being the newline.
@@ -99,6 +100,28 @@ def test_choices_are_passages(demo: PreTrainedTokenizerBase) -> None:
     assert item.gold == 1
     assert [words(demo, p.ids[p.start :]) for p in item.passages] == [["Ġ3"], ["Ġ12"]]
     assert all(passage.allowed == () for passage in item.passages)
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t", " \n ", "\u00a0", "\u2003"])
+def test_white_space_at_the_end_of_a_prompt_belongs_to_the_answer(
+    mistral: PreTrainedTokenizerBase, demo: PreTrainedTokenizerBase, space: str
+) -> None:
+    """As lm-evaluation-harness splits it: no token of the answer is left out."""
+    for tokenizer in (mistral, demo):
+        passage = answer_passage(tokenizer, f"Ben finds:{space}", "12 apples")
+        assert passage == answer_passage(tokenizer, "Ben finds:", f"{space}12 apples")
+        assert passage.ids[: passage.start] == tokenizer.encode("Ben finds:")
+        answer = str(tokenizer.decode(passage.ids[passage.start :]))
+        assert answer.split() == ["12", "apples"]
+
+
+def test_an_answer_without_a_token_of_its_own_is_an_error(demo: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(UsageError, match="joins the end of the prompt, 'Ann has the di', with"):
+        answer_passage(demo, "Ann has the di", "al")
+    demo_without_beginning = copy(demo)
+    demo_without_beginning.encode = lambda text: demo.encode(text, add_special_tokens=False)
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        answer_passage(demo_without_beginning, " ", "Ann")
 
 
 def test_documents_are_cut(demo: PreTrainedTokenizerBase) -> None:

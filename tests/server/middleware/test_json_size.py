@@ -1,0 +1,38 @@
+"""Values are counted as a JSON parser would find them, whatever is in the texts."""
+
+import json
+
+import pytest
+
+from server.middleware.json_size import MAX_VALUES, has_too_many_values
+
+MOST = MAX_VALUES - 2  # beside the list and its map
+
+
+@pytest.mark.parametrize("value", [1, {}, [], "", "a,b", '"', "\\", '\\",{[', "\u2028", None])
+def test_values_are_bounded_and_what_texts_contain_is_not_counted(value: object) -> None:
+    for number in (MOST // 2, MOST * 2):
+        body = json.dumps({"field": [value] * number}).encode()
+        assert has_too_many_values(body) == (number > MOST)
+
+
+def test_a_long_text_is_one_value() -> None:
+    text = "{[,\\" * (2 * MAX_VALUES)
+    assert not has_too_many_values(json.dumps({"prompt": text}).encode())
+
+
+def test_names_are_texts_too() -> None:
+    body = json.dumps({f'"{{,{number}': 1 for number in range(MOST // 2)}).encode()
+    assert not has_too_many_values(body)
+
+
+def test_other_encodings_are_bounded_by_what_looks_like_a_value() -> None:
+    for encoding in ("utf-16", "utf-32"):
+        assert not has_too_many_values(json.dumps([1] * 1000).encode(encoding))
+        assert has_too_many_values(json.dumps([""] * (MOST * 2)).encode(encoding))
+
+
+def test_what_is_not_json_is_bounded_too() -> None:
+    quotes = b'"' * (8 * MAX_VALUES) + b"," * MAX_VALUES
+    for body in (quotes, b"," * (2 * MAX_VALUES), b"[" * (2 * MAX_VALUES)):
+        assert has_too_many_values(body)
