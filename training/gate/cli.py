@@ -73,6 +73,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="documents like those that will be served: a file (.jsonl, .json, .parquet, or .txt "
         "with a document per line), a folder or a hub name",
     )
+    parser.add_argument(
+        "--eval-data",
+        metavar="PATH",
+        help="documents that are held out for the report and the thresholds (default: one in five "
+        "of --data)",
+    )
     parser.add_argument("--name", help="the hub's configuration")
     parser.add_argument("--split", default="train", help="of the data set (default train)")
     parser.add_argument("--column", default="text", help="where the text is (default text)")
@@ -94,6 +100,7 @@ def _fit_gate(options: argparse.Namespace) -> None:
             name=options.name,
             split=options.split,
             column=options.column,
+            eval_path=options.eval_data,
             streaming=options.streaming,
         ),
         GateSettings(

@@ -1,7 +1,6 @@
 """Fits a gate to a checkpoint, from its data to the written gate and its report."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,26 +46,25 @@ def run_gate(job: GateJob) -> GateResults:
     config = job.settings.gate_config(job.settings.budgets or (default_budget,))
     job.report.mkdir(parents=True, exist_ok=True)
     thinker, tokenizer = load_for_evaluation(job.folder, None, job.device, job.dtype)
-    documents = list(read_documents(job.data, tokenizer, job.settings))
-    if len(documents) < FEWEST_DOCUMENTS:
-        raise UsageError(
-            f"{job.data.path} has {len(documents)} documents of two tokens or more, at least "
-            f"{FEWEST_DOCUMENTS} are needed: one in {HELD_OUT_EVERY} is held out"
-        )
-    print(f"{len(documents)} documents, thoughts of {list(config.budgets)} tokens", file=sys.stderr)
+    fitted, held_out = read_split(job.data, tokenizer, job.settings)
+    print(
+        f"{len(fitted)} documents, {len(held_out)} held out, thoughts of "
+        f"{', '.join(map(str, config.budgets))} tokens",
+        file=sys.stderr,
+    )
     thoughts = ThoughtSettings(config.budgets, seed=job.settings.seed)
-    positions = label_positions(thinker, documents, thoughts)
-    is_held_out_N = positions.document_N % HELD_OUT_EVERY == 0
-    fitted, held_out = positions.of(~is_held_out_N), positions.of(is_held_out_N)
+    positions = label_positions(thinker, fitted, thoughts)
+    unseen = label_positions(thinker, held_out, thoughts)
     with torch.random.fork_rng(devices=[]):
-        gate = fit_gate(fitted, config.budgets, job.settings)
+        gate = fit_gate(positions, config.budgets, job.settings)
     budget = default_budget if default_budget in config.budgets else config.budgets[-1]
-    thresholds, measured = gate_results(gate, config, held_out, budget)
+    thresholds, measured = gate_results(gate, config, unseen, budget)
     results = {
-        "checkpoint": str(job.folder),
+        "checkpoint": job.folder.resolve().name,
         "data": job.data.title or job.data.path,
-        "documents": len(documents),
-        "fitted_positions": len(fitted),
+        "documents": len(fitted),
+        "positions": len(positions),
+        "held_out_documents": len(held_out),
         **measured,
     }
     write_json(job.report / "gate.json", results)
@@ -76,19 +74,46 @@ def run_gate(job: GateJob) -> GateResults:
     return results
 
 
-def read_documents(
+def read_split(
     data: DataConfig, tokenizer: PreTrainedTokenizerBase, settings: GateSettings
-) -> Iterator[list[int]]:
-    """The first documents of a data set that have two tokens or more, cut, as token ids; raises
-    `UsageError`.
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The documents that a gate is fitted to, and those that are held out for its report and its
+    thresholds: of `eval_path` or `eval_split`, else one in `HELD_OUT_EVERY`. Raises `UsageError`
+    where there are too few.
     """
+    documents = _read(data, data.path, data.split, tokenizer, settings)
+    if len(documents) < FEWEST_DOCUMENTS:
+        raise UsageError(
+            f"{data.path} has {len(documents)} documents of two tokens or more, at least "
+            f"{FEWEST_DOCUMENTS} are needed"
+        )
+    if data.eval_path or data.eval_split:
+        path, split = data.eval_path or data.path, data.eval_split or "train"
+        held_out = _read(data, path, split, tokenizer, settings)
+        if not held_out:
+            raise UsageError(f"{path} has no document of two tokens or more to hold out")
+        return documents, held_out
+    fitted = [ids for number, ids in enumerate(documents) if number % HELD_OUT_EVERY]
+    return fitted, documents[::HELD_OUT_EVERY]
+
+
+def _read(
+    data: DataConfig,
+    path: str,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: GateSettings,
+) -> list[list[int]]:
+    """The first documents that have two tokens or more, cut, as token ids."""
     end = [tokenizer.eos_token_id] if data.end_of_text else []
-    for number, row in enumerate(load_text(data, data.path, data.split).take(settings.documents)):
+    found = []
+    for number, row in enumerate(load_text(data, path, split).take(settings.documents)):
         text = row[data.column]
         if not isinstance(text, str):
             raise UsageError(
-                f"{data.path}: {data.column!r} of document {number} is not text but {text!r}"
+                f"{path}: {data.column!r} of document {number} is not text but {text!r}"
             )
         ids: list[int] = tokenizer(text, verbose=False)["input_ids"] + end
         if len(ids) >= 2:
-            yield ids[: settings.document_tokens]
+            found.append(ids[: settings.document_tokens])
+    return found

@@ -10,7 +10,6 @@ from quietstar_infer.config import EffortThresholds
 from quietstar_infer.gate import GateConfig, ThoughtGate
 from training.gate.gate_files import Thresholds
 from training.gate.labels import LabelledPositions
-from training.gate.settings import HELD_OUT_EVERY
 from training.gate.tradeoff import (
     KEPT_BY_EFFORT,
     Measured,
@@ -28,9 +27,9 @@ GateResults = dict[str, Any]
 _REPORT = """\
 # The thought gate of {checkpoint}
 
-A gate with a hidden layer of {hidden_size} for thoughts of {budgets} tokens, fitted to {fitted}
-positions of {documents} documents. All below is of {held_out} positions of the documents that were
-held out (one in {every}), with thoughts of {budget} tokens.
+A gate with a hidden layer of {hidden_size} for thoughts of {budgets} tokens, fitted to {positions}
+positions of {documents} documents ({data}). All below is measured at {held_out_positions} positions
+of {held_out_documents} documents that were held out, with thoughts of {budget} tokens.
 
 Its default threshold is {default} nats: the fewest passes that keep {medium:.0%} of the gain.
 By the same rule `reasoning_effort` is {efforts}.
@@ -133,10 +132,16 @@ def gate_report(results: GateResults) -> str:
         checkpoint=results["checkpoint"],
         hidden_size=results["gate"]["hidden_size"],
         budgets=", ".join(map(str, results["gate"]["budgets"])),
-        fitted=results["fitted_positions"],
-        documents=results["documents"],
-        held_out=results["held_out_positions"],
-        every=HELD_OUT_EVERY,
+        **{
+            name: results[name]
+            for name in (
+                "positions",
+                "documents",
+                "data",
+                "held_out_positions",
+                "held_out_documents",
+            )
+        },
         budget=results["budget"],
         default=f"{results['default_thought_threshold']:g}",
         medium=KEPT_BY_EFFORT["medium"],

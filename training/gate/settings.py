@@ -7,7 +7,7 @@ from training.errors import UsageError
 
 FEWEST_DOCUMENTS = 10
 HELD_OUT_EVERY = 5
-"""One document in this many is held out from the fit, for the report and the thresholds."""
+"""One document in this many is held out from the fit, where no others are given for that."""
 
 
 @dataclass(frozen=True)
