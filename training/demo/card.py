@@ -100,17 +100,17 @@ Nats per token of solved held-out problems, thoughts of 12 tokens at every token
 
 The checkpoint has a thought gate (`{gate_file}`): a hidden layer of {gate_hidden} on the base
 hidden state, fitted for thoughts of {gate_budgets} tokens to {gate_positions} positions of
-{gate_documents} documents of the corpus. A request thinks before a token only where the gate expects
-to save more than its `thought_threshold`, in nats; the default is {gate_default}, by the rule of the
-fewest passes that keep 95 % of the gain (80 % and 99 % for `reasoning_effort` low and high), and 0
-thinks before every token. On {gate_held_out_documents} solved held-out problems, {gate_held_out} tokens,
+{gate_documents} documents of the corpus. A request thinks before a token only where the gate
+expects to save more than its `thought_threshold`, in nats; 0 thinks before every token. The default
+is {gate_default}, the fewest passes that keep 95 % of the gain; `reasoning_effort` low and high
+keep 80 % and 99 %. On {gate_held_out_documents} solved held-out problems, {gate_held_out} tokens,
 with thoughts of {gate_budget}; `loses` is the loss above that of thinking before every token, in
 nats per token:
 
 {gate_efforts}
 
-By threshold, beside the entropy of the base prediction, which decides where there is no gate, and an
-oracle that knows what each thought will save:
+By threshold, beside the entropy of the base prediction, which decides where there is no gate, and
+an oracle that knows what each thought will save:
 
 {gate_tradeoffs}
 

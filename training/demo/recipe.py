@@ -38,7 +38,9 @@ class DemoRecipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     documents: int = 100
     watched: int = 10
-    gate: GateSettings = GateSettings(budgets=(1, 2, 4, 8, LONGEST_WORKING), documents=5000)
+    gate: GateSettings = field(
+        default_factory=lambda: GateSettings(budgets=(1, 2, 4, 8, LONGEST_WORKING), documents=5000)
+    )
     gate_held_out: int = 1500
 
 

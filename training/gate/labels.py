@@ -29,7 +29,8 @@ _VERY_NEGATIVE = -1e9  # stands for -inf, which times a probability of 0 is not 
 
 @dataclass(frozen=True)
 class LabelledPositions:
-    """Positions of documents that have a next token, on the CPU in float32.
+    """Positions of documents that have a next token, on the CPU in float32; those of a document
+    are in its order.
 
     `base_NH`: base hidden states; `entropy_N`: of the base predictions; `gain_NK`: the labels, in
     nats; `base_nll_N`, `nll_NK`: the next token's losses without and with a thought; `document_N`:

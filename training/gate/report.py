@@ -60,9 +60,9 @@ token, in nats per token:
 """
 
 
-def choose_thresholds(expected_N: Tensor, gain_N: Tensor) -> Thresholds:
+def choose_thresholds(expected_N: Tensor, measured: Measured) -> Thresholds:
     """By the rule of `KEPT_BY_EFFORT`."""
-    found = {e: threshold_keeping(expected_N, gain_N, kept) for e, kept in KEPT_BY_EFFORT.items()}
+    found = {e: threshold_keeping(expected_N, measured, kept) for e, kept in KEPT_BY_EFFORT.items()}
     return Thresholds(found["medium"], EffortThresholds(**found))
 
 
@@ -78,7 +78,7 @@ def gate_results(
         "entropy": held_out.entropy_N,
         "oracle": held_out.gain_NK[:, k],
     }
-    thresholds = choose_thresholds(scores["gate"], measured[k].gain_N)
+    thresholds = choose_thresholds(scores["gate"], measured[k])
     efforts = asdict(thresholds.efforts)
     return thresholds, {
         "gate": asdict(config),
@@ -121,7 +121,7 @@ def _measured(positions: LabelledPositions, number: int, budget: int) -> Measure
 
 def _keeping(score_N: Tensor, measured: Measured) -> list[float]:
     """The thresholds on a score by the rule of the efforts."""
-    return [threshold_keeping(score_N, measured.gain_N, kept) for kept in KEPT_BY_EFFORT.values()]
+    return [threshold_keeping(score_N, measured, kept) for kept in KEPT_BY_EFFORT.values()]
 
 
 def gate_report(results: GateResults) -> str:

@@ -20,6 +20,8 @@ THRESHOLDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 KEPT_BY_EFFORT: Mapping[str, float] = {"low": 0.8, "medium": 0.95, "high": 0.99}
 """The share of the gain that each effort's threshold keeps; the default threshold is medium's."""
 
+PASSES_SLACK = 1.01
+
 
 @dataclass(frozen=True)
 class Tradeoff:
@@ -72,32 +74,43 @@ def tradeoffs(
     return [tradeoff(score_N, measured, threshold) for threshold in thresholds]
 
 
-def threshold_keeping(score_N: Tensor, gain_N: Tensor, share: float) -> float:
-    """The threshold of the fewest passes that keep this share of the gain, in nats.
+def threshold_keeping(score_N: Tensor, measured: Measured, share: float) -> float:
+    """The threshold of the fewest passes that keep this share of the gain, in nats; to be exact, of
+    at most `PASSES_SLACK` times as many: what costs next to nothing more is kept, too.
 
-    That is the largest such threshold; it is rounded down to two digits, which can only keep more.
-    Raises `UsageError` where there is no gain at all.
+    It is about the geometric mean of the lowest score that is thought about and the highest that
+    is not, in two digits. Raises `UsageError` where there is no gain at all.
     """
-    total = float(gain_N.sum(dtype=torch.float64))
+    total = float(measured.gain_N.sum(dtype=torch.float64))
     if not total > 0:
         raise UsageError(
             "thoughts change no prediction of this model, so there is no gain to fit a gate to; "
             "teach it to think first (python -m training train)"
         )
     score_N, order_N = score_N.sort(descending=True)
-    kept_N = gain_N[order_N].cumsum(0, dtype=torch.float64) / total
-    last = int((kept_N < share - 1e-12).sum())
-    smallest = float(score_N[min(last, len(score_N) - 1)])
-    return _round_down(smallest)
+    kept_N = measured.gain_N[order_N].cumsum(0, dtype=torch.float64) / total
+    needed = min(int((kept_N < share - 1e-12).sum()) + 1, len(score_N))
+    thought = measured.budget + 1
+    passes = len(score_N) + needed * thought
+    affordable = int((passes * PASSES_SLACK - len(score_N)) / thought)
+    lowest = float(score_N[needed - 1])
+    if affordable >= len(score_N):
+        return _round_down(float(score_N[-1]))
+    highest_skipped = float(score_N[affordable])
+    if highest_skipped >= lowest:  # of many equal scores all are thought about, or none
+        return _round_down(lowest)
+    lowest = float(score_N[score_N > highest_skipped][-1])
+    between = _round_down(math.sqrt(lowest * highest_skipped))
+    return between if torch.tensor(between) >= highest_skipped else _round_down(lowest)
 
 
 def _round_down(value: float) -> float:
-    """The largest number of two significant digits below a positive number."""
+    """The largest number of two significant digits below a positive one, also in float32."""
     if value <= 0:
         return 0.0
     digit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    rounded = float(f"{(math.ceil(value / digit) - 1) * digit:.2g}")
-    return rounded if rounded < value else float(f"{rounded - digit:.2g}")
+    below = (float(f"{(value // digit - n) * digit:.2g}") for n in range(3))
+    return next(number for number in below if torch.tensor(number) < value)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ def calibration(expected_N: Tensor, gain_N: Tensor) -> list[CalibrationBin]:
     """Mean expected and mean measured gains of the positions between neighbouring thresholds; empty
     ranges are left out.
     """
-    bin_N = torch.bucketize(expected_N, torch.tensor(THRESHOLDS[1:]))
+    bin_N = torch.bucketize(expected_N.contiguous(), torch.tensor(THRESHOLDS[1:]))
     return [
         calibration_of(expected_N[bin_N == number], gain_N[bin_N == number])
         for number in range(len(THRESHOLDS))
