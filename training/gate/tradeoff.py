@@ -89,16 +89,14 @@ def threshold_keeping(score_N: Tensor, measured: Measured, share: float) -> floa
         )
     score_N, order_N = score_N.sort(descending=True)
     kept_N = measured.gain_N[order_N].cumsum(0, dtype=torch.float64) / total
-    needed = min(int((kept_N < share - 1e-12).sum()) + 1, len(score_N))
+    enough = min(int((kept_N < share - 1e-12).sum()), len(score_N) - 1)
+    needed = int((score_N >= score_N[enough]).sum())  # equal scores are all above it, or none
     thought = measured.budget + 1
     passes = len(score_N) + needed * thought
     affordable = int((passes * PASSES_SLACK - len(score_N)) / thought)
-    lowest = float(score_N[needed - 1])
     if affordable >= len(score_N):
         return _round_down(float(score_N[-1]))
     highest_skipped = float(score_N[affordable])
-    if highest_skipped >= lowest:  # of many equal scores all are thought about, or none
-        return _round_down(lowest)
     lowest = float(score_N[score_N > highest_skipped][-1])
     between = _round_down(math.sqrt(lowest * highest_skipped))
     return between if torch.tensor(between) >= highest_skipped else _round_down(lowest)
