@@ -112,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_table(commands: Any) -> None:
-    parser = commands.add_parser("table", help="five ratios, and what they are to reach")
+    parser = commands.add_parser("table", help="ratios, and what they are to reach")
     _add_common(parser)
     _add_model(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (.svg, .png)")

@@ -12,11 +12,14 @@ _FIRST_WORD = 4
 
 @dataclass(frozen=True)
 class Request:
-    """One request: `tokens` visible tokens, a thought of `budget` tokens before each."""
+    """One request: `tokens` visible tokens, a thought of `budget` tokens before each of which it is
+    expected to save more than `threshold` nats, or before all, if that is 0.
+    """
 
     prompt: tuple[int, ...]
     budget: int
     tokens: int
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ several times, and the median of the repetitions' ratios counts.
 | official | visible tokens per second | those of a loop that computes everything anew per token |
 | company  | time per visible token in a batch half of which thinks | the same where none does |
 | arrival  | time to the first token beside 16 requests that think | beside 16 that do not |
+| adaptive | time per visible token of texts that are thought about where it pays | at budget 0 |
+|          | requests without thoughts beside such | the same where none thinks |
 | context  | growth of the time per visible token with the context | that of stock vLLM |
 """
 
@@ -17,7 +19,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,12 +32,12 @@ from benchmarks.engine.load import Load, Request, per_token, random_requests, to
 from benchmarks.engine.official import OfficialLoop
 from benchmarks.engine.shapes import LARGER, Shape, write_base_model, write_model
 from benchmarks.engine.spec import EngineSpec
-from quietstar_infer.config import read_json
+from quietstar_infer.config import QuietStarConfig, load_tokenizer, read_json
 
 MS = 1e3
 GIB = 1 << 30
-MeasureName = Literal["pass", "official", "company", "arrival", "context"]
-NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "context")
+MeasureName = Literal["pass", "official", "company", "arrival", "adaptive", "context"]
+NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "adaptive", "context")
 Progress = Callable[[str], None]
 
 
@@ -63,6 +65,9 @@ class Settings:
     mixed_budget: int = 16
     arrivals: int = 24
     arrival_batch: int = 16
+    adaptive_batches: tuple[int, ...] = (1, 4, 16)
+    # Long enough for a token in thirty to be thought about several times.
+    adaptive_tokens: int = 120
     contexts: tuple[int, int] = (128, 2048)
     context_batch: int = 4
     max_thought_burst: int | None = None
@@ -170,7 +175,7 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
     only = set(settings.only)
     with TemporaryDirectory(prefix="quietstar-benchmark-") as name:
         folder = Path(name)
-        if only & {"pass", "official", "company", "arrival"}:
+        if only & {"pass", "official", "company", "arrival", "adaptive"}:
             with _checkpoint_pair(settings, folder, device, progress) as both:
                 if "pass" in only:
                     yield from pass_cost(both, settings)
@@ -178,6 +183,8 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
                     yield mixed_batch_cost(both, settings)
                 if "arrival" in only:
                     yield arrival_cost(both, settings)
+                if "adaptive" in only:
+                    yield from adaptive_cost(both, settings)
                 if "official" in only:
                     yield official_gain(both, settings, device)
         if only & {"pass", "context"}:
@@ -295,6 +302,45 @@ def arrival_cost(both: Pair, settings: Settings) -> Measured:
         (to_thoughts, to_decoding),
         1.3,
     )
+
+
+def adaptive_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
+    """Texts continued from the checkpoint's example, thought about where it pays by its own default
+    threshold, against the same without thoughts; and what such requests cost their neighbours.
+
+    Random tokens would not do: how often it pays to think depends on the text.
+    """
+    thinking, plain = _texts(settings)
+    for batch in settings.adaptive_batches:
+        with_thoughts, without = [], []
+        for _ in both.repetitions(f"thinking where it pays, batch {batch}"):
+            with_thoughts.append(MS * per_token(both.ours.run(Load((thinking,) * batch))))
+            without.append(MS * per_token(both.ours.run(Load((plain,) * batch))))
+        case = f"batch {batch}, budget {thinking.budget} over {thinking.threshold:g} nats"
+        names = ("thinking where it pays", "budget 0")
+        yield _measured(both, "adaptive", case, names, (with_thoughts, without), 1.6)
+    number = settings.mixed_batch
+    measured = both.requests(number, 0, 3 * both.tokens)
+    beside_thoughts, beside_none = [], []
+    for _ in both.repetitions("requests without thoughts beside such"):
+        mixed = Load(measured, (thinking,) * number)
+        beside_thoughts.append(MS * per_token(both.ours.run(mixed)))
+        beside_none.append(MS * per_token(both.ours.run(Load(measured, (plain,) * number))))
+    case = f"{number} at budget 0 beside {number} that think where it pays"
+    names = ("mixed batch", "all at budget 0")
+    yield _measured(both, "adaptive", case, names, (beside_thoughts, beside_none), 1.1)
+
+
+def _texts(settings: Settings) -> tuple[Request, Request]:
+    """A text to be continued, thought about where it pays, and without thoughts."""
+    config = QuietStarConfig.from_checkpoint(settings.checkpoint)
+    section = read_json(settings.checkpoint / "config.json").get("quiet_star", {})
+    prompt = section.get("example_prompt", "")
+    token_ids = tuple(load_tokenizer(settings.checkpoint)(prompt)["input_ids"]) or (1,)
+    threshold = config.default_thought_threshold or config.effort_thresholds.medium
+    budget = min(config.default_thought_budget, settings.mixed_budget)
+    thinking = Request(token_ids, budget, settings.adaptive_tokens, threshold)
+    return thinking, replace(thinking, budget=0)
 
 
 def official_gain(both: Pair, settings: Settings, device: str) -> Measured:

@@ -16,6 +16,7 @@ def add_demo_commands(commands: Commands) -> None:
     _add_corpus(commands)
     _add_demo_model(commands)
     _add_demo_trunk(commands)
+    _add_demo_gate(commands)
     _add_demo_eval(commands)
     _add_demo_report(commands)
     _add_demo_passes(commands)
@@ -80,6 +81,18 @@ def _add_demo_trunk(commands: Commands) -> None:
         help="fewer steps for a quick look; default: the recipe's",
     )
     parser.set_defaults(run=_make_demo_trunk)
+
+
+def _add_demo_gate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo-gate",
+        help="fit the demonstration model's thought gate anew",
+        description="Fit the gate of a model that demo-model made, as demo-model does, and write "
+        "the gate, results.json and the model card; nothing is trained. About five minutes on a "
+        "CPU core.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="demo-model's folder")
+    parser.set_defaults(run=_gate_demo_model)
 
 
 def _add_demo_eval(commands: Commands) -> None:
@@ -187,6 +200,18 @@ def _make_demo_model(options: argparse.Namespace) -> None:
     results = build_demo_model(recipe, options.out, options.trunk, WORKERS)
     print(accuracy_table(results))
     print(f"written to {options.out}")
+
+
+def _gate_demo_model(options: argparse.Namespace) -> None:
+    from training.demo.build import gate_demo_model
+    from training.demo.recipe import DemoRecipe
+    from training.demo.report import RESULTS_FILE
+    from training.gate.report import effort_table
+
+    results = json.loads((options.model / RESULTS_FILE).read_text(encoding="utf-8"))
+    gated = gate_demo_model(DemoRecipe(), options.model, results)
+    print(effort_table(gated["gate"]))
+    print(f"written to {options.model}")
 
 
 def _make_demo_trunk(options: argparse.Namespace) -> None:
