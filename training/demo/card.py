@@ -102,7 +102,7 @@ The checkpoint has a thought gate (`{gate_file}`): a hidden layer of {gate_hidde
 hidden state, fitted for thoughts of {gate_budgets} tokens to {gate_positions} positions of
 {gate_documents} documents of the corpus. A request thinks before a token only where the gate
 expects to save more than its `thought_threshold`, in nats; 0 thinks before every token. The default
-is {gate_default}, the fewest passes that keep 95 % of the gain; `reasoning_effort` low and high
+is {gate_default}, the fewest passes that keep 97 % of the gain; `reasoning_effort` low and high
 keep 80 % and 99 %. On {gate_held_out_documents} solved held-out problems, {gate_held_out} tokens,
 with thoughts of {gate_budget}; `loses` is the loss above that of thinking before every token, in
 nats per token:

@@ -6,7 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from training.options import Commands, add_output, add_problems, count, seed, temperature
+from training.options import (
+    Commands,
+    add_output,
+    add_problems,
+    count,
+    seed,
+    temperature,
+    thought_threshold,
+)
 
 WORKERS = 2
 
@@ -150,6 +158,14 @@ def _add_demo_serve_eval(commands: Commands) -> None:
         "budgets 0 to 16, greedy and sampled, and print the share of right answers.",
     )
     parser.add_argument("url", metavar="URL", help="such as http://localhost:8000")
+    parser.add_argument(
+        "--threshold",
+        type=thought_threshold,
+        default=0.0,
+        metavar="NATS",
+        help="think only where a thought is expected to save more than this (default: 0, before "
+        "every token)",
+    )
     add_problems(parser)
     parser.set_defaults(run=_evaluate_served)
 
@@ -266,7 +282,8 @@ def _evaluate_served(options: argparse.Namespace) -> None:
     from training.demo.forced_thoughts import Evaluation
     from training.demo.served_accuracy import served_tables
 
-    print(served_tables(options.url, list(FAMILIES), Evaluation(problems=options.problems)))
+    evaluation = Evaluation(problems=options.problems)
+    print(served_tables(options.url, list(FAMILIES), evaluation, options.threshold))
 
 
 def _write_demo_rows(options: argparse.Namespace) -> None:

@@ -17,10 +17,11 @@ from training.errors import UsageError
 
 THRESHOLDS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Nats; the rows of the report."""
-KEPT_BY_EFFORT: Mapping[str, float] = {"low": 0.8, "medium": 0.95, "high": 0.99}
+KEPT_BY_EFFORT: Mapping[str, float] = {"low": 0.8, "medium": 0.97, "high": 0.99}
 """The share of the gain that each effort's threshold keeps; the default threshold is medium's."""
 
 PASSES_SLACK = 1.01
+_SMALLEST_SCORE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def tradeoffs(
 
 def threshold_keeping(score_N: Tensor, measured: Measured, share: float) -> float:
     """The threshold of the fewest passes that keep this share of the gain, in nats; to be exact, of
-    at most `PASSES_SLACK` times as many: what costs next to nothing more is kept, too.
+    at most `PASSES_SLACK` times as many: it lies in the widest gap between scores that is there,
+    so that rounding decides about as few thoughts as can be.
 
     It is about the geometric mean of the lowest score that is thought about and the highest that
     is not, in two digits. Raises `UsageError` where there is no gain at all.
@@ -96,10 +98,15 @@ def threshold_keeping(score_N: Tensor, measured: Measured, share: float) -> floa
     affordable = int((passes * PASSES_SLACK - len(score_N)) / thought)
     if affordable >= len(score_N):
         return _round_down(float(score_N[-1]))
-    highest_skipped = float(score_N[affordable])
-    lowest = float(score_N[score_N > highest_skipped][-1])
+    lowest, highest_skipped = _widest_gap(score_N[needed - 1 : affordable + 1])
     between = _round_down(math.sqrt(lowest * highest_skipped))
     return between if torch.tensor(between) >= highest_skipped else _round_down(lowest)
+
+
+def _widest_gap(score_N: Tensor) -> tuple[float, float]:
+    """The two neighbours of two or more scores, descending, whose ratio is the largest."""
+    widest = int((score_N[:-1] / score_N[1:].clamp(min=_SMALLEST_SCORE)).argmax())
+    return float(score_N[widest]), float(score_N[widest + 1])
 
 
 def _round_down(value: float) -> float:

@@ -6,10 +6,17 @@ import { gain } from "./token.js";
 export class Totals {
   tokens = 0;
   thoughtTokens = 0;
+  /** Of the base model, for all tokens; null as long as the server has not told. */
+  passes = null;
   milliseconds = 0;
   #gains = [];
   // Nats of the tokens that were predicted.
   #logprobs = [];
+
+  /** @param {number} budget */
+  constructor(budget) {
+    this.budget = budget;
+  }
 
   /** @param {import("./token.js").Token[]} tokens */
   count(tokens) {
@@ -23,6 +30,15 @@ export class Totals {
     return this.#gains.length ? this.#gains.reduce((sum, value) => sum + value, 0) : null;
   }
 
+  /** Passes, beside those of thinking before each of so many tokens. */
+  #passesBeside(tokens) {
+    const always = tokens * (this.budget + 1);
+    if (this.passes === null) return [];
+    const isLess = this.budget > 0 && this.passes < always;
+    const name = isLess ? `passes (always thinking: ${always})` : "passes";
+    return [[name, String(this.passes)]];
+  }
+
   /** Names and numbers, for reading. */
   rows() {
     const perToken = this.tokens ? this.milliseconds / this.tokens : 0;
@@ -31,6 +47,7 @@ export class Totals {
       ["thought tokens", String(this.thoughtTokens)],
       ["ms per token", perToken.toFixed(perToken < 10 ? 1 : 0)],
       ["gain, nats", this.gain === null ? "–" : nats(this.gain)],
+      ...this.#passesBeside(this.tokens),
     ];
   }
 
@@ -47,6 +64,8 @@ export class Totals {
         before === null ? loss.toFixed(3) : `${before.toFixed(3)} → ${loss.toFixed(3)}`,
       ],
       ["gain, nats", this.gain === null ? "–" : nats(this.gain)],
+      // Nothing predicts the first token.
+      ...this.#passesBeside(number),
     ];
   }
 }

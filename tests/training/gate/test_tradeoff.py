@@ -23,7 +23,7 @@ def with_gains(gain_N: torch.Tensor) -> Measured:
     return Measured(12, gain_N, zeros_N, zeros_N)
 
 
-def test_what_costs_next_to_nothing_more_is_kept_too() -> None:
+def test_the_threshold_lies_in_the_widest_gap_that_costs_next_to_nothing_more() -> None:
     """500 thoughts keep 95 %; 10 more are had for less than 1 % of the passes, 490 are not."""
     score_N = torch.cat(
         [torch.full((n,), value) for n, value in ((500, 1.0), (10, 0.4), (490, 0.1), (9000, 0.0))]
@@ -31,6 +31,9 @@ def test_what_costs_next_to_nothing_more_is_kept_too() -> None:
     gain_N = score_N * (score_N > 0.4)
     assert threshold_keeping(score_N, with_gains(gain_N), 0.95) == 0.19
     assert tradeoff(score_N, with_gains(gain_N), 0.19).thinks == 0.051
+    closer_N = torch.where(score_N == 0.1, 0.3, score_N)
+    assert threshold_keeping(closer_N, with_gains(gain_N), 0.95) == 0.63
+    assert tradeoff(closer_N, with_gains(gain_N), 0.63).thinks == 0.05
 
 
 def test_a_threshold() -> None:
