@@ -14,6 +14,7 @@ import torch
 
 from quietstar_infer.checkpoint import GATE_FILE
 from quietstar_infer.config import load_tokenizer
+from training.demo.adaptive.measurement import measure_adaptive
 from training.demo.base_model_build import build_base_model
 from training.demo.card import thinker_card
 from training.demo.corpus.documents import documents_without_asides, solved_held_out
@@ -63,14 +64,15 @@ def build_demo_model(
 
 
 def gate_demo_model(recipe: DemoRecipe, folder: Path, results: Results) -> Results:
-    """Fit the gate of the demonstration model in `folder`, and write `results.json` and the model
-    card with what it does; the results with it.
+    """Fit the gate of the demonstration model in `folder`, measure what it does, and write
+    `results.json` and the model card with that; the results with it.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         data = gate_data(recipe, Path(scratch))
         job = GateJob(folder, data, recipe.gate, Path(scratch), replace=True, device="cpu")
-        results = results | {"gate": run_gate(job)}
+        gate = run_gate(job)
+    results = results | {"gate": gate, "adaptive": measure_adaptive(folder, recipe.evaluation)}
     write_results(results, folder)
     (folder / "README.md").write_text(thinker_card(results), encoding="utf-8")
     return results

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,10 +220,10 @@ def _make_demo_model(options: argparse.Namespace) -> None:
 def _gate_demo_model(options: argparse.Namespace) -> None:
     from training.demo.build import gate_demo_model
     from training.demo.recipe import DemoRecipe
-    from training.demo.report import RESULTS_FILE
+    from training.demo.report import RESULTS_FILE, read_results
     from training.gate.report import effort_table
 
-    results = json.loads((options.model / RESULTS_FILE).read_text(encoding="utf-8"))
+    results = read_results(options.model / RESULTS_FILE)
     gated = gate_demo_model(DemoRecipe(), options.model, results)
     print(effort_table(gated["gate"]))
     print(f"written to {options.model}")
@@ -258,9 +257,9 @@ def _evaluate_demo(options: argparse.Namespace) -> None:
 
 
 def _report_demo(options: argparse.Namespace) -> None:
-    from training.demo.report import tables
+    from training.demo.report import read_results, tables
 
-    results = json.loads(options.results.read_text(encoding="utf-8"))
+    results = read_results(options.results)
     print(tables(results))
     if options.plots:
         from training.demo.plots import draw_plots

@@ -6,7 +6,8 @@ import { gain } from "./token.js";
 export class Totals {
   tokens = 0;
   thoughtTokens = 0;
-  /** Of the base model, for all tokens; null as long as the server has not told. */
+  /** Of the base model, for all tokens; null as long as the server has not told, 0 where the text
+   * was only read. */
   passes = null;
   milliseconds = 0;
   #gains = [];
@@ -33,9 +34,9 @@ export class Totals {
   /** Passes, beside those of thinking before each of so many tokens. */
   #passesBeside(tokens) {
     const always = tokens * (this.budget + 1);
-    if (this.passes === null) return [];
+    if (!this.passes) return [];
     const isLess = this.budget > 0 && this.passes < always;
-    const name = isLess ? `passes (always thinking: ${always})` : "passes";
+    const name = isLess ? `passes (always: ${always})` : "passes";
     return [[name, String(this.passes)]];
   }
 
@@ -60,7 +61,7 @@ export class Totals {
       ["tokens", String(this.tokens)],
       ["thought tokens", String(this.thoughtTokens)],
       [
-        "loss, nats per token",
+        "loss per token",
         before === null ? loss.toFixed(3) : `${before.toFixed(3)} → ${loss.toFixed(3)}`,
       ],
       ["gain, nats", this.gain === null ? "–" : nats(this.gain)],
