@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerBase
 
-from quietstar_infer.checkpoint import check_checkpoint, load_tensors
+from quietstar_infer.checkpoint import GATE_FILE, check_checkpoint, load_tensors
 from quietstar_infer.config import DASH, QuietStarConfig
 from training.demo.accuracy import answer, quiet_scores
 from training.demo.adaptive.measurement import measure_adaptive
@@ -59,7 +59,7 @@ def complete(
 def test_layout_and_size() -> None:
     check_checkpoint(FOLDER)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
-    assert len(list(FOLDER.glob("*.safetensors"))) == 1
+    assert {file.name for file in FOLDER.glob("*.safetensors")} == {"model.safetensors", GATE_FILE}
     assert QuietStarConfig.from_checkpoint(FOLDER).default_thought_budget == 12
 
 

@@ -61,8 +61,9 @@ def test_building_again_gives_the_same(
     base, again = tmp_path / "base", tmp_path / "again"
     build_base_model(recipe.base_model, base)
     again.mkdir()
-    results_again = build_demo_model(recipe, again, base, workers=1)
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    built = build_demo_model(recipe, again, base, workers=1)
+    results_again = json.loads(json.dumps(built))
+    for name in ("model.safetensors", "thought_gate.safetensors", "config.json", "tokenizer.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
     for measured in ("thinkers", "controls"):
         assert results_again[measured][0] == results[measured][0]
