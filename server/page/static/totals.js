@@ -36,8 +36,7 @@ export class Totals {
     const always = tokens * (this.budget + 1);
     if (!this.passes) return [];
     const isLess = this.budget > 0 && this.passes < always;
-    const name = isLess ? `passes (always: ${always})` : "passes";
-    return [[name, String(this.passes)]];
+    return [["passes", isLess ? `${this.passes}, not ${always}` : String(this.passes)]];
   }
 
   /** Names and numbers, for reading. */
