@@ -36,7 +36,11 @@ def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
 
 def sampling_params(spec: EngineSpec, request: Request) -> SamplingParams:
     """Temperature 1, the API's default; no answer ends before its last token."""
-    thoughts = {"thought_budget": request.budget, "thought_threshold": request.threshold}
+    thoughts = {
+        "thought_budget": request.budget,
+        "thought_threshold": request.threshold,
+        "thought_forced_tokens": request.text,
+    }
     return SamplingParams(
         temperature=1.0,
         ignore_eos=True,
