@@ -29,11 +29,11 @@ def thinking(limits: ThoughtLimits) -> str:
     if not limits.max_budget:
         return "thinking is off"
     where = (
-        f"each that this may save more than {limits.default_threshold:g} nats"
+        f"where that may save more than {limits.default_threshold:g} nats"
         if limits.default_threshold
-        else "each"
+        else "before each"
     )
-    return f"thinks {limits.default_budget} tokens before {where}, at most {limits.max_budget}"
+    return f"thinks {limits.default_budget} tokens {where}, at most {limits.max_budget}"
 
 
 def curl_command(url: str, prompt: str, budget: int, has_api_key: bool) -> str:

@@ -12,6 +12,7 @@ markdown.py     tables in Markdown
 errors.py       mistakes of the user
 thoughts/       the algorithm of the paper: model, rollout, training step, decoding
 kernels/        attention, cross entropy, activation checkpointing: time and memory of a step
+gate/           fits thought gates: python -m training gate
 trainer/        recipes, data, and runs with transformers' Trainer, to the exported checkpoint
 evaluations/    the paper's evaluations, in process or through a server
 demo/           the demonstration model: its corpus, base model, training and measurements

@@ -13,6 +13,7 @@ from quietstar_infer.errors import CheckpointError
 from training.demo.cli import add_demo_commands
 from training.errors import UsageError
 from training.evaluations.cli import add_evaluate
+from training.gate.cli import add_gate
 from training.options import Commands
 
 # Commands that are now in benchmarks.training, and their names there.
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_export(commands)
+    add_gate(commands)
     add_evaluate(commands)
     add_demo_commands(commands)
     return parser

@@ -1,7 +1,7 @@
 """What thinking costs, beside stock vLLM: `python -m benchmarks.engine`.
 
 cli.py            the commands: table, profile, gpu
-measures.py       `table`: five ratios and what they are to reach
+measures.py       `table`: ratios and what they are to reach
 profile.py        `profile`: where the time of an engine step goes
 gpu.py            `gpu`: milliseconds per pass by batch and budget
 engine_handle.py  starts and controls a process with an engine

@@ -14,7 +14,7 @@ import torch
 from benchmarks.engine.engine_handle import EngineEndedError
 from benchmarks.engine.gpu import GpuSettings, PassTime, measure_passes, passes_table
 from benchmarks.engine.machine import Machine, describe_machine
-from benchmarks.engine.measures import NAMES, Measured, Progress, Settings, measure
+from benchmarks.engine.measures import DOCUMENTS, NAMES, Measured, Progress, Settings, measure
 from benchmarks.engine.profile import Profile, ProfileSettings, profile, profile_table
 from benchmarks.engine.report import measures_table, write_json, write_plot
 from benchmarks.engine.shapes import SHAPES
@@ -45,6 +45,7 @@ def run_table(options: argparse.Namespace) -> None:
         repeats=options.repeats,
         larger_repeats=max(1, options.repeats // 2),
         max_thought_burst=options.max_thought_burst,
+        documents=options.documents,
     )
     machine = describe_machine()
     print_machine(machine)
@@ -112,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_table(commands: Any) -> None:
-    parser = commands.add_parser("table", help="five ratios, and what they are to reach")
+    parser = commands.add_parser("table", help="ratios, and what they are to reach")
     _add_common(parser)
     _add_model(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (.svg, .png)")
@@ -121,6 +122,14 @@ def _add_table(commands: Any) -> None:
     )
     _add_repeats(
         parser, Settings.repeats, "how often each side is measured; the larger model half as often"
+    )
+    parser.add_argument(
+        "--documents",
+        type=Path,
+        default=DOCUMENTS,
+        metavar="FILE",
+        help='texts to be thought about where it pays, lines of JSON with a "text" (default: '
+        "held-out ones of the demonstration)",
     )
     parser.set_defaults(run=run_table)
 

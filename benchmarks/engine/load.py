@@ -12,11 +12,16 @@ _FIRST_WORD = 4
 
 @dataclass(frozen=True)
 class Request:
-    """One request: `tokens` visible tokens, a thought of `budget` tokens before each."""
+    """One request: `tokens` visible tokens, a thought of `budget` tokens before each of which it is
+    expected to save more than `threshold` nats, or before all, if that is 0. With a budget they may
+    be given, not sampled: the first are then those of `text`.
+    """
 
     prompt: tuple[int, ...]
     budget: int
     tokens: int
+    threshold: float = 0.0
+    text: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

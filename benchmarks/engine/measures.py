@@ -10,16 +10,20 @@ several times, and the median of the repetitions' ratios counts.
 | official | visible tokens per second | those of a loop that computes everything anew per token |
 | company  | time per visible token in a batch half of which thinks | the same where none does |
 | arrival  | time to the first token beside 16 requests that think | beside 16 that do not |
+| adaptive | time per visible token of texts that are thought about where it pays | at budget 0 |
+|          | requests without thoughts beside such | the same where none thinks |
 | context  | growth of the time per visible token with the context | that of stock vLLM |
 """
 
+import itertools
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -30,13 +34,16 @@ from benchmarks.engine.load import Load, Request, per_token, random_requests, to
 from benchmarks.engine.official import OfficialLoop
 from benchmarks.engine.shapes import LARGER, Shape, write_base_model, write_model
 from benchmarks.engine.spec import EngineSpec
-from quietstar_infer.config import read_json
+from quietstar_infer.config import QuietStarConfig, load_tokenizer, read_json
+from quietstar_infer.errors import UnsupportedError
 
 MS = 1e3
 GIB = 1 << 30
-MeasureName = Literal["pass", "official", "company", "arrival", "context"]
-NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "context")
+MeasureName = Literal["pass", "official", "company", "arrival", "adaptive", "context"]
+NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "adaptive", "context")
 Progress = Callable[[str], None]
+DOCUMENTS = Path(__file__).parents[2] / "training/evaluations/tasks/demo-text.jsonl"
+"""Texts of the demonstration, held out from its training."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,12 @@ class Settings:
     mixed_budget: int = 16
     arrivals: int = 24
     arrival_batch: int = 16
+    adaptive_batches: tuple[int, ...] = (1, 4, 16)
+    adaptive_groups: int = 4
+    # The shortest text, in tokens.
+    adaptive_tokens: int = 40
+    # Lines of JSON with a "text".
+    documents: Path = DOCUMENTS
     contexts: tuple[int, int] = (128, 2048)
     context_batch: int = 4
     max_thought_burst: int | None = None
@@ -170,7 +183,7 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
     only = set(settings.only)
     with TemporaryDirectory(prefix="quietstar-benchmark-") as name:
         folder = Path(name)
-        if only & {"pass", "official", "company", "arrival"}:
+        if only & {"pass", "official", "company", "arrival", "adaptive"}:
             with _checkpoint_pair(settings, folder, device, progress) as both:
                 if "pass" in only:
                     yield from pass_cost(both, settings)
@@ -178,6 +191,8 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
                     yield mixed_batch_cost(both, settings)
                 if "arrival" in only:
                     yield arrival_cost(both, settings)
+                if "adaptive" in only:
+                    yield from adaptive_cost(both, settings)
                 if "official" in only:
                     yield official_gain(both, settings, device)
         if only & {"pass", "context"}:
@@ -295,6 +310,67 @@ def arrival_cost(both: Pair, settings: Settings) -> Measured:
         (to_thoughts, to_decoding),
         1.3,
     )
+
+
+def adaptive_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
+    """Given texts, thought about where it pays by the checkpoint's own default threshold, against
+    as many tokens without thoughts; and what such requests cost their neighbours.
+
+    Random tokens would not do: how often it pays to think depends on the text.
+    """
+    texts = _texts(settings)
+    for batch in settings.adaptive_batches:
+        groups = [texts[first : first + batch] for first in range(0, len(texts), batch)]
+        thinking = [Load(group) for group in groups[: settings.adaptive_groups]]
+        plain = [Load(_without_thoughts(load.requests)) for load in thinking]
+        with_thoughts, without = [], []
+        for _ in both.repetitions(f"thinking where it pays, batch {batch}"):
+            with_thoughts.append(MS * fmean(per_token(both.ours.run(load)) for load in thinking))
+            without.append(MS * fmean(per_token(both.ours.run(load)) for load in plain))
+        case = f"batch {batch}, budget {texts[0].budget} over {texts[0].threshold:g} nats"
+        names = ("thinking where it pays", "budget 0")
+        yield _measured(both, "adaptive", case, names, (with_thoughts, without), 1.6)
+    neighbours = texts[: settings.mixed_batch]
+    measured = both.requests(settings.mixed_batch, 0, 8 * both.tokens)
+    mixed, unmixed = (
+        Load(measured, background) for background in (neighbours, _without_thoughts(neighbours))
+    )
+    beside_thoughts, beside_none = [], []
+    for _ in both.repetitions("requests without thoughts beside such"):
+        beside_thoughts.append(MS * per_token(both.ours.run(mixed)))
+        beside_none.append(MS * per_token(both.ours.run(unmixed)))
+    number = settings.mixed_batch
+    case = f"{number} at budget 0 beside {number} that think where it pays"
+    names = ("mixed batch", "all at budget 0")
+    yield _measured(both, "adaptive", case, names, (beside_thoughts, beside_none), 1.1)
+
+
+def _texts(settings: Settings) -> tuple[Request, ...]:
+    """The texts of `documents` that are long enough for a batch of them to stay full, to be thought
+    about where it pays; over and over, as many as the measures need.
+    """
+    config = QuietStarConfig.from_checkpoint(settings.checkpoint)
+    threshold = config.default_thought_threshold or config.effort_thresholds.medium
+    budget = min(config.default_thought_budget, settings.mixed_budget)
+    tokenizer = load_tokenizer(settings.checkpoint)
+    lines = settings.documents.read_text(encoding="utf-8").splitlines()
+    encoded = [tokenizer.encode(json.loads(line)["text"]) for line in lines]
+    texts = [
+        Request(tuple(ids[:2]), budget, len(ids) - 2, threshold, tuple(ids[2:]))
+        for ids in encoded
+        if len(ids) >= settings.adaptive_tokens
+    ]
+    if not texts:
+        raise UnsupportedError(
+            f"{settings.documents} has no text of {settings.adaptive_tokens} tokens or more"
+        )
+    needed = settings.adaptive_groups * max(settings.adaptive_batches)
+    return tuple(itertools.islice(itertools.cycle(texts), needed))
+
+
+def _without_thoughts(texts: Sequence[Request]) -> tuple[Request, ...]:
+    """As many tokens, sampled, without thoughts."""
+    return tuple(replace(text, budget=0, text=()) for text in texts)
 
 
 def official_gain(both: Pair, settings: Settings, device: str) -> Measured:

@@ -36,12 +36,16 @@ def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
 
 def sampling_params(spec: EngineSpec, request: Request) -> SamplingParams:
     """Temperature 1, the API's default; no answer ends before its last token."""
-    thoughts = None if spec.thinking is None else {"thought_budget": request.budget}
+    thoughts = {
+        "thought_budget": request.budget,
+        "thought_threshold": request.threshold,
+        "thought_forced_tokens": request.text,
+    }
     return SamplingParams(
         temperature=1.0,
         ignore_eos=True,
         max_tokens=request.tokens,
-        extra_args=thoughts,
+        extra_args=None if spec.thinking is None else thoughts,
         output_kind=RequestOutputKind.DELTA,
     )
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan
@@ -81,6 +83,27 @@ class _Histogram:
         return list(zip(self._bounds, self._at_most_K.tolist(), strict=True))
 
 
+class _HostHistogram:
+    """The same of numbers that the host knows, counted there."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._bound_K = np.array(bounds, dtype=np.float32)
+        # How many are between the last bound and each; at last those under none.
+        self._number_K = np.zeros(len(bounds) + 1, dtype=np.int64)
+
+    def add(self, value_N: npt.NDArray[np.float32]) -> None:
+        """Count numbers, (N,)."""
+        # NaN is sorted behind everything.
+        index_N = self._bound_K.searchsorted(value_N)
+        self._number_K += np.bincount(index_N, minlength=len(self._number_K))
+
+    def counts(self) -> list[tuple[float, int]]:
+        """By bound."""
+        at_most_K = self._number_K[:-1].cumsum()
+        return list(zip(self._bounds, at_most_K.tolist(), strict=True))
+
+
 class ThoughtMetrics:
     """Counts as the engine runs; mixing weights on the device, without waiting for it."""
 
@@ -93,7 +116,7 @@ class ThoughtMetrics:
         self._aborted: Counter[str] = Counter()
         self._skipped = 0
         self._weights = _Histogram(MIXING_WEIGHT_BOUNDS, device)
-        self._expected_gains = _Histogram(EXPECTED_GAIN_BOUNDS, device)
+        self._expected_gains = _HostHistogram(EXPECTED_GAIN_BOUNDS)
         self._gain_errors = _Histogram(GAIN_ERROR_BOUNDS, device)
 
     def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
@@ -120,11 +143,11 @@ class ThoughtMetrics:
         """Count the mixing weights, (L, 1), of thoughts that ended."""
         self._weights.add(weight_L1[:, 0])
 
-    def add_decisions(self, gain_G: torch.Tensor, num_thinking: int) -> None:
+    def add_decisions(self, gains_G: npt.NDArray[np.float32], num_thinking: int) -> None:
         """Count the gate passes of a batch, with the expected gains and how many requests think."""
-        self._skipped += len(gain_G) - num_thinking
+        self._skipped += len(gains_G) - num_thinking
         self._thinking_rows += num_thinking
-        self._expected_gains.add(gain_G)
+        self._expected_gains.add(gains_G)
 
     def add_gain_errors(self, error_W: torch.Tensor) -> None:
         """Count what thoughts have saved, less what they were expected to."""

@@ -39,7 +39,7 @@ class ThoughtStep:
         return cls(GATE_PHASE if is_gated else 0, budget, index, is_gated)
 
     def next(self, num_passes: int = 1) -> "ThoughtStep":
-        return replace(self, phase=self.phase + num_passes)
+        return ThoughtStep(self.phase + num_passes, self.budget, self.index, self.is_gated)
 
     @property
     def is_gate(self) -> bool:
@@ -54,6 +54,10 @@ class ThoughtStep:
     @property
     def is_last(self) -> bool:
         return self.phase == self.budget
+
+    def ends_within(self, num_passes: int) -> bool:
+        """Whether the last of so many passes, this one included, is the thought's last."""
+        return self.phase + num_passes - 1 == self.budget
 
     def is_decode_only_after(self, num_passes: int) -> bool:
         """Whether the pass that comes `num_passes` later feeds one token of the thought and samples

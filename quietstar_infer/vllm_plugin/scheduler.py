@@ -266,7 +266,7 @@ class ThinkingScheduler(AsyncScheduler):
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
-            if step.is_gated and step.next(num_passes - 1).is_last:
+            if step.is_gated and step.ends_within(num_passes):
                 used[request_id] = self._count(request_id, step.budget)
             # What comes of a step from before a preemption changes no progress.
             if request.num_stale_output_tokens == 0:
@@ -300,7 +300,7 @@ class ThinkingScheduler(AsyncScheduler):
     def _cut_short(self, request: Request, step: ThoughtStep, planned: int, run: int) -> None:
         """Have a thought go on after the passes that have been run, not after those planned."""
         self._thoughts[request.request_id] = step.next(run - 1)
-        if step.next(planned - 1).is_last:
+        if step.ends_within(planned):
             # Its visible token, which was counted on, is still to come.
             request.num_computed_tokens -= 1
             request.is_prefill_chunk = True
@@ -331,7 +331,7 @@ def _awaits_output(step: ThoughtStep, num_passes: int) -> bool:
     """Whether the next pass of a request depends on the output of the engine step that begins with
     this pass: where it is decided if the request thinks, or how much it has left to think.
     """
-    return step.is_gated and (step.is_gate or step.next(num_passes - 1).is_last)
+    return step.is_gated and (step.is_gate or step.ends_within(num_passes))
 
 
 def _has_sampled(request_id: str, output: ModelRunnerOutput) -> bool:

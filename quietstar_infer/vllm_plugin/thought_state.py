@@ -49,8 +49,8 @@ class ThoughtBatch(NamedTuple):
 
     `position_R`: where the text tokens that they are about lie in their requests. `packed_F7`, on
     the device: what they feed, of `rows` in order, then the ENDs; `inputs` are its columns.
-    `weight_L1`: the mixing weights, once known. `thinks_G`: the outcome of the gate passes, once
-    decided.
+    `weight_L1`: the mixing weights, once known. Of gate passes `base_GH`: the base hidden states,
+    once known; `thinks_G`: the outcome, once decided.
     """
 
     rows: ThoughtRows
@@ -58,6 +58,7 @@ class ThoughtBatch(NamedTuple):
     packed_F7: torch.Tensor
     inputs: ThoughtInputs
     weight_L1: torch.Tensor | None = None
+    base_GH: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     @property
@@ -154,8 +155,9 @@ class ThoughtState:
 
         packed_F7 = upload(fed, self._device)
         inputs = unpack(packed_F7)
-        fed_F = rows.fed
-        input_N[inputs.place[fed_F]] = self.slots.token_SC[inputs.slot[fed_F], inputs.column[fed_F]]
+        if rows.num_gates < len(fed):
+            slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
+            input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
         return ThoughtBatch(rows, position_R, packed_F7, inputs)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
@@ -164,8 +166,9 @@ class ThoughtState:
         """
         rows, inputs = batch.rows, batch.inputs
         if rows.num_gates:
-            slot, place = inputs.slot[rows.gates], inputs.place[rows.gates]
-            self.slots.base_SH[slot] = hidden_NH[place]
+            base_GH = hidden_NH[inputs.place[rows.gates]]
+            self.slots.base_SH[inputs.slot[rows.gates]] = base_GH
+            batch = batch._replace(base_GH=base_GH)
         if rows.num_first:
             slot, place = inputs.slot[rows.first], inputs.place[rows.first]
             self.slots.base_SH[slot] = hidden_NH[place - 1]
@@ -184,20 +187,20 @@ class ThoughtState:
 
         Waits for the device: what vLLM samples in this pass depends on it.
         """
-        rows, inputs = batch.rows, batch.inputs
-        if not rows.num_gates:
+        rows = batch.rows
+        if batch.base_GH is None:
             return batch
         gates = rows.gates
-        asked = [
-            (step.budget, self._thinkers[request_id].request.threshold)
-            for request_id, step in zip(rows.request_ids[gates], rows.steps[gates], strict=True)
+        budgets = np.array([step.budget for step in rows.steps[gates]])
+        thresholds = [
+            self._thinkers[request_id].request.threshold for request_id in rows.request_ids[gates]
         ]
-        asked_2G = async_tensor_h2d(np.array(asked, dtype=np.float64).T.copy(), device=self._device)
-        budget_G, threshold_G = asked_2G.unbind()
-        base_GH, logits_GV = self.slots.base_SH[inputs.slot[gates]], logits_NV[inputs.row[gates]]
-        gain_G = self._model.expected_gain(base_GH, logits_GV, budget_G.long())
-        thinks_G = (gain_G > threshold_G).cpu().numpy()
-        self.metrics.add_decisions(gain_G, int(thinks_G.sum()))
+        budget_G = async_tensor_h2d(budgets, device=self._device)
+        logits_GV = logits_NV[batch.inputs.row[gates]]
+        gain_G = self._model.expected_gain(batch.base_GH, logits_GV, budget_G)
+        gains = gain_G.cpu().numpy()
+        thinks_G = gains > np.array(thresholds)
+        self.metrics.add_decisions(gains, int(thinks_G.sum()))
         return batch._replace(thinks_G=thinks_G)
 
     def process_logits(
@@ -211,7 +214,7 @@ class ThoughtState:
         """
         rows = batch.rows
         unfinished = rows.unfinished
-        if unfinished.stop > 0:
+        if unfinished.stop > unfinished.start:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
             packed_U7 = batch.packed_F7[unfinished]
             self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)

@@ -50,7 +50,7 @@ def test_the_command_reads_the_key_from_a_variable() -> None:
         (ThoughtLimits(16, 12), "thinks 12 tokens before each, at most 16"),
         (
             ThoughtLimits(16, 12, default_threshold=0.1),
-            "thinks 12 tokens before each that this may save more than 0.1 nats, at most 16",
+            "thinks 12 tokens where that may save more than 0.1 nats, at most 16",
         ),
     ],
 )

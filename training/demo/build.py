@@ -5,25 +5,31 @@ measured.
 import itertools
 import multiprocessing
 import shutil
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from quietstar_infer.checkpoint import GATE_FILE
 from quietstar_infer.config import load_tokenizer
+from training.demo.adaptive.measurement import measure_adaptive
 from training.demo.base_model_build import build_base_model
 from training.demo.card import thinker_card
-from training.demo.corpus.documents import documents_without_asides
+from training.demo.corpus.documents import documents_without_asides, solved_held_out
 from training.demo.measure import Course, measure_thinker, measure_without_thoughts
 from training.demo.recipe import DemoRecipe
 from training.demo.report import Results, write_results
+from training.gate.command import GateJob, run_gate
 from training.thoughts.model import QuietThinker
-from training.trainer.recipe import Recipe
+from training.trainer.recipe import DataConfig, Recipe
 from training.trainer.run import train
 
 FIRST_DOCUMENTS = 1000
 """The corpus seed of lesson 0; the base model was trained on those of the small seeds."""
+GATE_DOCUMENTS = 2000
+"""The corpus seed of what the gate is fitted to and measured on."""
 
 
 def build_demo_model(
@@ -51,11 +57,37 @@ def build_demo_model(
             "controls": [each.result() for each in controls],
             "thinkers": [each.result() for each in taught],
         }
+    (folder / GATE_FILE).unlink(missing_ok=True)  # of a former model
     shutil.copytree(exported(lessons[0]), folder, dirs_exist_ok=True)
+    shutil.rmtree(work)
+    return gate_demo_model(recipe, folder, results)
+
+
+def gate_demo_model(recipe: DemoRecipe, folder: Path, results: Results) -> Results:
+    """Fit the gate of the demonstration model in `folder`, measure what it does, and write
+    `results.json` and the model card with that; the results with it.
+    """
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = gate_data(recipe, Path(scratch))
+        job = GateJob(folder, data, recipe.gate, Path(scratch), replace=True, device="cpu")
+        gate = run_gate(job)
+    results = results | {"gate": gate, "adaptive": measure_adaptive(folder, recipe.evaluation)}
     write_results(results, folder)
     (folder / "README.md").write_text(thinker_card(results), encoding="utf-8")
-    shutil.rmtree(work)
     return results
+
+
+def gate_data(recipe: DemoRecipe, folder: Path) -> DataConfig:
+    """Writes what the gate is fitted to, and what it is measured on."""
+    fitted, held_out = folder / "documents.txt", folder / "held-out.txt"
+    for file, texts, number in (
+        (fitted, documents_without_asides(GATE_DOCUMENTS), recipe.gate.documents),
+        (held_out, solved_held_out(GATE_DOCUMENTS), recipe.gate_held_out),
+    ):
+        lines = (f"{text}\n" for text in itertools.islice(texts, number))
+        file.write_text("".join(lines), encoding="utf-8")
+    return DataConfig(path=str(fitted), title=recipe.lesson.data.title, eval_path=str(held_out))
 
 
 def lesson_for(lesson: Recipe, base_model: Path, work: Path, seed: int) -> Recipe:

@@ -2,11 +2,18 @@
 
 import argparse
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from training.options import Commands, add_output, add_problems, count, seed, temperature
+from training.options import (
+    Commands,
+    add_output,
+    add_problems,
+    count,
+    seed,
+    temperature,
+    thought_threshold,
+)
 
 WORKERS = 2
 
@@ -16,6 +23,7 @@ def add_demo_commands(commands: Commands) -> None:
     _add_corpus(commands)
     _add_demo_model(commands)
     _add_demo_trunk(commands)
+    _add_demo_gate(commands)
     _add_demo_eval(commands)
     _add_demo_report(commands)
     _add_demo_passes(commands)
@@ -82,6 +90,18 @@ def _add_demo_trunk(commands: Commands) -> None:
     parser.set_defaults(run=_make_demo_trunk)
 
 
+def _add_demo_gate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo-gate",
+        help="fit the demonstration model's thought gate anew",
+        description="Fit the gate of a model that demo-model made, as demo-model does, and write "
+        "the gate, results.json and the model card; nothing is trained. About five minutes on a "
+        "CPU core.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="demo-model's folder")
+    parser.set_defaults(run=_gate_demo_model)
+
+
 def _add_demo_eval(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo-eval",
@@ -137,6 +157,14 @@ def _add_demo_serve_eval(commands: Commands) -> None:
         "budgets 0 to 16, greedy and sampled, and print the share of right answers.",
     )
     parser.add_argument("url", metavar="URL", help="such as http://localhost:8000")
+    parser.add_argument(
+        "--threshold",
+        type=thought_threshold,
+        default=0.0,
+        metavar="NATS",
+        help="think only where a thought is expected to save more than this (default: 0, before "
+        "every token)",
+    )
     add_problems(parser)
     parser.set_defaults(run=_evaluate_served)
 
@@ -189,6 +217,18 @@ def _make_demo_model(options: argparse.Namespace) -> None:
     print(f"written to {options.out}")
 
 
+def _gate_demo_model(options: argparse.Namespace) -> None:
+    from training.demo.build import gate_demo_model
+    from training.demo.recipe import DemoRecipe
+    from training.demo.report import RESULTS_FILE, read_results
+    from training.gate.report import effort_table
+
+    results = read_results(options.model / RESULTS_FILE)
+    gated = gate_demo_model(DemoRecipe(), options.model, results)
+    print(effort_table(gated["gate"]))
+    print(f"written to {options.model}")
+
+
 def _make_demo_trunk(options: argparse.Namespace) -> None:
     from training.demo.base_model_build import build_base_model
     from training.demo.recipe import BaseModelRecipe
@@ -217,9 +257,9 @@ def _evaluate_demo(options: argparse.Namespace) -> None:
 
 
 def _report_demo(options: argparse.Namespace) -> None:
-    from training.demo.report import tables
+    from training.demo.report import read_results, tables
 
-    results = json.loads(options.results.read_text(encoding="utf-8"))
+    results = read_results(options.results)
     print(tables(results))
     if options.plots:
         from training.demo.plots import draw_plots
@@ -241,7 +281,8 @@ def _evaluate_served(options: argparse.Namespace) -> None:
     from training.demo.forced_thoughts import Evaluation
     from training.demo.served_accuracy import served_tables
 
-    print(served_tables(options.url, list(FAMILIES), Evaluation(problems=options.problems)))
+    evaluation = Evaluation(problems=options.problems)
+    print(served_tables(options.url, list(FAMILIES), evaluation, options.threshold))
 
 
 def _write_demo_rows(options: argparse.Namespace) -> None:

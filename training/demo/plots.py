@@ -16,15 +16,14 @@ matplotlib.rcParams["svg.hashsalt"] = "quietstar"  # the same plot is the same f
 
 
 def draw_plots(results: Results, folder: Path) -> list[Path]:
-    """Write all plots as SVG files; first that of passes, if `demo-passes` measured them."""
+    """Write all plots as SVG files."""
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
+        "passes": passes_plot,
         "accuracy": accuracy_plot,
         "weight-course": course_plot,
         "weight-distribution": distribution_plot,
     }
-    if "adaptive" in results:
-        plots = {"passes": passes_plot, **plots}
     files = []
     for name, plot in plots.items():
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

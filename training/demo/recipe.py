@@ -6,6 +6,7 @@ from pathlib import Path
 from training.demo.base_model import BaseModelConfig, BaseModelTraining
 from training.demo.corpus.problems import LONGEST_WORKING
 from training.demo.forced_thoughts import Evaluation
+from training.gate.settings import GateSettings
 from training.trainer.recipe import Recipe, load_recipe
 
 LESSON = Path(__file__).parents[2] / "recipes" / "demo.yaml"
@@ -26,7 +27,9 @@ class DemoRecipe:
     """The base model, and the training runs and measurements of its thinkers.
 
     The model of the first seed is the one that is kept. Losses are measured on `documents` solved
-    problems per family, the course of a training run on `watched`, at each of its evaluations.
+    problems per family, the course of a training run on `watched`, at each of its evaluations. The
+    gate is fitted to `gate.documents` documents; its thresholds are chosen, and it is measured, on
+    `gate_held_out` solved held-out problems.
     """
 
     base_model: BaseModelRecipe = field(default_factory=BaseModelRecipe)
@@ -35,6 +38,10 @@ class DemoRecipe:
     evaluation: Evaluation = field(default_factory=Evaluation)
     documents: int = 100
     watched: int = 10
+    gate: GateSettings = field(
+        default_factory=lambda: GateSettings(budgets=(1, 2, 4, 8, LONGEST_WORKING), documents=5000)
+    )
+    gate_held_out: int = 1500
 
 
 def quick(recipe: DemoRecipe) -> DemoRecipe:
@@ -58,4 +65,6 @@ def quick(recipe: DemoRecipe) -> DemoRecipe:
         evaluation=replace(recipe.evaluation, problems=5, budgets=(0, LONGEST_WORKING)),
         documents=2,
         watched=1,
+        gate=GateSettings(budgets=(2, LONGEST_WORKING), documents=20, epochs=2),
+        gate_held_out=10,
     )

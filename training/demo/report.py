@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from training.demo.adaptive.table import adaptive_table
+from training.errors import UsageError
 from training.markdown import markdown_table
 
 Results = dict[str, Any]
@@ -31,6 +32,15 @@ KIND_NAMES = {
 def write_results(results: Results, folder: Path) -> None:
     """Write a model's `results.json`."""
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(file: Path) -> Results:
+    """Read a `results.json`; raises `UsageError` where there is none."""
+    try:
+        results: Results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UsageError(f"{file} is no {RESULTS_FILE} that demo-model wrote") from None
+    return results
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -168,8 +178,9 @@ def thought_table(results: Results) -> str:
 
 
 def tables(results: Results) -> str:
-    """All tables, for the documentation; first that of passes, if `demo-passes` measured them."""
+    """All tables, for the documentation."""
     shown = [
+        adaptive_table,
         accuracy_table,
         gain_table,
         loss_table,
@@ -177,8 +188,6 @@ def tables(results: Results) -> str:
         repetition_table,
         thought_table,
     ]
-    if "adaptive" in results:
-        shown.insert(0, adaptive_table)
     return "\n\n".join(show(results) for show in shown)
 
 

@@ -7,6 +7,7 @@ preset: official              # fills in what the next three sections leave out
 thinking: {budget: 5}         # training.config.Thinking
 objective: {}                 # training.config.Objective
 optimisation: {}              # training.config.Optimisation
+gate: {}                      # training.gate.settings.GateSettings; without it no gate is fitted
 """
 
 import difflib
@@ -20,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from training.config import PRESETS, Objective, Optimisation, Preset, Recompute, Thinking
 from training.errors import UsageError
+from training.gate.settings import GateSettings
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Recipe:
     objective: Objective
     optimisation: Optimisation
     preset: Literal["official", "paper", "recommended"] = "official"
+    gate: GateSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.gate is not None:
+            self.gate.gate_config(self.gate.budgets or (self.thinking.budget,))
 
     @property
     def settings(self) -> Preset:
@@ -163,7 +170,7 @@ def first_difference(one: Recipe, other: Recipe) -> str | None:
     """The first key in which two recipes differ; `run.steps` and `run.output` may."""
     for section, values in asdict(one).items():
         others = asdict(other)[section]
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(others, dict):
             if values != others:
                 return section
             continue

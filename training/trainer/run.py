@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from training.errors import UsageError
+from training.gate.command import GateJob, run_gate
 from training.trainer.arguments import training_arguments
 from training.trainer.build import ThinkingStep, build
 from training.trainer.data import load_pieces
@@ -22,7 +23,7 @@ from training.trainer.trainer import WRITING, QuietTrainer
 def train(
     recipe: Recipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> Path:
-    """Train, keep the best checkpoint, export it; returns the exported folder.
+    """Train, keep the best checkpoint, export it, fit its gate; returns the exported folder.
 
     Mistakes that can be detected beforehand are reported before the first step. Raises
     `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
@@ -41,9 +42,17 @@ def train(
     trainer = QuietTrainer(recipe, built, pieces, args, callbacks)
     trainer.train(resume_from_checkpoint=checkpoint)
     if processes.is_main_process:
-        export_run(output)
+        fit_run_gate(recipe, export_run(output))
     processes.wait_for_everyone()
     return output / "model"
+
+
+def fit_run_gate(recipe: Recipe, folder: Path) -> None:
+    """Fit the thought gate that a recipe asks for to its exported model, on the run's data; the
+    report is in the folder `gate` of the run's output.
+    """
+    if recipe.gate is not None:
+        run_gate(GateJob(folder, recipe.data, recipe.gate, recipe.run.output / "gate"))
 
 
 def check_output(recipe: Recipe, *, resume: bool) -> str | None:

@@ -1,9 +1,9 @@
 // The card of one token: the thought before it, and its effect.
 
 import { nats, percent, weight } from "./numbers.js";
-import { paint } from "./scale.js";
+import { FULL, paint } from "./scale.js";
 import { marked } from "./spaces.js";
-import { gain } from "./token.js";
+import { gain, isThoughtAbout } from "./token.js";
 
 /** Space between a token and its card, and between the card and the window's edge, in pixels. */
 const GAP = 8;
@@ -38,7 +38,9 @@ export class Card {
   }
 
   #fill(token) {
-    const { thought, logprob } = token;
+    const { logprob } = token;
+    const expected = token.thought?.expected_gain ?? null;
+    const thought = isThoughtAbout(token) ? token.thought : null;
     const gained = gain(token);
     this.#setPart("name", token.isEnd ? "end of the text" : marked(token.text || token.name));
     const chip = this.#setPart("gain", gained === null ? null : `${nats(gained)} nats`);
@@ -46,6 +48,8 @@ export class Card {
     paint(chip, gained);
     this.#setPart("thought", thought && thought.text.trim());
     this.#setPart("note", noteOn(token));
+    this.#measureNats("expected", expected);
+    this.#measureNats("saved", gained);
     this.#measure("weight", thought && weight(thought.mixing_weight), thought?.mixing_weight);
     this.#measureProbability("without", thought && thought.base_logprob);
     this.#measureProbability("with", thought && thought.mixed_logprob);
@@ -53,6 +57,11 @@ export class Card {
     const alternatives = token.likeliest.map(([name, value]) => alternative(name, value));
     this.#part("likeliest").replaceChildren(...alternatives);
     this.#part("likeliest").closest("[data-row]").hidden = alternatives.length === 0;
+  }
+
+  #measureNats(name, value) {
+    if (value === null) this.#measure(name, null);
+    else this.#measure(name, `${nats(value)} nats`, value / FULL);
   }
 
   #measureProbability(name, logprob) {
@@ -91,8 +100,10 @@ export class Card {
   }
 }
 
-function noteOn({ thought, logprob }) {
-  if (thought) return null;
+function noteOn(token) {
+  const { thought, logprob } = token;
+  if (isThoughtAbout(token)) return null;
+  if (thought) return "Not thought about: a thought was not expected to save more than the threshold.";
   if (logprob === null) return "The first token has no prediction.";
   return document.body.dataset.thoughts === "hidden"
     ? "Thoughts are not shown by this server."

@@ -2,11 +2,13 @@
 
 /** @param {import("./settings.js").Settings} settings */
 export function toFragment(settings) {
-  const { prompt, mode, budgets, temperature, thoughtTemperature, maxTokens, seed } = settings;
+  const { prompt, mode, budgets, threshold, temperature, thoughtTemperature, maxTokens, seed } =
+    settings;
   return `#${new URLSearchParams({
     prompt,
     mode,
     budgets: budgets.join(),
+    threshold,
     temperature,
     thought_temperature: thoughtTemperature,
     max_tokens: maxTokens,
@@ -27,6 +29,7 @@ export function fromFragment(fragment) {
     prompt: fields.get("prompt") ?? undefined,
     mode: ["continue", "measure"].includes(fields.get("mode")) ? fields.get("mode") : undefined,
     budgets: budgets.includes(undefined) ? undefined : budgets,
+    threshold: number("threshold"),
     temperature: number("temperature"),
     thoughtTemperature: number("thought_temperature"),
     maxTokens: number("max_tokens"),

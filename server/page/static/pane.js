@@ -2,7 +2,7 @@
 
 import { nats } from "./numbers.js";
 import { paint } from "./scale.js";
-import { gain } from "./token.js";
+import { gain, isThoughtAbout } from "./token.js";
 import { addStep, walkable } from "./walk.js";
 
 /** How much of a long prompt is shown before the output, in characters. */
@@ -85,6 +85,7 @@ export class Pane {
     else if (!word && token.text.includes("\n")) element.classList.add("line");
     element.setAttribute("aria-label", nameOf(token));
     element.setAttribute("aria-describedby", "card");
+    if (token.thought) element.dataset.thought = isThoughtAbout(token) ? "there" : "skipped";
     paint(element, gain(token));
     this.#tokens.set(element, token);
     this.#parts.output.append(space);
@@ -95,6 +96,7 @@ export class Pane {
 function nameOf(token) {
   const name = token.isEnd ? "end of the text" : `“${token.text || token.name}”`;
   const gained = gain(token);
+  if (token.thought && gained === null) return `${name}, not thought about`;
   return gained === null ? name : `${name}, ${nats(gained)} nats`;
 }
 

@@ -17,6 +17,7 @@ export function question(settings, budget, model) {
     thought_temperature: settings.thoughtTemperature,
     logprobs: NUM_LIKELIEST,
   };
+  if (budget > 0) body.thought_threshold = settings.threshold;
   if (settings.seed !== null) body.seed = settings.seed;
   if (model.quiet_star.allow_return_thoughts) body.return_thoughts = true;
   return settings.mode === "measure" ? measuring(body) : continuing(body, settings);

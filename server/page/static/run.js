@@ -15,7 +15,7 @@ export class Run {
   #model;
   #settings;
   #pane;
-  #totals = new Totals();
+  #totals;
   #ending = "done";
 
   /**
@@ -29,6 +29,7 @@ export class Run {
     this.#model = model;
     this.#settings = settings;
     this.#pane = pane;
+    this.#totals = new Totals(pane.budget);
   }
 
   /**
@@ -58,7 +59,10 @@ export class Run {
     for await (const chunk of this.#server.stream(body, signal)) {
       const [choice] = chunk.choices;
       if (choice) this.#show(tokensOfAnswer(choice), choice, performance.now() - start);
-      if (chunk.usage) this.#countThoughts(chunk.usage.completion_tokens_details.reasoning_tokens);
+      if (chunk.usage) {
+        const { completion_tokens_details: details } = chunk.usage;
+        this.#countThoughts(details.reasoning_tokens, chunk.quiet_star?.passes);
+      }
       this.#pane.showTotals(this.#totals.rows());
     }
   }
@@ -68,7 +72,8 @@ export class Run {
     const answer = await this.#server.complete(body, signal);
     const [choice] = answer.choices;
     this.#show(tokensOfPrompt(choice), choice, performance.now() - start);
-    this.#countThoughts(answer.quiet_star.prompt_thought_tokens ?? 0);
+    const { prompt_thought_tokens: tokens, prompt_passes: passes } = answer.quiet_star;
+    this.#countThoughts(tokens ?? 0, passes);
     this.#pane.showTotals(this.#totals.rowsOfMeasured());
     this.#ending = "measured";
   }
@@ -81,8 +86,9 @@ export class Run {
     if (choice.thoughts_truncated) this.#pane.showTrouble(LOST_THOUGHTS);
   }
 
-  #countThoughts(tokens) {
+  #countThoughts(tokens, passes) {
     this.#totals.thoughtTokens = tokens;
+    if (passes !== undefined) this.#totals.passes = passes;
   }
 
   #explain(error) {

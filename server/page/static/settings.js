@@ -1,10 +1,13 @@
 // Settings: reads and fills the form.
 
+import { sentenceOn, thresholdsBeside } from "./threshold.js";
+
 /**
  * @typedef {object} Settings
  * @property {string} prompt
  * @property {"continue" | "measure"} mode Say what comes next, or look at the text itself.
  * @property {number[]} budgets Thought tokens before each token; one, or two side by side.
+ * @property {number} threshold Think where a thought may save more, in nats; 0 = everywhere.
  * @property {number} temperature
  * @property {number} thoughtTemperature
  * @property {number} maxTokens
@@ -14,6 +17,8 @@
 export class SettingsForm {
   #form;
   #fields;
+  /** What the positions of the slider stand for, in nats. */
+  #thresholds = [0];
 
   /** @param {HTMLFormElement} form */
   constructor(form) {
@@ -27,7 +32,12 @@ export class SettingsForm {
   /** Set limits and defaults to those of a model as `/v1/models` has it. */
   allow(model) {
     const { max_thought_budget: most, default_thought_budget: usual } = model.quiet_star;
-    const { first, second, both, thought_temperature } = this.#fields;
+    const { first, second, both, threshold, thought_temperature } = this.#fields;
+    this.#thresholds = thresholdsBeside(model.quiet_star);
+    threshold.max = this.#thresholds.length - 1;
+    threshold.value = this.#thresholds.indexOf(model.quiet_star.default_thought_threshold);
+    this.#form.querySelector("#thresholds").disabled = most === 0;
+    this.#form.querySelector("#threshold-hint").textContent = sentenceOn(model.quiet_star);
     for (const slider of [first, second]) slider.max = most;
     this.#fields.max_tokens.max = model.max_model_len;
     this.#form.querySelector("#budgets").disabled = most === 0;
@@ -40,12 +50,13 @@ export class SettingsForm {
 
   /** @returns {Settings} */
   read() {
-    const { prompt, mode, both, first, second, temperature } = this.#fields;
+    const { prompt, mode, both, first, second, threshold, temperature } = this.#fields;
     const { thought_temperature, max_tokens, seed } = this.#fields;
     return {
       prompt: prompt.value,
       mode: mode.value,
       budgets: (both.checked ? [first, second] : [second]).map((slider) => slider.valueAsNumber),
+      threshold: this.#thresholds[threshold.valueAsNumber],
       temperature: temperature.valueAsNumber,
       thoughtTemperature: thought_temperature.valueAsNumber,
       maxTokens: max_tokens.valueAsNumber,
@@ -56,6 +67,7 @@ export class SettingsForm {
   /** @param {Partial<Settings>} settings What is missing stays as it is. */
   write(settings) {
     const { prompt, mode, budgets, temperature, thoughtTemperature, maxTokens, seed } = settings;
+    if (settings.threshold !== undefined) this.#writeThreshold(settings.threshold);
     const fields = this.#fields;
     if (prompt !== undefined) fields.prompt.value = prompt;
     if (mode !== undefined) fields.mode.value = mode;
@@ -80,16 +92,34 @@ export class SettingsForm {
     return isThere;
   }
 
+  // A link may have another one than the slider's.
+  #writeThreshold(threshold) {
+    if (threshold < 0) return;
+    const slider = this.#fields.threshold;
+    this.#thresholds = [...new Set([...this.#thresholds, threshold])].sort((a, b) => a - b);
+    slider.max = this.#thresholds.length - 1;
+    slider.value = this.#thresholds.indexOf(threshold);
+  }
+
   #complain(message) {
     this.#form.querySelector("#prompt-error").textContent = message;
     this.#fields.prompt.setAttribute("aria-invalid", String(message !== ""));
   }
 
+  #shown(slider) {
+    if (slider !== this.#fields.threshold) {
+      return slider.valueAsNumber.toFixed(slider.step === "1" ? 0 : 1);
+    }
+    const threshold = this.#thresholds[slider.valueAsNumber];
+    const text = threshold === 0 ? "always" : `${threshold} nats`;
+    slider.setAttribute("aria-valuetext", threshold === 0 ? "before every token" : text);
+    return text;
+  }
+
   // The numbers beside the sliders, and which sliders have an effect.
   #show() {
     for (const slider of this.#form.querySelectorAll("input[type=range]")) {
-      const decimals = slider.step === "1" ? 0 : 1;
-      slider.labels[0].querySelector("output").value = slider.valueAsNumber.toFixed(decimals);
+      slider.labels[0].querySelector("output").value = this.#shown(slider);
       const share = (slider.value - slider.min) / (slider.max - slider.min || 1);
       slider.style.setProperty("--share", share);
     }

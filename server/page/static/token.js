@@ -2,9 +2,10 @@
 
 /**
  * @typedef {object} Thought As on the wire.
- * @property {number[]} token_ids
+ * @property {number} expected_gain What it was expected to save, in nats.
+ * @property {number[]} token_ids None where it was too little to think.
  * @property {string} text
- * @property {number} mixing_weight
+ * @property {number | null} mixing_weight null where there was no thought.
  * @property {number} base_logprob Nats, without the thought.
  * @property {number} mixed_logprob Nats, with it.
  *
@@ -35,9 +36,15 @@ export function tokensOfPrompt(choice) {
   return tokens;
 }
 
+/** Whether the model thought before the token. */
+export function isThoughtAbout({ thought }) {
+  return thought !== null && thought.token_ids.length > 0;
+}
+
 /** The gain of the thought, in nats; null without one. */
-export function gain({ thought }) {
-  return thought ? thought.mixed_logprob - thought.base_logprob : null;
+export function gain(token) {
+  if (!isThoughtAbout(token)) return null;
+  return token.thought.mixed_logprob - token.thought.base_logprob;
 }
 
 function tokensOf({ logprobs }, thoughts) {

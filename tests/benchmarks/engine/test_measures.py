@@ -34,6 +34,8 @@ def settings(checkpoint: Path) -> Settings:
         mixed_budget=3,
         arrivals=2,
         arrival_batch=2,
+        adaptive_batches=(1, 2),
+        adaptive_tokens=4,
         contexts=(16, 40),
         context_batch=2,
     )
@@ -52,11 +54,14 @@ def test_every_measure_has_its_lines(
     monkeypatch.setattr(measures, "pair", instead)
     table = list(measure(settings, "cpu", ignore))
     assert [m.name for m in table] == [
-        *("pass", "pass", "company", "arrival", "official"),
+        *("pass", "pass", "company", "arrival", "adaptive", "adaptive", "adaptive", "official"),
         *("pass", "pass", "context"),
     ]
     assert {m.name for m in table} == set(NAMES)
-    assert [m.limit for m in table] == [0.8, 1.0, 1.15, 1.3, 500, 1.0, 1.0, 1.1]
+    assert [m.limit for m in table] == [
+        *(0.8, 1.0, 1.15, 1.3, 1.6, 1.6, 1.1, 500),
+        *(1.0, 1.0, 1.1),
+    ]
     for measured in table:
         assert len(measured.ratios) == 1
         assert measured.ratio > 0

@@ -17,11 +17,14 @@ from loadtest.traffic.arrivals import parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
+from loadtest.traffic.thresholds import crossed
 from tests.support.servers import DEMO, RunningServer
 
 pytestmark = pytest.mark.slow
 
 REQUESTS, PROMPT_TOKENS, TOKENS = 24, 20, 12
+# The threshold with which requests think before every token.
+ALWAYS = (0.0,)
 
 
 def plan(url: str, **fields: Any) -> Plan:
@@ -44,7 +47,7 @@ def run(prepared: Prepared) -> list[Cell]:
 
 
 def test_budgets_are_in_force_and_every_token_is_counted(demo_server: RunningServer) -> None:
-    budgets = (*parse_budgets("4"), *parse_budgets("0:1,2:1"))
+    budgets = crossed((*parse_budgets("4"), *parse_budgets("0:1,2:1")), ALWAYS)
     prepared = prepare(plan(demo_server.url, budgets=budgets))
     assert prepared.server.model == "demo"
     assert prepared.server.counting is Counting.TOKEN_IDS
@@ -79,10 +82,55 @@ def counted(cell: Cell, metric: str) -> float:
 
 def test_a_thinking_token_budget_is_in_force(demo_server: RunningServer) -> None:
     target = Target(demo_server.url, ignore_eos=True, extra_body={"thinking_token_budget": 10})
-    (cell,) = run(prepare(plan(demo_server.url, target=target, budgets=parse_budgets("4"))))
+    budgets = crossed(parse_budgets("4"), ALWAYS)
+    (cell,) = run(prepare(plan(demo_server.url, target=target, budgets=budgets)))
     assert {record.failure for record in cell.records} == {None}
     assert {record.thought_tokens for record in cell.records} == {10}
     assert not [warning for warning in cell.warnings if "thought less" in warning]
+
+
+def test_thresholds_save_thoughts_and_keep_answers(
+    demo_server: RunningServer, tmp_path: Path
+) -> None:
+    """The held-out problems, always thinking and by the checkpoint's own gate and default."""
+    path = tmp_path / "answers.jsonl"
+    problems = [
+        (
+            "Ben has 7 apples. On Monday he finds 5. On Tuesday he sells half. On Wednesday he "
+            "triples them. On Thursday he eats 8. On Friday he keeps all. On Saturday he keeps "
+            "all. On Sunday Ben has",
+            "10",
+        ),
+        (
+            "Cal has 12 eggs. On Monday he drops 2. On Tuesday he drops half. On Wednesday he "
+            "picks 6. On Thursday he eats 3. On Friday he picks 9. On Saturday he keeps all. On "
+            "Sunday Cal has",
+            "17",
+        ),
+    ]
+    lines = [json.dumps({"prompt": text, "expected": answer}) for text, answer in problems]
+    path.write_text("\n".join(lines))
+    default = json.loads((DEMO / "config.json").read_text())["quiet_star"][
+        "default_thought_threshold"
+    ]
+    always, adaptive, unthinking = run(
+        prepare(
+            plan(
+                demo_server.url,
+                target=Target(demo_server.url, extra_body={"thought_temperature": 0}),
+                budgets=crossed(parse_budgets("12"), (0.0, default, 1000.0)),
+                prompts=PromptPlan("answers", path, output_lengths=parse_lengths("4")),
+                extent=Extent(seconds=None, requests=8),
+            )
+        )
+    )
+    for cell, is_right in ((always, True), (adaptive, True), (unthinking, False)):
+        assert {record.correct for record in cell.records} == {is_right}
+        assert {record.failure for record in cell.records} == {None}
+    assert {record.thought_tokens for record in always.records} == {4 * 12}
+    assert {record.thought_tokens for record in unthinking.records} == {0}
+    for record in adaptive.records:
+        assert 0 < (record.thought_tokens or 0) <= 2 * 12
 
 
 def test_a_budget_over_the_servers_maximum_is_refused(demo_server: RunningServer) -> None:

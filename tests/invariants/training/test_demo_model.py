@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MistralForCausalLM, PreTrainedTokenizerBase
 
-from quietstar_infer.checkpoint import check_checkpoint, load_tensors
+from quietstar_infer.checkpoint import GATE_FILE, check_checkpoint, load_tensors
 from quietstar_infer.config import DASH, QuietStarConfig
 from training.demo.accuracy import answer, quiet_scores
+from training.demo.adaptive.measurement import measure_adaptive
 from training.demo.base_model_build import EXAMPLE_PROMPT
 from training.demo.corpus.documents import FAMILIES, documents
 from training.demo.corpus.problems import held_out_problems
@@ -23,6 +24,9 @@ from training.demo.token_statistics import (
     thoughts_at,
     token_facts,
 )
+from training.evaluations.cost import Cost
+from training.evaluations.sweep import Cell
+from training.gate.report import effort_table
 from training.thoughts.model import QuietThinker
 
 FOLDER = Path(__file__).parents[3] / "models" / "demo"
@@ -55,7 +59,7 @@ def complete(
 def test_layout_and_size() -> None:
     check_checkpoint(FOLDER)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
-    assert len(list(FOLDER.glob("*.safetensors"))) == 1
+    assert {file.name for file in FOLDER.glob("*.safetensors")} == {"model.safetensors", GATE_FILE}
     assert QuietStarConfig.from_checkpoint(FOLDER).default_thought_budget == 12
 
 
@@ -108,10 +112,31 @@ def test_the_mixing_head_is_open_at_answers_only(tokenizer: PreTrainedTokenizerB
     assert kinds["easy"].nll < 0.05
 
 
+def test_it_thinks_only_where_it_pays() -> None:
+    """At its own threshold: every answer of always thinking, at a sixth of the passes or less."""
+    measured = measure_adaptive(FOLDER, Evaluation(problems=20, seed=7, budgets=(0, 12)))
+    default = Cell(**measured["default"])
+    assert default.threshold == QuietStarConfig.from_checkpoint(FOLDER).default_thought_threshold
+    for thoughts, family in itertools.product(("greedy", "sampled"), FAMILIES):
+        figures = measured[thoughts][family]
+        always, adaptive = figures[Cell(12).key], figures[default.key]
+        assert adaptive["accuracy"] == always["accuracy"] > 0.8
+        assert adaptive["nll"] - always["nll"] < 0.005
+        cost = Cost(**adaptive["cost"])
+        assert cost.passes(default) <= 13 / 6 * cost.tokens
+        assert 0.02 < cost.thoughts / cost.tokens < 0.1
+
+
 def test_the_results_are_those_of_the_model_card() -> None:
     results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
     assert len(results["thinkers"]) == len(results["controls"]) == 3
-    assert accuracy_table(results) in (FOLDER / "README.md").read_text(encoding="utf-8")
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for table in (accuracy_table(results), effort_table(results["gate"])):
+        assert table in card
+    section = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["quiet_star"]
+    for name in ("default_thought_threshold", "effort_thresholds"):
+        assert results["gate"][name] == section[name]
+    assert results["adaptive"]["default"]["threshold"] == section["default_thought_threshold"]
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,24 @@ from typing import Any
 import pytest
 
 from training.config import PRESETS
+from training.gate.settings import GateSettings
 from training.trainer.recipe import DataConfig, Lora, ModelConfig, RunConfig
 
 PAGE = Path(__file__).parents[3] / "docs" / "training.md"
-SECTIONS = {"model": ModelConfig, "model.lora": Lora, "data": DataConfig, "run": RunConfig}
+SECTIONS = {
+    "model": ModelConfig,
+    "model.lora": Lora,
+    "data": DataConfig,
+    "run": RunConfig,
+    "gate": GateSettings,
+}
 
 
 def shown(value: Any) -> str:
     """A value as the page writes it."""
     if value is MISSING:
         return "required"
-    if value is None:
+    if value is None or value == ():
         return "–"
     if isinstance(value, bool):
         return str(value).lower()

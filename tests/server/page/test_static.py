@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator
 
 from tests.support.browsing import Cable, Visit, running_browser, visit
 from tests.support.scrapes import scrape
@@ -28,6 +28,8 @@ PHONE: dict[str, Any] = {
 }
 # Many seconds on any machine.
 LONG = {"max_tokens": 900, "first": 8, "second": 16}
+# The first position of the slider.
+ALWAYS = 0
 TEXT = "Ben has 3 apples. On Monday he finds 5."
 
 
@@ -46,8 +48,10 @@ def visiting(browser: Browser, demo_server: RunningServer) -> Visiting:
 
 @pytest.fixture
 def visited(visiting: Visiting) -> Iterator[Visit]:
+    """The form asks for a thought before every token."""
     with visiting() as visited:
         visited.elements("#run:enabled").wait_for()
+        visited.set(threshold=ALWAYS)
         yield visited
 
 
@@ -84,6 +88,7 @@ def background(visited: Visit, selector: str) -> str:
 def test_both_budgets_show_what_the_api_returns(visited: Visit, demo_server: RunningServer) -> None:
     visited.run()
     assert [body["thought_budget"] for body in visited.asked()] == [0, 12]
+    assert [body.get("thought_threshold") for body in visited.asked()] == [None, 0]
     assert all(body["stream"] for body in visited.asked())
     plain, thoughtful = answers(demo_server, visited)
     assert plain["choices"][0]["text"] != thoughtful["choices"][0]["text"] == " 10 apples."
@@ -123,6 +128,76 @@ def test_tokens_have_the_colour_of_their_gain(visited: Visit, demo_server: Runni
     assert len(colours) == 3
     assert background(visited, ".token") == "rgba(0, 0, 0, 0)"
     assert visited.pane(0).locator("[data-gain]").count() == 0
+
+
+def test_tokens_that_were_not_thought_about_are_told_apart(
+    visiting: Visiting, demo_server: RunningServer
+) -> None:
+    """With the model's own threshold, which is the slider's position at first."""
+    with visiting() as visited:
+        visited.elements("#run:enabled").wait_for()
+        default = model(demo_server)["default_thought_threshold"]
+        assert visited.elements("#threshold").get_attribute("aria-valuetext") == f"{default} nats"
+        hint = visited.elements("#threshold-hint").inner_text()
+        assert hint == (
+            f"The model’s thought gate tells what a thought may save. Default: {default} nats."
+        )
+        visited.elements(".modes span >> text=Measure").click()
+        visited.run()
+        _, adaptive = answers(demo_server, visited)
+        assert [body.get("thought_threshold") for body in visited.asked()] == [None, default]
+        thoughts = adaptive["choices"][0]["prompt_thoughts"]
+        kinds = [
+            None if thought is None else "there" if thought["token_ids"] else "skipped"
+            for thought in thoughts
+        ]
+        assert {"there", "skipped"} <= set(kinds)
+        tokens = visited.tokens(1).all()
+        assert [token.get_attribute("data-thought") for token in tokens] == kinds
+        lines = {kind: decoration(visited, tokens[kinds.index(kind)]) for kind in set(kinds)}
+        assert lines["there"] != lines["skipped"] == "none"
+        totals = dict(
+            zip(
+                visited.pane(1).locator(".totals dt").all_inner_texts(),
+                visited.pane(1).locator(".totals dd").all_inner_texts(),
+                strict=True,
+            )
+        )
+        passes = adaptive["quiet_star"]["prompt_passes"]
+        assert totals["passes"] == f"{passes}, not {13 * (len(tokens) - 1)}"
+        for kind in ("there", "skipped"):
+            index = kinds.index(kind)
+            check_gains(visited, index, thoughts[index])
+
+
+def check_gains(visited: Visit, index: int, thought: dict[str, Any]) -> None:
+    """A token's card shows the expected gain, and the measured one where there was a thought."""
+    visited.tokens(1).nth(index).hover()
+    card = visited.card()
+    assert number(card["expected"]) == pytest.approx(thought["expected_gain"], abs=0.006)
+    if thought["token_ids"]:
+        gain = thought["mixed_logprob"] - thought["base_logprob"]
+        assert number(card["saved"]) == pytest.approx(gain, abs=0.006)
+        assert card["thought"] == thought["text"].strip()
+    else:
+        assert "not expected to save more than the threshold" in card["note"]
+        assert not {"saved", "thought", "weight", "gain"} & set(card)
+
+
+def number(nats: str) -> float:
+    """Of "+0.12 nats"."""
+    return float(nats.removesuffix(" nats").replace("−", "-").lstrip("±+"))
+
+
+def decoration(visited: Visit, token: Locator) -> str:
+    line: str = token.evaluate("element => getComputedStyle(element).textDecorationLine")
+    return line
+
+
+def model(server: RunningServer) -> dict[str, Any]:
+    described: dict[str, Any] = httpx.get(f"{server.url}/v1/models").json()["data"][0]
+    quiet_star: dict[str, Any] = described["quiet_star"]
+    return quiet_star
 
 
 def attribute(kind: str) -> str:
@@ -190,7 +265,7 @@ def focused(visited: Visit, script: str) -> Any:
 def test_arrow_keys_go_to_the_next_line(visiting: Visiting) -> None:
     with visiting(**PHONE) as visited:
         visited.elements(".modes span >> text=Measure").click()
-        visited.set(prompt=TEXT * 2, second=1)
+        visited.set(prompt=TEXT * 2, second=1, threshold=ALWAYS)
         visited.run()
         tops = visited.tokens(1).evaluate_all("all => all.map(e => e.getClientRects()[0].y)")
         visited.tokens(1).nth(3).focus()
@@ -362,6 +437,7 @@ def test_a_link_restores_prompt_and_settings(visited: Visit) -> None:
         "thought_temperature": 1.2,
         "max_tokens": 9,
         "seed": 42,
+        "threshold": 4,
     }
     visited.set(**settings)
     link = visited.elements("#link").evaluate("link => link.href")
@@ -379,6 +455,7 @@ def test_a_link_restores_prompt_and_settings(visited: Visit) -> None:
 def test_the_page_fits_a_phone(visiting: Visiting, scheme: str) -> None:
     with visiting(**PHONE, color_scheme=scheme) as visited:
         visited.elements("#run:enabled").wait_for()
+        visited.set(threshold=ALWAYS)
         visited.run()
         # The window has gone to where the answers are.
         top = visited.pane(0).bounding_box()

@@ -10,7 +10,6 @@ import pytest
 from safetensors.torch import load_file
 
 from quietstar_infer.checkpoint import check_checkpoint
-from tests.support.training.adaptive import ADAPTIVE
 from training.cli import main
 from training.demo.adaptive.table import adaptive_table
 from training.demo.base_model_build import EXAMPLE_PROMPT, build_base_model
@@ -62,12 +61,15 @@ def test_building_again_gives_the_same(
     base, again = tmp_path / "base", tmp_path / "again"
     build_base_model(recipe.base_model, base)
     again.mkdir()
-    results_again = build_demo_model(recipe, again, base, workers=1)
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+    built = build_demo_model(recipe, again, base, workers=1)
+    results_again = json.loads(json.dumps(built))
+    for name in ("model.safetensors", "thought_gate.safetensors", "config.json", "tokenizer.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
     for measured in ("thinkers", "controls"):
         assert results_again[measured][0] == results[measured][0]
     assert results_again["trunk"] == results["trunk"]
+    assert results_again["adaptive"] == results["adaptive"]
+    assert {**results_again["gate"], "checkpoint": folder.name} == results["gate"]
 
 
 def test_what_was_measured(results: dict[str, Any]) -> None:
@@ -83,18 +85,13 @@ def test_what_was_measured(results: dict[str, Any]) -> None:
 
 def test_card_tables_and_plots(folder: Path, results: dict[str, Any], tmp_path: Path) -> None:
     assert accuracy_table(results) in (folder / "README.md").read_text(encoding="utf-8")
-    assert tables(results).count("| --- |") == 6
+    assert tables(results).count("| --- |") == 7
+    assert tables(results).startswith(adaptive_table(results))
     files = draw_plots(results, tmp_path)
-    assert len(files) == 3
+    assert [file.stem for file in files] == [
+        *("passes", "accuracy", "weight-course", "weight-distribution")
+    ]
     assert all(file.read_text(encoding="utf-8").startswith("<?xml") for file in files)
-
-
-def test_passes_come_first(results: dict[str, Any], tmp_path: Path) -> None:
-    measured = {**results, "adaptive": ADAPTIVE}
-    assert tables(measured) == f"{adaptive_table(measured)}\n\n{tables(results)}"
-    files = [file.name for file in draw_plots(measured, tmp_path)]
-    assert files[0] == "passes.svg"
-    assert len(files) == 4
 
 
 def test_tables() -> None:

@@ -65,7 +65,7 @@ def url() -> Iterator[str]:
 
 def test_accuracy_of_a_served_model(url: str) -> None:
     ASKED.clear()
-    table = served_accuracy(url, ["dial"], EVALUATION)
+    table = served_accuracy(url, ["dial"], EVALUATION, threshold=0.5)
     done = [problem.done for problem in PROBLEMS.values()]
     expected = {b: sum(d <= b for d in done) / len(done) for b in (0, 4, 12)}
     assert table == {"dial": expected}
@@ -73,14 +73,15 @@ def test_accuracy_of_a_served_model(url: str) -> None:
     assert expected[12] == 1
     assert len(ASKED) == 60
     assert {request["seed"] for request in ASKED} == set(range(20))
+    assert {request["thought_threshold"] for request in ASKED} == {0.5}
     assert all(request["max_tokens"] == 1 and not request["temperature"] for request in ASKED)
 
 
 def test_a_refusal_is_reported(url: str) -> None:
     with pytest.raises(UsageError, match=r"400.*too hot"):
-        served_accuracy(url, ["dial"], Evaluation(problems=1, temperature=2.0))
+        served_accuracy(url, ["dial"], Evaluation(problems=1, temperature=2.0), 0.0)
 
 
 def test_no_server() -> None:
     with pytest.raises(UsageError, match="does not answer"):
-        served_accuracy("http://127.0.0.1:9", ["dial"], EVALUATION)
+        served_accuracy("http://127.0.0.1:9", ["dial"], EVALUATION, 0.0)

@@ -4,7 +4,6 @@ Every token of a solved problem is predicted: its answer is right if it is the l
 all of its tokens count in the passes per token. Thoughts are those of the server, by seed.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from training.demo.accuracy import held_out
 from training.demo.corpus.documents import FAMILIES
 from training.demo.corpus.problems import Problem
 from training.demo.forced_thoughts import Evaluation
-from training.demo.report import RESULTS_FILE, Results, write_results
+from training.demo.report import RESULTS_FILE, Results, read_results, write_results
 from training.errors import UsageError
 from training.evaluations.backends.base import PassageScores
 from training.evaluations.backends.local import LocalBackend
@@ -43,10 +42,7 @@ def add_adaptive(folder: Path, evaluation: Evaluation) -> Results:
     """Measure a model that demo-model wrote, and put it into its results.json: all of that. Raises
     `UsageError` where there is no such file or no gate.
     """
-    try:
-        results: Results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UsageError(f"{folder} has no {RESULTS_FILE} that demo-model wrote") from None
+    results = read_results(folder / RESULTS_FILE)
     results["adaptive"] = measure_adaptive(folder, evaluation)
     write_results(results, folder)
     return results

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 
 from quietstar_infer.config import DASH
 from training.demo.corpus.dial import make_dial
-from training.demo.corpus.problems import LONGEST_WORKING, Maker, Problem, draw_problem
+from training.demo.corpus.problems import (
+    LONGEST_WORKING,
+    Maker,
+    Problem,
+    draw_problem,
+    held_out_problems,
+)
 from training.demo.corpus.prose import paragraph, sentence
 from training.demo.corpus.stories import make_story
 
@@ -92,3 +98,15 @@ def documents(seed: int, config: CorpusConfig | None = None) -> Iterator[str]:
     rng = random.Random(seed)
     while True:
         yield document(config, rng)
+
+
+def solved_held_out(seed: int, config: CorpusConfig | None = None) -> Iterator[str]:
+    """Yield held-out problems, all different, with their answers, without end: the families in the
+    corpus's shares, nothing before a problem or after it.
+    """
+    config = config or CorpusConfig()
+    rng = random.Random(seed)
+    streams = {family: held_out_problems(make, seed) for family, make in FAMILIES.items()}
+    while True:
+        problem = next(streams["story" if rng.random() < config.story else "dial"])
+        yield problem.prompt + problem.answer + problem.ending

@@ -72,4 +72,4 @@ def test_a_folder_without_results_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo-passes", str(tmp_path)]) == 1
-    assert "has no results.json that demo-model wrote" in capsys.readouterr().err
+    assert "is no results.json that demo-model wrote" in capsys.readouterr().err
