@@ -69,6 +69,12 @@ class Engine(NamedTuple):
         return self.config.scheduler_config.policy == "priority"
 
     @property
+    def cached_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+        cache = self.config.cache_config
+        return (cache.num_gpu_blocks or 0) * cache.block_size
+
+    @property
     def prompt_chunk(self) -> int:
         """Tokens of a prompt that one pass prefills, at most."""
         return self.config.scheduler_config.max_num_batched_tokens
