@@ -44,5 +44,6 @@ def context_bytes(checkpoint: Mapping[str, Any], length: int | None, bytes_per_n
     heads = checkpoint["num_attention_heads"]
     head_size = checkpoint.get("head_dim") or checkpoint["hidden_size"] // heads
     key_heads = checkpoint.get("num_key_value_heads") or heads
-    numbers = 2 * checkpoint["num_hidden_layers"] * key_heads * head_size
-    return numbers * bytes_per_number * (length or checkpoint["max_position_embeddings"])
+    numbers: int = 2 * checkpoint["num_hidden_layers"] * key_heads * head_size
+    tokens: int = length or checkpoint["max_position_embeddings"]
+    return numbers * bytes_per_number * tokens
