@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from server.engine.failures import explanation, failure_file, known_remedy
+from server.engine.reminder import reminder
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
@@ -132,7 +133,8 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
-    client = _start(config, engine_args, metrics)
+    with reminder():
+        client = _start(config, engine_args, metrics)
     ledger = UsageLedger()
     collect_usage(client, ledger)
     try:
