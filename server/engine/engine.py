@@ -22,6 +22,7 @@ from server.vllm_api import (
     ThinkingSetup,
     UsageContext,
     VllmConfig,
+    openmp_environment,
     thinking_setup,
 )
 
@@ -150,14 +151,15 @@ def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMet
         stat_loggers.append(lambda *_: _VisibleTokens(metrics))
     with failure_file() as file:
         try:
-            return AsyncLLM.from_vllm_config(
-                config,
-                stat_loggers=stat_loggers,
-                usage_context=UsageContext.OPENAI_API_SERVER,
-                enable_log_requests=engine_args.enable_log_requests,
-                aggregate_engine_logging=engine_args.aggregate_engine_logging,
-                disable_log_stats=engine_args.disable_log_stats,
-            )
+            with openmp_environment(config):
+                return AsyncLLM.from_vllm_config(
+                    config,
+                    stat_loggers=stat_loggers,
+                    usage_context=UsageContext.OPENAI_API_SERVER,
+                    enable_log_requests=engine_args.enable_log_requests,
+                    aggregate_engine_logging=engine_args.aggregate_engine_logging,
+                    disable_log_stats=engine_args.disable_log_stats,
+                )
         except (RuntimeError, ValueError, OSError) as error:
             reason = file.read_text() if file.exists() else str(error)
             remedy = known_remedy(reason)
