@@ -72,6 +72,7 @@ from quietstar_infer.vllm_plugin.options import (
     thinking_setup,
 )
 from quietstar_infer.vllm_plugin.thought_usage import take_usage
+from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 
 __all__ = [
     "AsyncEngineArgs",
@@ -127,6 +128,7 @@ __all__ = [
     "lifespan",
     "load_chat_template",
     "offline_docs",
+    "openmp_environment",
     "prepare_engine_args",
     "take_usage",
     "thinking_setup",

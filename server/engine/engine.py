@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from server.engine.failures import explanation, failure_file, known_remedy
+from server.engine.reminder import reminder
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
@@ -21,6 +22,7 @@ from server.vllm_api import (
     ThinkingSetup,
     UsageContext,
     VllmConfig,
+    openmp_environment,
     thinking_setup,
 )
 
@@ -67,6 +69,12 @@ class Engine(NamedTuple):
     def has_priorities(self) -> bool:
         """Whether requests are scheduled by priority rather than by arrival."""
         return self.config.scheduler_config.policy == "priority"
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+        cache = self.config.cache_config
+        return (cache.num_gpu_blocks or 0) * cache.block_size
 
     @property
     def prompt_chunk(self) -> int:
@@ -126,7 +134,8 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
-    client = _start(config, engine_args, metrics)
+    with reminder():
+        client = _start(config, engine_args, metrics)
     ledger = UsageLedger()
     collect_usage(client, ledger)
     try:
@@ -142,14 +151,15 @@ def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMet
         stat_loggers.append(lambda *_: _VisibleTokens(metrics))
     with failure_file() as file:
         try:
-            return AsyncLLM.from_vllm_config(
-                config,
-                stat_loggers=stat_loggers,
-                usage_context=UsageContext.OPENAI_API_SERVER,
-                enable_log_requests=engine_args.enable_log_requests,
-                aggregate_engine_logging=engine_args.aggregate_engine_logging,
-                disable_log_stats=engine_args.disable_log_stats,
-            )
+            with openmp_environment(config):
+                return AsyncLLM.from_vllm_config(
+                    config,
+                    stat_loggers=stat_loggers,
+                    usage_context=UsageContext.OPENAI_API_SERVER,
+                    enable_log_requests=engine_args.enable_log_requests,
+                    aggregate_engine_logging=engine_args.aggregate_engine_logging,
+                    disable_log_stats=engine_args.disable_log_stats,
+                )
         except (RuntimeError, ValueError, OSError) as error:
             reason = file.read_text() if file.exists() else str(error)
             remedy = known_remedy(reason)
