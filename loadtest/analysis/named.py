@@ -83,6 +83,27 @@ _COUNTED = (
         lambda f: f.passes_per_visible_token,
     ),
     Named(
+        "visible_tokens_per_answer",
+        "visible tokens of an answer, on average",
+        "ratio",
+        None,
+        lambda f: f.visible_tokens_per_answer,
+    ),
+    Named(
+        "thought_tokens_per_answer",
+        "thought tokens of an answer, on average: by usage, else those that were streamed",
+        "ratio",
+        "lower",
+        lambda f: f.thought_tokens_per_answer,
+    ),
+    Named(
+        "cut_thinking_share",
+        "answers cut at their length before the first visible token, of those that succeeded",
+        "share",
+        "lower",
+        lambda f: f.cut_thinking_share,
+    ),
+    Named(
         "thought_share",
         "visible tokens that were thought about, of all",
         "share",

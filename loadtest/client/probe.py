@@ -151,8 +151,9 @@ def _best_counting(stream: bytes) -> tuple[Counting, bool]:
         answer = _read(stream, counting)
         counted = answer.usage.completion_tokens if answer.usage else None
         # Some servers report usage in the last chunk only: too late for the tokens before.
-        in_time = answer.token_times[:1] == chunks.token_times[:1]
-        if answer.token_times and in_time and len(answer.token_times) == counted:
+        arrivals = answer.arrivals
+        in_time = arrivals[:1] == chunks.arrivals[:1]
+        if arrivals and in_time and counted in (len(arrivals), len(answer.token_times)):
             return counting, True
     return Counting.CHUNKS, chunks.usage is not None
 
@@ -162,4 +163,6 @@ def _read(stream: bytes, counting: Counting) -> Answer:
     answer = Answer(counting)
     for number, event in enumerate(EventParser().feed(stream)):
         answer.add(event, number)
+    if counting is not Counting.CHUNKS:
+        answer.complete()
     return answer

@@ -15,6 +15,10 @@ from loadtest.reporting.table import with_spread
 _COMPARED = (
     "mean time_to_first_token",
     "p95 time_to_first_token",
+    "mean time_to_first_reasoning_token",
+    "p95 time_to_first_reasoning_token",
+    "mean thinking_time",
+    "mean time_per_reasoning_token",
     "mean time_per_visible_token",
     "p95 time_per_visible_token",
     "p95 end_to_end",
@@ -22,6 +26,8 @@ _COMPARED = (
     "goodput",
     "failure_share",
     "passes_per_visible_token",
+    "thought_tokens_per_answer",
+    "cut_thinking_share",
     "accuracy",
 )
 TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")

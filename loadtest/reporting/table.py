@@ -16,6 +16,8 @@ class Column:
     group: str
     head: str
     figure: str
+    of_reasoning: bool = False
+    """Shown only where a server streams its reasoning."""
 
     @property
     def title(self) -> str:
@@ -31,6 +33,11 @@ class Column:
 COLUMNS = (
     Column("", "requests", "requests"),
     Column("", "failed", "failure_share"),
+    Column("first reasoning token", "p50", "p50 time_to_first_reasoning_token"),
+    Column("first reasoning token", "p95", "p95 time_to_first_reasoning_token"),
+    Column("thinking", "mean", "mean thinking_time"),
+    Column("thinking", "p95", "p95 thinking_time"),
+    Column("per reasoning token", "mean", "mean time_per_reasoning_token"),
     Column("first token", "p50", "p50 time_to_first_token"),
     Column("first token", "p95", "p95 time_to_first_token"),
     Column("first token", "p99", "p99 time_to_first_token"),
@@ -46,6 +53,9 @@ COLUMNS = (
     Column("", "thought tokens/s", "thought_tokens_per_s"),
     Column("passes", "per s", "passes_per_s"),
     Column("passes", "per token", "passes_per_visible_token"),
+    Column("tokens per answer", "thought", "thought_tokens_per_answer", of_reasoning=True),
+    Column("tokens per answer", "visible", "visible_tokens_per_answer", of_reasoning=True),
+    Column("", "cut while thinking", "cut_thinking_share", of_reasoning=True),
     Column("", "thought about", "thought_share"),
     Column("", "right", "accuracy"),
 )
@@ -54,7 +64,13 @@ COLUMNS = (
 def parts(load: LoadSummary) -> list[list[Column]]:
     """The columns of a load's two tables, latencies and rates, without those that would be
     empty."""
-    shown = [c for c in COLUMNS if any(row.figure(c.figure) for row in load.rows)]
+    reasons = any(row.figure("cut_thinking_share") for row in load.rows)
+    shown = [
+        column
+        for column in COLUMNS
+        if any(row.figure(column.figure) for row in load.rows)
+        and (reasons or not column.of_reasoning)
+    ]
     tables = ([column for column in shown if column.timed is timed] for timed in (True, False))
     return [columns for columns in tables if columns]
 

@@ -91,10 +91,15 @@ def _warnings(records: Sequence[Record], plan: Plan) -> list[str]:
     warnings = []
     if not measured:
         warnings.append("no request was due in the measured part: measure longer, or load more")
+    if unseen := sum(record.ended_thinking for record in good):
+        warnings.append(
+            f"{unseen} of {len(good)} answers reached their length while they still reasoned, and "
+            "show nothing: a larger --output-tokens would let them answer"
+        )
     if short := sum(_thought_less(record, plan) for record in good):
         warnings.append(f"{short} of {len(good)} requests thought less than their budget")
     if plan.target.ignore_eos and (
-        cut := sum(record.visible_tokens < record.asked_tokens for record in good)
+        cut := sum(r.reasoning_tokens + r.visible_tokens < r.asked_tokens for r in good)
     ):
         warnings.append(
             f"{cut} of {len(good)} answers are shorter than asked although they were not to stop "

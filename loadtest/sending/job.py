@@ -185,6 +185,7 @@ class JobRunner:
             self._record(request, due)(
                 sent=result.sent,
                 token_times=answer.token_times,
+                reasoning_times=answer.reasoning_times,
                 finished=result.finished,
                 prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
                 thought_tokens=answer.thought_tokens,
