@@ -6,7 +6,7 @@ some, it is what was really thought. The slope c is the price of a thought token
 c / t(0) its price in visible tokens, with t(0) as measured if there was a budget 0, else as fitted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,10 +72,13 @@ class _Point:
         return float(np.concatenate(self.repeats).mean())
 
 
-def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
+def price_of_a_thought(
+    cells: Iterable[Cell], left_out: Collection[Setting] = (), seed: int = 0
+) -> Price | None:
     """From cells of one load, repeats included; None where fewer than two settings thought
     differently much, and where the time without a thought cannot be told from 0."""
-    points = sorted(_points(cells).items(), key=lambda item: (item[1].thoughts, item[0].thinking))
+    found = [item for item in _points(cells).items() if item[0] not in left_out]
+    points = sorted(found, key=lambda item: (item[1].thoughts, item[0].thinking))
     if len({point.thoughts for _, point in points}) < 2:
         return None
     rng = np.random.default_rng(seed)

@@ -42,10 +42,30 @@ class Row:
         return budget + threshold_suffix(self.threshold)
 
     def figure(self, name: str) -> Repeated | None:
-        """A named figure over the repeats; None unless every one of them has it."""
-        values = [NAMED[name].read(repeat) for repeat in self.repeats]
+        """A named figure over the repeats that have it; None where none has."""
+        values = [NAMED[name].read(repeat) for repeat in self.repeats if self._was_asked(repeat)]
         found = tuple(value for value in values if value is not None)
-        return Repeated(found) if found and len(found) == len(values) else None
+        return Repeated(found, len(values) - len(found)) if found else None
+
+    def _was_asked(self, repeat: Figures) -> bool:
+        """Whether any request of a mix had this budget."""
+        return not self.is_part or repeat.requests > 0
+
+    @property
+    def left_out(self) -> str | None:
+        """Why headlines cannot use this row, in words: not every repeat that was measured to its
+        end has an answer. None = they can."""
+        whole = [
+            repeat
+            for cell, repeat in zip(self.cells, self.repeats, strict=True)
+            if not cell.partial and self._was_asked(repeat)
+        ]
+        finished = sum(repeat.succeeded > 0 for repeat in whole)
+        if not whole:
+            return "no repeat was measured to its end"
+        if finished < len(whole):
+            return f"requests succeeded in {finished} of {len(whole)} repeats only"
+        return None
 
     @property
     def accuracy(self) -> Share | None:
@@ -124,7 +144,13 @@ def summarise(run: Run) -> Summary:
         mix = None if len(cell.budgets) == 1 else mix_name(cell)
         groups.setdefault((cell.load, mix), []).append(cell)
     loads = tuple(_load_summary(load, mix, cells, levels) for (load, mix), cells in groups.items())
-    return Summary(run, levels, loads, tuple(all_warnings(run)))
+    left_out = (
+        f"budget {row.name}, {row.load}: {row.left_out}; no headline uses what they show"
+        for load in loads
+        for row in load.rows
+        if row.left_out and any(repeat.succeeded for repeat in row.repeats)
+    )
+    return Summary(run, levels, loads, (*all_warnings(run), *left_out))
 
 
 def _load_summary(
@@ -146,8 +172,9 @@ def _load_summary(
         for budget in (([ALL] if mix else []) + list(same[0].budgets))
     )
     fronts = (_front(cost, rows) for cost in COSTS)
+    left_out = {row.setting for row in rows if row.left_out}
     return LoadSummary(
-        load, mix, rows, price_of_a_thought(cells), tuple(found for found in fronts if found)
+        load, mix, rows, price_of_a_thought(cells, left_out), tuple(f for f in fronts if f)
     )
 
 
@@ -157,7 +184,8 @@ def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:
         value = row.figure(cost.figure)
         if row.budget != ALL and row.accuracy is not None and value is not None:
             points[row.setting] = (value.mean, row.accuracy)
-    return front(cost, points) if points else None
+    left_out = {row.setting for row in rows if row.left_out}
+    return front(cost, points, left_out) if points else None
 
 
 def all_warnings(run: Run) -> list[str]:

@@ -264,10 +264,10 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
         f"What it buys, by {front.cost.title} · {load.title}",
         (f"{front.sentence} " if front.is_choice else "")
         + "Exactly right answers with 95 % Wilson intervals. The line joins the settings that no "
-        "other one beats in both; the pale ones are beaten.",
+        "other one beats in both; the pale ones are beaten, or lack repeats.",
         "; ".join(
             f"{p.setting.label}: {p.accuracy.value:.1%} for {front.cost.of(p.cost)}"
-            + ("" if p.on_front else ", beaten by a cheaper one")
+            + ("" if p.on_front else ", incomplete" if p.left_out else ", beaten by a cheaper one")
             for p in front.points
         )
         + ".",

@@ -123,7 +123,7 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
             bounds = load.price.relative_interval
             text = f"visible tokens for a thought token ({bounds.low:.2f} to {bounds.high:.2f})"
             tiles.append((f"{load.price.relative:.2f}", f"{text}, {load.title}"))
-        for front in load.fronts[:1]:
+        for front in [front for front in load.fronts[:1] if front.judged]:
             best, enough = front.most_accurate, front.recommended
             text = f"right answers with budget {best.setting.name}, the most accurate, {load.title}"
             tiles.append((f"{best.accuracy.value:.1%}", text))

@@ -98,15 +98,21 @@ def entry(row: Row, column: Column) -> str:
 
 
 def with_spread(found: Repeated, figure: str) -> str:
-    """`12.3 ms ± 4 %`."""
+    """`12.3 ms ± 4 %`, or `12.3 ms (1 of 3)` where repeats do not have it."""
     text = show(found.mean, NAMED[figure].unit)
+    total = len(found.values) + found.missing
+    missing = f" ({len(found.values)} of {total})" if found.missing else ""
+    return text + _spread(found, figure) + missing
+
+
+def _spread(found: Repeated, figure: str) -> str:
     half = found.half_width
     if half is None or not half or not found.mean:
-        return text
+        return ""
     if NAMED[figure].unit == "share":
-        return f"{text} ± {100 * half:.1f}"
+        return f" ± {100 * half:.1f}"
     relative = 100 * half / abs(found.mean)
-    return f"{text} ± {relative:.0f} %" if relative >= 0.95 else text
+    return f" ± {relative:.0f} %" if relative >= 0.95 else ""
 
 
 def relative_cost(load: LoadSummary, row: Row) -> str:
