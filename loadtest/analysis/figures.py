@@ -22,9 +22,9 @@ CUT_SHORT = (Failure.CUT, Failure.UNSENT)
 class Figures:
     """The figures of one cell, or of its requests with one budget.
 
-    Rates are per second of the measured window. A token counts if it arrived within the window,
-    whenever its request was due, so that the edges of the window do not distort the rate; tokens of
-    failed requests do not count. Latencies are those of requests that were due within the window
+    Rates are per second of the measured window. A token counts if it arrived within the window, an
+    answer if it ended there, whenever its request was due, so that the edges of the window do not
+    distort the rate; tokens of failed requests do not count. Latencies are those of requests that were due within the window
     and succeeded.
     """
 
@@ -55,7 +55,7 @@ class Figures:
     thought_share: float | None
     """The share of visible tokens that were thought about; None where it is not known."""
     goodput: float | None
-    """Requests per second, due in the window, that kept every service level."""
+    """Those of `completed_rate` that kept every service level: never more than it."""
     accuracy: Share | None
     latencies: dict[str, Distribution]
 
@@ -83,7 +83,8 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
     cut = [r for r in measured(records) if r.failure in CUT_SHORT]
     due = [r for r in measured(records) if r.failure not in CUT_SHORT]
     good = [record for record in due if record.failure is None]
-    kept = sum(all_kept(levels, record) for record in due)
+    completed = [r for r in records if r.failure is None and start <= (r.finished or 0.0) < end]
+    kept = sum(all_kept(levels, record) for record in completed)
     tokens = [
         (record, sum(start <= time < end for time in record.token_times))
         for record in records
@@ -97,11 +98,7 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
         seconds=seconds,
         due_rate=len(due) / seconds,
         sent_rate=sum(r.sent is not None and start <= r.sent < end for r in records) / seconds,
-        completed_rate=sum(
-            r.failure is None and r.finished is not None and start <= r.finished < end
-            for r in records
-        )
-        / seconds,
+        completed_rate=len(completed) / seconds,
         visible_tokens_per_s=sum(count for _, count in tokens) / seconds,
         thought_tokens_per_s=_thought_tokens(tokens, seconds, cell.window),
         passes_per_s=_passes(tokens, seconds),

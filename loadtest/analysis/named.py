@@ -112,7 +112,7 @@ _COUNTED = (
     ),
     Named(
         "goodput",
-        "requests per second that kept every service level",
+        "of completed_rate, the answers that kept every service level",
         "1/s",
         "higher",
         lambda f: f.goodput,
