@@ -183,6 +183,11 @@ class Record(BaseModel):
         return self.finished - self.scheduled
 
 
+def window_up_to(last: float) -> float:
+    """The end of a window that includes what happens at `last`."""
+    return math.nextafter(last, math.inf)
+
+
 def _mean_gap(times: list[float]) -> float | None:
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
 
@@ -228,7 +233,8 @@ class Cell(BaseModel):
     """For a closed loop."""
     repeat: int = 0
     window: tuple[float, float]
-    """The measured part; requests scheduled outside it are warm-up or cool-down."""
+    """The measured part, without the moment of its end; requests scheduled outside it are warm-up
+    or cool-down."""
     records: list[Record]
     client: ClientHealth | None
     """None where the run ended before it was known."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loadtest.client.answer import Asked, most_thoughts
-from loadtest.records import Cell, Failure, Record
+from loadtest.records import Cell, Failure, Record, window_up_to
 from loadtest.sending.health import combine, complaints
 from loadtest.sending.pool import Collected
 from loadtest.sending.progress import Phase, Snapshot
@@ -77,8 +77,8 @@ def _window(
     measured = [record for record in records if not record.warmup]
     end = timing.window_ends
     if is_closed and len(measured) == extent.requests:
-        # Without a fixed duration the cell ends with the last answer.
-        end = max(record.finished or 0.0 for record in measured)
+        # Without a fixed duration the cell ends with the last answer, which counts.
+        end = window_up_to(max(record.finished or 0.0 for record in measured))
     if cut_at is not None:
         end = cut_at if end is None else min(end, cut_at)
     assert end is not None, "a closed loop without a time ends after its last request"

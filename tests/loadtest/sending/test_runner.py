@@ -38,6 +38,17 @@ def test_the_servers_delays_are_measured(delayed_url: str) -> None:
         assert FIRST + 4 * passes * GAP <= min(whole) < FIRST + 4 * passes * GAP + SLACK
 
 
+@pytest.mark.parametrize("requests", [1, 5])
+def test_a_number_of_requests_counts_every_completion_and_every_token(
+    delayed_url: str, requests: int
+) -> None:
+    cell = run_one(small_plan(delayed_url, "closed:2", requests=requests))
+    found = figures(cell)
+    assert found.completed_rate * found.seconds == pytest.approx(requests)
+    assert found.visible_tokens_per_s * found.seconds == pytest.approx(5 * requests)
+    assert found.seconds == pytest.approx(max(record.finished or 0.0 for record in cell.records))
+
+
 def test_an_open_loop_sends_requests_when_they_are_due(url: str) -> None:
     cell = run_one(small_plan(url, "constant:20", requests=30))
     assert [record.scheduled for record in cell.records] == [n / 20 for n in range(30)]
