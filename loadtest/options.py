@@ -11,7 +11,7 @@ from loadtest.errors import LoadTestError
 from loadtest.traffic.arrivals import FORMS, parse_load
 from loadtest.traffic.budgets import parse_budgets
 from loadtest.traffic.lengths import parse_lengths
-from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, StopRules, Target
 from loadtest.traffic.thresholds import crossed, parse_thresholds
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -125,6 +125,25 @@ def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
         default=0.0,
         metavar="S",
         help="seconds for which an open loop goes on after (default 0)",
+    )
+    group.add_argument(
+        "--drain",
+        type=not_negative,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for answers after the last request was due; those that have not come "
+        "are failures (default 60)",
+    )
+    group.add_argument(
+        "--error-rate",
+        type=share,
+        metavar="P",
+        help="stop a cell when a larger share of its requests has failed, such as 0.1",
+    )
+    group.add_argument(
+        "--over-saturation",
+        action="store_true",
+        help="stop a cell when the server falls ever further behind its open loop",
     )
     group.add_argument(
         "--repeats", type=count, default=repeats, metavar="N", help=f"default {repeats}"
@@ -259,7 +278,8 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
         loads=tuple(parse_load(load) for load in loads),
         budgets=crossed(parse_budgets(options.budgets), parse_thresholds(options.thresholds)),
         prompts=_prompts(options),
-        extent=Extent(seconds, options.requests, options.warmup, options.cooldown),
+        extent=Extent(seconds, options.requests, options.warmup, options.cooldown, options.drain),
+        stops=StopRules(options.error_rate, options.over_saturation),
         repeats=options.repeats,
         seed=options.seed,
         workers=options.workers,

@@ -42,6 +42,8 @@ class Failure(StrEnum):
     """The number of visible tokens in the stream is not that in its usage."""
     OVER_BUDGET = "over_budget"
     """More thought tokens than the budget allows, or none where there should be some."""
+    UNDRAINED = "undrained"
+    """Not answered when the cell had waited long enough for last answers (`--drain`)."""
     UNSENT = "unsent"
     """Still waiting at the client when the cell was cut short."""
     CUT = "cut"
@@ -244,6 +246,8 @@ class Cell(BaseModel):
     """Every two seconds, where the server shows it (`vllm:num_requests_running`)."""
     partial: bool = False
     """Cut short: by Ctrl-C, a full disk, or a server that cannot be reached any more."""
+    stopped: str | None = None
+    """Why it was stopped as asked (`--error-rate`, `--over-saturation`), in words; not partial."""
     warnings: list[str] = []
 
 

@@ -111,6 +111,8 @@ class Behaviour:
     die_after: int | None = None
     """Requests after which the process ends."""
     api_key: str | None = None
+    slots: int | None = None
+    """Answers at once; more requests wait."""
     reasoning: Reasoning | None = None
 
     @property
@@ -142,6 +144,7 @@ class _Server:
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
         self._completions = self._running = 0
+        self._slots = asyncio.Semaphore(behaviour.slots or 1_000_000)
 
     async def serve(self, ready: Connection) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=4096)
@@ -172,7 +175,7 @@ class _Server:
         elif path == "/metrics":
             _respond(writer, 200, self._metrics())
         elif path in ("/v1/completions", "/v1/chat/completions"):
-            return await self._complete(json.loads(body), writer, chat="chat" in path)
+            return await self._complete(json.loads(body), reader, writer, chat="chat" in path)
         else:
             _respond(writer, 404, {"error": {"message": f"no {path} here"}})
         return True
@@ -193,7 +196,9 @@ class _Server:
             model["quiet_star"] |= {"gate": "learned", "default_thought_threshold": threshold}
         return {"object": "list", "data": [model]}
 
-    async def _complete(self, request: dict[str, Any], writer: StreamWriter, chat: bool) -> bool:
+    async def _complete(
+        self, request: dict[str, Any], reader: StreamReader, writer: StreamWriter, chat: bool
+    ) -> bool:
         self._count()
         text = request["messages"][0]["content"] if chat else request["prompt"]
         name = text.split()[0].removeprefix("fault:") if text.startswith("fault:") else None
@@ -214,7 +219,14 @@ class _Server:
         elif fault is Fault.SILENT:
             await asyncio.Event().wait()
         else:
-            return await self._stream(self._answer(request, text, fault, chat), writer)
+            self._running += 1
+            try:
+                async with self._slots:
+                    answer = self._answer(request, text, fault, chat)
+                    # A client that has left meanwhile takes no slot.
+                    return not reader.at_eof() and await self._write_stream(answer, writer)
+            finally:
+                self._running -= 1
         return True
 
     def _answer(
@@ -252,13 +264,6 @@ class _Server:
                 )  # blocks the loop: no request is answered, no connection accepted
         if self._completions == self._behaviour.die_after:
             os._exit(1)
-
-    async def _stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
-        self._running += 1
-        try:
-            return await self._write_stream(stream, writer)
-        finally:
-            self._running -= 1
 
     async def _write_stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
         writer.write(_HEAD)

@@ -24,8 +24,8 @@ class Figures:
 
     Rates are per second of the measured window. A token counts if it arrived within the window, an
     answer if it ended there, whenever its request was due, so that the edges of the window do not
-    distort the rate; tokens of failed requests do not count. Latencies are those of requests that were due within the window
-    and succeeded.
+    distort the rate; tokens of failed requests do not count. Latencies are those of requests that
+    were due within the window and succeeded.
     """
 
     requests: int

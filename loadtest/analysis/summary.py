@@ -1,8 +1,8 @@
 """A run's cells, sorted into rows: a budget, or a part of a mix, with one threshold under one load,
 with repeats."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured
 from loadtest.analysis.intervals import Repeated, Share
@@ -11,6 +11,7 @@ from loadtest.analysis.named import NAMED
 from loadtest.analysis.pareto import COSTS, Cost, Front, front
 from loadtest.analysis.price import Price, price_of_a_thought
 from loadtest.analysis.settings import Setting, mix_name, setting_name
+from loadtest.analysis.steps import Step, held_sentence, steps_of
 from loadtest.records import Cell, Record, Run, threshold_suffix
 
 
@@ -25,6 +26,8 @@ class Row:
     budget: str
     cells: tuple[Cell, ...]
     repeats: tuple[Figures, ...]
+    rate: float | None = None
+    """Requests per second, of a row that is one step of a ramp."""
 
     @property
     def is_part(self) -> bool:
@@ -103,6 +106,10 @@ class LoadSummary:
     mix: str | None
     """None for a sweep of single budgets."""
     rows: tuple[Row, ...]
+    steps: tuple[Row, ...]
+    """Of a ramp: a row for each of `rows` and each step that was begun."""
+    held: tuple[str, ...]
+    """The highest rate of a ramp that held, in words, for each budget or mix."""
     price: Price | None
     fronts: tuple[Front, ...]
     """Accuracy against each cost that was measured of a setting with answers to judge."""
@@ -134,6 +141,11 @@ class Summary:
     @property
     def rows(self) -> list[Row]:
         return [row for load in self.loads for row in load.rows]
+
+    @property
+    def rows_and_steps(self) -> list[Row]:
+        """Rows of whole cells, then those of their steps, load by load."""
+        return [row for load in self.loads for row in (*load.rows, *load.steps)]
 
 
 def summarise(run: Run) -> Summary:
@@ -173,9 +185,30 @@ def _load_summary(
     )
     fronts = (_front(cost, rows) for cost in COSTS)
     left_out = {row.setting for row in rows if row.left_out}
+    by_step = [(row, [steps_of(cell, levels) for cell in row.cells]) for row in rows]
+    held = (held_sentence(row.name, steps) for row, steps in by_step if not row.is_part)
     return LoadSummary(
-        load, mix, rows, price_of_a_thought(cells, left_out), tuple(f for f in fronts if f)
+        load=load,
+        mix=mix,
+        rows=rows,
+        steps=tuple(found for row, steps in by_step for found in _step_rows(row, steps, levels)),
+        held=tuple(sentence for sentence in held if sentence),
+        price=price_of_a_thought(cells, left_out),
+        fronts=tuple(found for found in fronts if found),
     )
+
+
+def _step_rows(row: Row, repeats: list[list[Step]], levels: Sequence[Level]) -> Iterator[Row]:
+    longest = max(repeats, key=lambda steps: len(steps))
+    for number, step in enumerate(longest):
+        cells = [steps[number].cell for steps in repeats if len(steps) > number]
+        yield replace(
+            row,
+            load=f"{row.load}, step {number + 1}: {step.rate:g}/s",
+            cells=tuple(cells),
+            repeats=tuple(figures(cell, levels, row.budget) for cell in cells),
+            rate=step.rate,
+        )
 
 
 def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:

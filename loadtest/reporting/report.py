@@ -1,7 +1,7 @@
 """The HTML report: one file that needs nothing else."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,8 +25,8 @@ from loadtest.reporting.plots import (
     timeline_plot,
 )
 from loadtest.reporting.results import replace_file
-from loadtest.reporting.table import Column, first_heads, parts
-from loadtest.reporting.terminal import table_rows
+from loadtest.reporting.table import Column, first_heads, parts, step_columns, step_heads
+from loadtest.reporting.terminal import step_table_rows, table_rows
 
 TEMPLATE = "report.html.jinja"
 MOST_TILES = 5
@@ -69,7 +69,7 @@ class Section:
     load: LoadSummary
     about: str
     tables: list[Table]
-    """Latencies, then rates."""
+    """Latencies, rates, and the steps of a ramp."""
     plots: list[Plot]
     failures: list[tuple[str, str, int, str]]
     """Row, kind, number, an example's message."""
@@ -158,15 +158,31 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     return Section(
         load,
         LOADS[load.load.partition(":")[0]],
-        [Table(heads_of(load, part), rows_of(load, part, colour)) for part in parts(load)],
+        [
+            *(
+                Table(heads_of(first_heads(load), part), rows_of(load, part, colour))
+                for part in parts(load)
+            ),
+            *steps_table(load, colour),
+        ],
         [plot for plot in plots if plot],
         [found for row in load.rows if not row.is_part for found in failures(row.name, row.cells)],
     )
 
 
-def heads_of(load: LoadSummary, shown: Sequence[Column]) -> list[Head]:
+def steps_table(load: LoadSummary, colour: Mapping[Setting, str]) -> Iterator[Table]:
+    """The steps of a ramp."""
+    if load.steps:
+        rows = zip(load.steps, step_table_rows(load), strict=True)
+        yield Table(
+            heads_of(step_heads(load), step_columns(load)),
+            [(VARIABLES.get(colour.get(row.setting, "")), cells) for row, cells in rows],
+        )
+
+
+def heads_of(first: Sequence[str], shown: Sequence[Column]) -> list[Head]:
     """Headings; adjacent columns of one group share one."""
-    heads = [Head(text) for text in first_heads(load)]
+    heads = [Head(text) for text in first]
     for group, members in groupby(shown, lambda column: column.group):
         texts = tuple(column.head for column in members)
         heads += [Head(group, texts)] if group else [Head(text) for text in texts]
@@ -211,7 +227,7 @@ def counters(cell: Cell) -> list[tuple[str, str]]:
 def every_figure(summary: Summary) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
     """Each row of the tables: its name, how many repeats it has, and its figures in each."""
     found = []
-    for row in summary.rows:
+    for row in summary.rows_and_steps:
         repeats = [named_figures(figures) for figures in row.repeats]
         names = [name for name in NAMED if any(name in repeat for repeat in repeats)]
         lines = [

@@ -6,7 +6,7 @@ from loadtest.analysis.figures import ALL
 from loadtest.analysis.intervals import Repeated
 from loadtest.analysis.named import NAMED
 from loadtest.analysis.summary import LoadSummary, Row
-from loadtest.analysis.units import show
+from loadtest.analysis.units import show, three_digits
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,20 @@ COLUMNS = (
     Column("", "right", "accuracy"),
 )
 
+STEP_FIGURES = (
+    "requests",
+    "failure_share",
+    "completed_rate",
+    "goodput",
+    "visible_tokens_per_s",
+    "p50 time_to_first_reasoning_token",
+    "p50 time_to_first_token",
+    "p95 time_to_first_token",
+    "mean time_per_visible_token",
+    "p95 time_per_visible_token",
+    "p95 end_to_end",
+)
+
 
 def parts(load: LoadSummary) -> list[list[Column]]:
     """The columns of a load's two tables, latencies and rates, without those that would be
@@ -75,9 +89,25 @@ def parts(load: LoadSummary) -> list[list[Column]]:
     return [columns for columns in tables if columns]
 
 
+def step_columns(load: LoadSummary) -> list[Column]:
+    """Those of a ramp's table of steps: all in one."""
+    shown = [column for part in parts(load) for column in part]
+    return [column for column in shown if column.figure in STEP_FIGURES] if load.steps else []
+
+
 def first_heads(load: LoadSummary) -> list[str]:
     """The headings of the columns that say what a row is."""
     return ["budget", *(["threshold"] if load.has_thresholds else []), "cost"]
+
+
+def step_heads(load: LoadSummary) -> list[str]:
+    """Those of a ramp's steps."""
+    return [*first_heads(load)[:-1], "due/s"]
+
+
+def step_entries(load: LoadSummary, row: Row) -> list[str]:
+    """The entries below `step_heads`."""
+    return [*first_entries(load, row)[:-1], three_digits(row.rate or 0.0)]
 
 
 def first_entries(load: LoadSummary, row: Row) -> list[str]:

@@ -17,7 +17,16 @@ from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, three_digits
 from loadtest.records import Cell, Record, threshold_suffix
-from loadtest.reporting.table import Column, entry, first_entries, first_heads, parts
+from loadtest.reporting.table import (
+    Column,
+    entry,
+    first_entries,
+    first_heads,
+    parts,
+    step_columns,
+    step_entries,
+    step_heads,
+)
 from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
@@ -133,6 +142,11 @@ def print_summary(summary: Summary, console: Console) -> None:
                 console.print(_table(load, shown))
             else:
                 print_table([heads(load, shown), *table_rows(load, shown)], console)
+        if load.steps:
+            lines = [step_table_heads(load), *step_table_rows(load)]
+            print_table(lines, console)
+        for sentence in load.held:
+            say(sentence, "bold")
         if load.price:
             say(price_sentence(load.price))
         for front in load.fronts:
@@ -150,6 +164,19 @@ def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
     """The rows of a load's table as text."""
     return [
         [*first_entries(load, row), *(entry(row, column) for column in shown)] for row in load.rows
+    ]
+
+
+def step_table_heads(load: LoadSummary) -> list[str]:
+    """The headings of a ramp's table of steps."""
+    return [*step_heads(load), *(column.title for column in step_columns(load))]
+
+
+def step_table_rows(load: LoadSummary) -> list[list[str]]:
+    """The rows of a ramp's table of steps as text."""
+    shown = step_columns(load)
+    return [
+        [*step_entries(load, row), *(entry(row, column) for column in shown)] for row in load.steps
     ]
 
 

@@ -50,8 +50,10 @@ def make_cell(
     warnings = _warnings(records, plan)
     if health is not None:
         warnings += complaints(health, collected.sent)
+    stopped = collected.cut is not None and collected.cut == collected.stop
     if collected.cut is not None:
-        warnings.insert(0, f"cut short after {collected.cut_at:.1f} s: {collected.cut}")
+        what = "stopped, as asked," if stopped else "cut short"
+        warnings.insert(0, f"{what} after {collected.cut_at:.1f} s: {collected.cut}")
     return Cell(
         budgets=budgets.by_name,
         threshold=budgets.threshold,
@@ -62,7 +64,8 @@ def make_cell(
         window=_window(records, plan.extent, timing, collected.cut_at, is_closed),
         records=records,
         client=health,
-        partial=collected.cut is not None,
+        partial=collected.cut is not None and not stopped,
+        stopped=collected.cut if stopped else None,
         warnings=warnings,
     )
 

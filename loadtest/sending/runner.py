@@ -16,6 +16,7 @@ from loadtest.sending.interrupts import noted_interrupts
 from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
+from loadtest.sending.stops import StopWatch
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
@@ -173,11 +174,13 @@ class Sender:
         )
         self._number += 1
         collected = Collected()
+        stops = StopWatch(plan.stops, load)
         with noted_interrupts() as interrupts:
             before = read_counters(plan.target, server)
             with OccupancyWatch(plan.target, server) as watch:
                 for collected in self._pool.run(jobs, interrupts):
                     self._progress.update(snapshot(collected, timing))
+                    collected.stop = collected.stop or stops.reason(collected)
             after = read_counters(plan.target, server)
             cell = make_cell(plan, budgets, load, repeat, collected, timing)
         cell.server = changes(before, after)
