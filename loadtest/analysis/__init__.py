@@ -5,6 +5,7 @@ percentiles.py  nearest ranks, where the sample supports them
 intervals.py    confidence intervals: shares, repeats, differences
 levels.py       service levels, and whether they hold
 figures.py      the figures of a cell
+failures.py     why requests failed
 named.py        all figures by their names
 summary.py      a run's cells as rows, with repeats
 settings.py     what rows and plots are sorted by: budget and threshold

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from loadtest.analysis.failures import Reason, reasons
 from loadtest.analysis.named import NAMED, named_figures
 from loadtest.analysis.settings import Setting, setting_name
 from loadtest.analysis.summary import LoadSummary, Summary
@@ -71,8 +72,8 @@ class Section:
     tables: list[Table]
     """Latencies, rates, and the steps of a ramp."""
     plots: list[Plot]
-    failures: list[tuple[str, str, int, str]]
-    """Row, kind, number, an example's message."""
+    failures: list[tuple[str, Reason]]
+    """Row, and why requests failed."""
 
 
 def write_report(summary: Summary, path: Path) -> None:
@@ -166,7 +167,12 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
             *steps_table(load, colour),
         ],
         [plot for plot in plots if plot],
-        [found for row in load.rows if not row.is_part for found in failures(row.name, row.cells)],
+        [
+            (row.name, reason)
+            for row in load.rows
+            if not row.is_part
+            for reason in reasons(row.cells)
+        ],
     )
 
 
@@ -197,17 +203,6 @@ def rows_of(
         (VARIABLES.get(colour.get(row.setting, "")), cells)
         for row, cells in zip(load.rows, table_rows(load, shown), strict=True)
     ]
-
-
-def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]]:
-    """Kinds of failures with an example each, without warm-up."""
-    found: dict[str, tuple[int, str]] = {}
-    for cell in cells:
-        for record in cell.records:
-            if record.failure is not None and not record.warmup:
-                count, example = found.get(record.failure.value, (0, record.message or ""))
-                found[record.failure.value] = (count + 1, example)
-    return [(name, kind, count, example) for kind, (count, example) in found.items()]
 
 
 def counters(cell: Cell) -> list[tuple[str, str]]:
