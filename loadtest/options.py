@@ -72,7 +72,12 @@ def json_object(text: str) -> dict[str, Any]:
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
-    group.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")
+    group.add_argument(
+        "--url",
+        required=True,
+        help="such as http://127.0.0.1:8000, with or without /v1 or an endpoint such as "
+        "/v1/completions; /chat/completions has the effect of --chat",
+    )
     group.add_argument("--model", help="default: the first that the server lists")
     group.add_argument(
         "--api-key",
@@ -214,7 +219,8 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="NAME",
-        help="folder or hub name to count tokens with; default: the server's /tokenize, else words",
+        help="folder or hub name to count tokens with; default: the server's /tokenize, else the "
+        "usage of short requests, else words",
     )
 
 
@@ -269,7 +275,7 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             url=options.url,
             model=options.model,
             api_key=options.api_key,
-            chat=options.chat,
+            chat=options.chat or options.url.rstrip("/ ").endswith("/chat/completions"),
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,

@@ -27,7 +27,6 @@ from loadtest.client.exchange import allow_many_connections
 from loadtest.sending.interrupts import ignored_interrupts
 
 MODEL = "test"
-_PROMPT_TOKENS = 7
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _DONE = b"data: [DONE]\n\n"
 
@@ -106,6 +105,8 @@ class Behaviour:
     counts: bool = True
     """Whether chunks carry token ids and usage, where asked."""
     tokenizes: bool = False
+    template_tokens: int = 3
+    """Added to every chat's prompt."""
     stall: tuple[int, float] | None = None
     """At which request, counted from 1, the server blocks, and for how many seconds."""
     die_after: int | None = None
@@ -171,7 +172,7 @@ class _Server:
         elif path == "/v1/models":
             _respond(writer, 200, self._models())
         elif path == "/tokenize" and self._behaviour.tokenizes:
-            _respond(writer, 200, {"count": len(json.loads(body)["prompt"].split())})
+            _respond(writer, 200, {"count": self._prompt_tokens(json.loads(body))})
         elif path == "/metrics":
             _respond(writer, 200, self._metrics())
         elif path in ("/v1/completions", "/v1/chat/completions"):
@@ -179,6 +180,11 @@ class _Server:
         else:
             _respond(writer, 404, {"error": {"message": f"no {path} here"}})
         return True
+
+    def _prompt_tokens(self, request: dict[str, Any]) -> int:
+        """Each word is a token."""
+        added = self._behaviour.template_tokens if "messages" in request else 0
+        return added + len(_prompt(request).split())
 
     def _metrics(self) -> str:
         return (
@@ -199,8 +205,12 @@ class _Server:
     async def _complete(
         self, request: dict[str, Any], reader: StreamReader, writer: StreamWriter, chat: bool
     ) -> bool:
+        if not request.get("stream"):
+            usage = {"prompt_tokens": self._prompt_tokens(request), "completion_tokens": 1}
+            _respond(writer, 200, {"choices": [], "usage": usage})
+            return True
         self._count()
-        text = request["messages"][0]["content"] if chat else request["prompt"]
+        text = _prompt(request)
         name = text.split()[0].removeprefix("fault:") if text.startswith("fault:") else None
         fault = Fault(name) if name else None
         reasoning = self._behaviour.reasoning
@@ -244,6 +254,7 @@ class _Server:
             fault=fault,
             chat=chat,
             reasoned=reasoned,
+            prompt_tokens=self._prompt_tokens(request),
             tokens=reasoned + visible,
             finish_reason="length" if reasoned + visible == most else "stop",
             word=" blur" if needs.isdigit() and reasoned < int(needs) else " word",
@@ -291,6 +302,7 @@ class _Stream:
     fault: Fault | None
     chat: bool
     reasoned: int
+    prompt_tokens: int
     tokens: int
     """Reasoning and visible ones."""
     finish_reason: str
@@ -385,7 +397,10 @@ class _Stream:
         reasoning = self.behaviour.reasoning
         reasoned = min(tokens, self.reasoned)
         counted = tokens if reasoning is None or reasoning.inside else tokens - reasoned
-        usage: dict[str, Any] = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": counted}
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": counted,
+        }
         if reasoning is not None and reasoning.reported:
             usage["completion_tokens_details"] = {"reasoning_tokens": reasoned}
         if self.fault is Fault.MISCOUNTED and tokens == self.tokens:
@@ -402,6 +417,11 @@ class _Stream:
 def _events(stream: _Stream) -> list[tuple[float, bytes]]:
     """Cached: the same answers are given again and again."""
     return list(stream.events())
+
+
+def _prompt(request: dict[str, Any]) -> str:
+    text = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
+    return str(text)
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -113,7 +113,9 @@ def price_sentence(price: Price) -> str:
         f"A thought token costs {duration(price.slope)} per visible token, "
         f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}"
         + (", without what changes from repeat to repeat" if price.repeats < 2 else "")
-        + f"; line fitted over the settings, R² = {price.fit:.3f})."
+        + "; line fitted over the settings"
+        # Any two points lie on a line.
+        + (f", R² = {price.fit:.3f})." if len(set(price.thoughts)) > 2 else ").")
     )
 
 

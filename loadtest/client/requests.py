@@ -89,12 +89,16 @@ def _asked(body: Mapping[str, Any]) -> Asked:
     )
 
 
+def prompt_fields(target: Target, text: str) -> dict[str, Any]:
+    """The prompt of a completion, or the messages of a chat."""
+    return {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
+
+
 def request_fields(target: Target, text: str) -> dict[str, Any]:
     """The prompt, and the fields that all requests to a target have in common. Fields that the user
     adds override the others."""
-    prompt = {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
     return {
-        **prompt,
+        **prompt_fields(target, text),
         "stream": True,
         "temperature": target.temperature,
         **({"ignore_eos": True} if target.ignore_eos else {}),

@@ -128,7 +128,8 @@ def entry(row: Row, column: Column) -> str:
 
 
 def with_spread(found: Repeated, figure: str) -> str:
-    """`12.3 ms ± 4 %`, or `12.3 ms (1 of 3)` where repeats do not have it."""
+    """`12.3 ms ± 4 %`, or `12.3 ms (1 of 3)` where repeats do not have it. Where the interval is
+    wider than the figure itself, `0.25 (0.02 to 0.47)`: the repeats as they are."""
     text = show(found.mean, NAMED[figure].unit)
     total = len(found.values) + found.missing
     missing = f" ({len(found.values)} of {total})" if found.missing else ""
@@ -139,7 +140,11 @@ def _spread(found: Repeated, figure: str) -> str:
     half = found.half_width
     if half is None or not half or not found.mean:
         return ""
-    if NAMED[figure].unit == "share":
+    unit = NAMED[figure].unit
+    beyond_1 = unit == "share" and found.mean + half > 1
+    if half >= abs(found.mean) or beyond_1:
+        return f" ({show(min(found.values), unit)} to {show(max(found.values), unit)})"
+    if unit == "share":
         return f" ± {100 * half:.1f}"
     relative = 100 * half / abs(found.mean)
     return f" ± {relative:.0f} %" if relative >= 0.95 else ""

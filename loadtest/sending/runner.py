@@ -20,8 +20,9 @@ from loadtest.sending.stops import StopWatch
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
-from loadtest.traffic.prompts import DEFAULT_OUTPUT, Prompts, SyntheticPrompts, file_prompts
+from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
 from loadtest.traffic.schedule import timing_of
+from loadtest.traffic.seeds import rng_for
 from loadtest.traffic.thresholds import crossed
 from loadtest.traffic.words import count_by_tokens, count_by_words
 
@@ -51,8 +52,11 @@ def prepare(plan: Plan) -> Prepared:
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
     budgets, more = _fitting_budgets(fitting, server)
     warnings += more
-    with token_count(plan.prompts.tokenizer, plan.target, server) as count:
+    synthetic = plan.prompts.source == "synthetic"
+    with token_count(plan.prompts.tokenizer, plan.target, server, synthetic) as count:
         source = _prompts(plan.prompts, count)
+        if count and isinstance(source, SyntheticPrompts):
+            warnings += _inexact(source, count, plan.seed)
     if not server.counts_tokens:
         warnings.append(
             "this server does not say how many tokens a chunk of its stream brings: each is taken "
@@ -104,13 +108,21 @@ def _fitting_budgets(
 def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
     if plan.source != "synthetic":
         return file_prompts(plan, count or (lambda text: len(text.split())))
-    return SyntheticPrompts(
-        count_by_tokens(count) if count else count_by_words(),
-        plan.input_lengths,
-        plan.output_lengths or DEFAULT_OUTPUT,
-        plan.prefix_length,
-        plan.prefix_share,
-    )
+    return synthetic_prompts(plan, count_by_tokens(count) if count else count_by_words())
+
+
+def _inexact(prompts: SyntheticPrompts, count: Count, seed: int) -> list[str]:
+    """A warning where a prompt does not have the length that it should."""
+    rng = rng_for(seed, "a prompt to count")
+    vocabulary = prompts.vocabulary
+    asked = max(prompts.input_lengths.draw(rng), vocabulary.opening)
+    found = count(vocabulary.text(rng, asked))
+    if found == asked and vocabulary.is_exact:
+        return []
+    return [
+        f"synthetic prompts are not exact here: one that should have {asked} tokens has {found}; "
+        "prompt_tokens of the records are the server's count"
+    ]
 
 
 def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
@@ -210,7 +222,7 @@ class Sender:
         return [
             Job(
                 maker=maker,
-                url=completions_url(server.url, plan.target.chat),
+                url=completions_url(server.api, plan.target.chat),
                 load=load,
                 extent=plan.extent,
                 worker=worker,

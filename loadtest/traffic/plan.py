@@ -18,7 +18,7 @@ class Target:
     """The server, and fields that all requests to it have in common."""
 
     url: str
-    """With or without `/v1`."""
+    """With or without `/v1` or an endpoint."""
     model: str | None = None
     """None = the first one that the server lists."""
     api_key: str | None = None
@@ -51,7 +51,7 @@ class PromptPlan:
     prefix_share: float = 0.0
     tokenizer: str | None = None
     """A folder or hub name to count tokens with. None = the server's `/tokenize` where there is
-    one, else words."""
+    one, else, for synthetic prompts, the usage of short requests, else words."""
 
 
 @dataclass(frozen=True)
