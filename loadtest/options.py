@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtest.errors import LoadTestError
 from loadtest.traffic.arrivals import FORMS, parse_load
-from loadtest.traffic.budgets import parse_budgets
+from loadtest.traffic.budgets import BudgetMix, parse_budget_field, parse_budgets
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, StopRules, Target
 from loadtest.traffic.thresholds import crossed, parse_thresholds
@@ -17,6 +17,7 @@ from loadtest.traffic.thresholds import crossed, parse_thresholds
 EXAMPLES = Path(__file__).parent / "examples"
 BUILT_IN = "demo"
 """The name of the built-in file of answers: held-out problems of the demonstration model."""
+DEFAULT_BUDGETS = "0,2,4,8,16"
 DEFAULT_SECONDS = 30.0
 
 
@@ -252,9 +253,15 @@ def add_budgets(group: Any) -> None:
     """`--budgets` and `--thresholds`."""
     group.add_argument(
         "--budgets",
-        default="0,2,4,8,16",
-        help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
-        "(default 0,2,4,8,16)",
+        help=f"0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
+        f"(default {DEFAULT_BUDGETS})",
+    )
+    group.add_argument(
+        "--budget-field",
+        metavar="FIELD=VALUES",
+        help="for other servers, in place of --budgets: a field of the request and its values, one "
+        "cell each, such as reasoning_effort=low,medium,high or thinking_token_budget=0,256,1024 "
+        "or chat_template_kwargs.enable_thinking=false,true",
     )
     group.add_argument(
         "--thresholds",
@@ -282,7 +289,7 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             timeout=options.timeout,
         ),
         loads=tuple(parse_load(load) for load in loads),
-        budgets=crossed(parse_budgets(options.budgets), parse_thresholds(options.thresholds)),
+        budgets=_budgets(options),
         prompts=_prompts(options),
         extent=Extent(seconds, options.requests, options.warmup, options.cooldown, options.drain),
         stops=StopRules(options.error_rate, options.over_saturation),
@@ -292,6 +299,15 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
         max_in_flight=options.max_in_flight,
         reuse_cache=options.reuse_cache,
     )
+
+
+def _budgets(options: argparse.Namespace) -> tuple[BudgetMix, ...]:
+    if options.budget_field is None:
+        budgets = parse_budgets(options.budgets or DEFAULT_BUDGETS)
+        return crossed(budgets, parse_thresholds(options.thresholds))
+    if options.budgets is not None or options.thresholds is not None:
+        raise LoadTestError("--budget-field takes the place of --budgets and --thresholds")
+    return parse_budget_field(options.budget_field)
 
 
 def _prompts(options: argparse.Namespace) -> PromptPlan:

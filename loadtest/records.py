@@ -223,7 +223,11 @@ class Cell(BaseModel):
     """One load with one budget or mix of budgets, once."""
 
     budgets: dict[str, float]
-    """The mix: budget (as text; "none" where the server takes none) to its share."""
+    """The mix: budget (as text; "none" where the server takes none) to its share. With a
+    `budget_field`, its value."""
+    budget_field: str | None = None
+    """The field of the request that says how much to think, of servers without thought budgets
+    (`reasoning_effort`); None = `thought_budget`."""
     threshold: float | None = None
     """The thought threshold in nats of those that think. None = none was sent: the server's default
     (in results of schema version 1: not known)."""

@@ -60,6 +60,12 @@ class Figures:
     latencies: dict[str, Distribution]
 
     @property
+    def tokens_per_answer(self) -> float | None:
+        """Visible and thought ones; None where the latter are not known."""
+        visible, thought = self.visible_tokens_per_answer, self.thought_tokens_per_answer
+        return None if visible is None or thought is None else visible + thought
+
+    @property
     def failure_share(self) -> float:
         return 1 - self.succeeded / self.requests if self.requests else 0.0
 
@@ -67,6 +73,11 @@ class Figures:
 def budget_name(budget: int | None) -> str:
     """As in the keys of `Cell.budgets`."""
     return "none" if budget is None else str(budget)
+
+
+def has_budget(cell: Cell, record: Record, budget: str) -> bool:
+    """Whether a request of a cell counts for a budget, or for `ALL`."""
+    return cell.budget_field is not None or budget in (ALL, budget_name(record.budget))
 
 
 def measured(records: Iterable[Record]) -> list[Record]:
@@ -79,7 +90,7 @@ def figures(cell: Cell, levels: Sequence[Level] = (), budget: str = ALL) -> Figu
     start, end = cell.window
     # A cell that was cut short during its warm-up has an empty window, and rates of 0.
     seconds = max(end - start, _SHORTEST_WINDOW)
-    records = [r for r in cell.records if budget in (ALL, budget_name(r.budget))]
+    records = [record for record in cell.records if has_budget(cell, record, budget)]
     cut = [r for r in measured(records) if r.failure in CUT_SHORT]
     due = [r for r in measured(records) if r.failure not in CUT_SHORT]
     good = [record for record in due if record.failure is None]

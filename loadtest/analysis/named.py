@@ -97,6 +97,13 @@ _COUNTED = (
         lambda f: f.thought_tokens_per_answer,
     ),
     Named(
+        "tokens_per_answer",
+        "visible and thought tokens of an answer, on average",
+        "ratio",
+        "lower",
+        lambda f: f.tokens_per_answer,
+    ),
+    Named(
         "cut_thinking_share",
         "answers cut at their length before the first visible token, of those that succeeded",
         "share",

@@ -14,16 +14,17 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost of a visible token: the figure, its title, and its value as text."""
+    """What a visible token, or an answer, costs: the figure, its title, and its value as text."""
 
     figure: str
     title: str
     show: Callable[[float], str]
     in_seconds: bool
+    unit: str = "visible token"
 
     def of(self, value: float) -> str:
-        """`2.1 passes per visible token`, `12 ms per visible token`."""
-        return f"{self.show(value)} per visible token"
+        """`2.1 passes per visible token`, `12 ms per visible token`, `3 s per answer`."""
+        return f"{self.show(value)} per {self.unit}"
 
 
 BY_PASSES = Cost(
@@ -36,6 +37,17 @@ BY_SECONDS = Cost(
     "mean time_per_visible_token", "mean time per visible token", duration, in_seconds=True
 )
 COSTS = (BY_PASSES, BY_SECONDS)
+REASONING_COSTS = (
+    Cost(
+        "tokens_per_answer",
+        "tokens per answer, reasoning included",
+        lambda tokens: f"{three_digits(tokens)} tokens",
+        in_seconds=False,
+        unit="answer",
+    ),
+    Cost("mean end_to_end", "mean time of an answer", duration, in_seconds=True, unit="answer"),
+)
+"""Of servers that reason before they answer."""
 
 
 @dataclass(frozen=True)

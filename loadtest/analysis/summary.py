@@ -4,12 +4,12 @@ with repeats."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured
+from loadtest.analysis.figures import ALL, Figures, figures, has_budget, measured
 from loadtest.analysis.intervals import Repeated, Share
 from loadtest.analysis.levels import Level, parse_level
 from loadtest.analysis.named import NAMED
-from loadtest.analysis.pareto import COSTS, Cost, Front, front
-from loadtest.analysis.price import Price, price_of_a_thought
+from loadtest.analysis.pareto import COSTS, REASONING_COSTS, Cost, Front, front
+from loadtest.analysis.price import Price, cell_reasons, price_of_a_thought, price_of_reasoning
 from loadtest.analysis.settings import Setting, mix_name, setting_name
 from loadtest.analysis.steps import Step, held_sentence, steps_of
 from loadtest.records import Cell, Record, Run, threshold_suffix
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.budget, self.threshold)
+        return Setting(self.budget, self.threshold, self.cells[0].budget_field)
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class Row:
             record
             for cell in self.cells
             for record in measured(cell.records)
-            if record.failure is None and self.budget in (ALL, budget_name(record.budget))
+            if record.failure is None and has_budget(cell, record, self.budget)
         ]
 
 
@@ -183,7 +183,8 @@ def _load_summary(
         for (name, threshold), same in by_mix.items()
         for budget in (([ALL] if mix else []) + list(same[0].budgets))
     )
-    fronts = (_front(cost, rows) for cost in COSTS)
+    reasons = any(cell_reasons(cell) for cell in cells)
+    fronts = (_front(cost, rows) for cost in (REASONING_COSTS if reasons else COSTS))
     left_out = {row.setting for row in rows if row.left_out}
     by_step = [(row, [steps_of(cell, levels) for cell in row.cells]) for row in rows]
     held = (held_sentence(row.name, steps) for row, steps in by_step if not row.is_part)
@@ -193,7 +194,7 @@ def _load_summary(
         rows=rows,
         steps=tuple(found for row, steps in by_step for found in _step_rows(row, steps, levels)),
         held=tuple(sentence for sentence in held if sentence),
-        price=price_of_a_thought(cells, left_out),
+        price=(price_of_reasoning if reasons else price_of_a_thought)(cells, left_out),
         fronts=tuple(found for found in fronts if found),
     )
 

@@ -28,6 +28,7 @@ from loadtest.reporting.plots import (
 from loadtest.reporting.results import replace_file
 from loadtest.reporting.table import Column, first_heads, parts, step_columns, step_heads
 from loadtest.reporting.terminal import step_table_rows, table_rows
+from loadtest.reporting.verdict import verdict
 
 TEMPLATE = "report.html.jinja"
 MOST_TILES = 5
@@ -97,6 +98,7 @@ def render(summary: Summary) -> str:
         run=run,
         command=shlex.join(run.command),
         headline=headline(summary),
+        verdicts=[(load.title, text) for load in summary.loads if (text := verdict(load))],
         throughput=throughput(summary),
         sections=[section(n, load, summary) for n, load in enumerate(summary.loads)],
         timelines=[
@@ -129,8 +131,8 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
             text = f"right answers with budget {best.setting.name}, the most accurate, {load.title}"
             tiles.append((f"{best.accuracy.value:.1%}", text))
             if front.is_choice:
-                text = f"per visible token with budget {enough.setting.name}, the cheapest within "
-                text += f"1 point of that, {load.title}"
+                text = f"per {front.cost.unit} with budget {enough.setting.name}, "
+                text += f"the cheapest within 1 point of that, {load.title}"
                 tiles.append((front.cost.show(enough.cost), text))
     whole = [row for row in summary.rows if not row.is_part]
     requests = sum(repeat.requests for row in whole for repeat in row.repeats)

@@ -151,10 +151,15 @@ def _spread(found: Repeated, figure: str) -> str:
 
 
 def relative_cost(load: LoadSummary, row: Row) -> str:
-    """The mean time per visible token over that of budget 0 under the same load."""
+    """The mean time per visible token over that of budget 0 under the same load; with a budget
+    field, the mean time of an answer over that of the least value."""
+    figure = "mean time_per_visible_token"
     base = next((other for other in load.by_budget if other.budget == "0"), None)
+    if any(other.setting.field for other in load.rows):
+        figure = "mean end_to_end"
+        base = min(load.rows, key=lambda other: other.setting.thinking)
     if base is None or row.budget == ALL:
         return "–"
-    own, zero = (r.figure("mean time_per_visible_token") for r in (row, base))
+    own, zero = (r.figure(figure) for r in (row, base))
     # If all tokens arrive at once, the time per token is 0.
     return f"{own.mean / zero.mean:.1f} ×" if own and zero and zero.mean else "–"

@@ -17,7 +17,7 @@ from loadtest.analysis.percentiles import distribution
 from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import LoadSummary, Row, Summary
 from loadtest.analysis.units import duration, three_digits
-from loadtest.records import Cell, Record, threshold_suffix
+from loadtest.records import Cell, Record
 from loadtest.reporting.table import (
     Column,
     entry,
@@ -28,6 +28,7 @@ from loadtest.reporting.table import (
     step_entries,
     step_heads,
 )
+from loadtest.reporting.verdict import verdict
 from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
@@ -132,8 +133,8 @@ class LiveView:
 
 def _title(cell: Upcoming) -> str:
     of = f"/{cell.total}" if cell.total else ""
-    budgets = cell.budgets + threshold_suffix(cell.threshold)
-    return f"[{cell.number + 1}{of}] budget {budgets}, {cell.load}, repeat {cell.repeat + 1}"
+    name = f"budget {cell.budgets.name}, {cell.load}, repeat {cell.repeat + 1}"
+    return f"[{cell.number + 1}{of}] {name}"
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -158,6 +159,8 @@ def print_summary(summary: Summary, console: Console) -> None:
             print_table(lines, console)
         for sentence in load.held:
             say(sentence, "bold")
+        if text := verdict(load):
+            say(text, "bold")
         if load.price:
             say(price_sentence(load.price))
         for front in load.fronts:

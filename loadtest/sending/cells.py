@@ -56,6 +56,7 @@ def make_cell(
         warnings.insert(0, f"{what} after {collected.cut_at:.1f} s: {collected.cut}")
     return Cell(
         budgets=budgets.by_name,
+        budget_field=budgets.field.name if budgets.field else None,
         threshold=budgets.threshold,
         load=str(load),
         asked_rate=None if isinstance(load, ClosedLoop) else load.rate,

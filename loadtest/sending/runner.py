@@ -7,7 +7,7 @@ from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
 from loadtest.client.probe import ServerFacts, completions_url, probe
-from loadtest.client.requests import RequestMaker, check_extra_body
+from loadtest.client.requests import RequestMaker, check_fields
 from loadtest.client.tokens import Count, token_count
 from loadtest.errors import LoadTestError
 from loadtest.records import Cell, ServerSample
@@ -47,7 +47,7 @@ def prepare(plan: Plan) -> Prepared:
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
     budgets, or without thresholds, is sent none, with a warning.
     """
-    check_extra_body(plan.target.extra_body)
+    check_fields(plan.target.extra_body, plan.budgets)
     server = probe(plan.target)
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
     budgets, more = _fitting_budgets(fitting, server)
@@ -176,7 +176,7 @@ class Sender:
             Upcoming(
                 number=self._number,
                 total=self._total,
-                budgets=str(budgets),
+                budgets=budgets,
                 threshold=budgets.threshold,
                 load=str(load),
                 repeat=repeat,

@@ -1,14 +1,18 @@
 """Servers that reason before they answer, whatever they call it and however they count it."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
 from loadtest.analysis.figures import figures
 from loadtest.analysis.summary import summarise
+from loadtest.cli import main
 from loadtest.client.answer import Counting
 from loadtest.records import Cell, Failure
 from loadtest.reporting.report import render
+from loadtest.reporting.results import load_run
 from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import prepare, run_cells
 from loadtest.testserver import Behaviour, Reasoning, running
@@ -121,3 +125,71 @@ def test_tokens_are_counted_by_their_ids_where_reasoning_is_streamed() -> None:
         prepared = prepare(small_plan(url, budgets="none", target=Target(url, chat=True)))
         assert prepared.server.counting is Counting.TOKEN_IDS
         assert [len(cell.records) for cell in run_cells(prepared, NoWatcher())] == [10]
+
+
+TRUTH = Behaviour(first=0.02, gap=0.004, max_thought_budget=None, reasoning=Reasoning(64, answer=8))
+"""An answer with r reasoning tokens takes 20 + 4 (r + 7) ms."""
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "tokens"),
+    [
+        ("reasoning_effort", ("low", "medium", "high"), (4, 16, 64)),
+        ("thinking_token_budget", ("0", "16", "64"), (0, 16, 64)),
+    ],
+)
+def test_the_price_of_thinking_of_another_server_is_one_command(
+    field: str,
+    values: tuple[str, ...],
+    tokens: tuple[int, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers, folder = tmp_path / "answers.jsonl", tmp_path / "results"
+    lines = [
+        {"prompt": f"needs:{needed} words", "expected": " ".join(["word"] * 8), "max_tokens": 100}
+        for needed in (0, tokens[1], tokens[2])
+    ]
+    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with running(TRUTH) as url:
+        arguments = ["--url", f"{url}/v1/chat/completions", "--answers", str(answers)]
+        arguments += ["--budget-field", f"{field}={','.join(values)}", "--requests", "48"]
+        assert main([*arguments, "--warmup", "0", "--out", str(folder)]) == 0
+    out = capsys.readouterr().out
+    (load,) = summarise(load_run(folder)).loads
+    assert [row.budget for row in load.rows] == list(values)
+    thoughts = [row.figure("thought_tokens_per_answer") for row in load.rows]
+    assert [found.mean for found in thoughts if found] == list(tokens)
+    assert [row.accuracy.hits for row in load.rows if row.accuracy] == [16, 32, 48]
+    assert load.price is not None
+    assert load.price.thoughts == tokens
+    assert load.price.slope == pytest.approx(0.004, rel=0.25)
+    assert load.price.relative == pytest.approx(1, rel=0.25)
+    for front in load.fronts:
+        assert front.recommended.setting.label == f"{field} = {values[-1]}"
+    sentence = f"thinking takes right answers from 33.3% ({field} = {values[0]}) to 100.0%"
+    assert sentence in out
+    take = f"take {field} = {values[-1]}: 100.0% right for {tokens[-1] + 8} tokens per answer"
+    html = (folder / "report.html").read_text()
+    for text in (sentence, take):
+        assert text in html
+    # The answer comes first.
+    assert html.index(sentence) < html.index("<table")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget-field", "effort"], "is not like reasoning_effort=low,medium,high"),
+        (["--budget-field", "effort=low,"], "is not like reasoning_effort=low,medium,high"),
+        (["--budget-field", "effort=low,low"], "a value is there twice"),
+        (["--budget-field", "max_tokens=1,2"], "there is --output-tokens"),
+        (["--budget-field", "thought_budget=1,2"], "there is --budgets"),
+        (["--budget-field", "effort=low", "--budgets", "0"], "takes the place of --budgets"),
+    ],
+)
+def test_mistakes_in_a_budget_field_are_explained(
+    url: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--url", url, *arguments]) == 2
+    assert message in capsys.readouterr().err
