@@ -241,6 +241,8 @@ class Cell(BaseModel):
     window: tuple[float, float]
     """The measured part, without the moment of its end; requests scheduled outside it are warm-up
     or cool-down."""
+    steps: list[tuple[float, float, float]] = []
+    """Of a ramp: the rate per second of each step, its start and its end."""
     records: list[Record]
     client: ClientHealth | None
     """None where the run ended before it was known."""

@@ -16,11 +16,10 @@ from loadtest.analysis.figures import CUT_SHORT, measured
 from loadtest.analysis.levels import Level, verdicts
 from loadtest.analysis.units import show, three_digits
 from loadtest.records import Cell, Record
-from loadtest.traffic.arrivals import Ramp, parse_load
 
 KEPT_UP = 0.9
 """The share of requests due that a server must complete to keep up."""
-FAILED = 0.01
+MAY_FAIL = 0.01
 """The share of a step's requests that may fail."""
 
 
@@ -38,21 +37,15 @@ class Step:
 
 def steps_of(cell: Cell, levels: Sequence[Level]) -> list[Step]:
     """The steps of a ramp that were begun; none of another load."""
-    if not cell.load.startswith("ramp:"):
-        return []
-    ramp = parse_load(cell.load)
-    assert isinstance(ramp, Ramp)
-    length = ramp.seconds / ramp.steps
-    start, end = cell.window
+    end = cell.window[1]
     found: list[Step] = []
     latency = 0.0
-    for number, rate in enumerate(ramp.rates):
-        window = start + number * length, min(start + (number + 1) * length, end)
-        if window[0] >= end:
+    for rate, start, planned in cell.steps:
+        if start >= end:
             break
-        part = _part(cell, window)
+        part = _part(cell, (start, min(planned, end)))
         latency = latency or _median_latency(part)
-        stopped = cell.stopped if window[1] == end and end < start + ramp.seconds else None
+        stopped = cell.stopped if end < planned else None
         found.append(Step(rate, part, stopped or why_it_broke(part, levels, rate * latency)))
     return found
 
@@ -77,7 +70,7 @@ def why_it_broke(cell: Cell, levels: Sequence[Level], in_flight: float) -> str |
     it did."""
     due = [record for record in measured(cell.records) if record.failure not in CUT_SHORT]
     failed = sum(record.failure is not None for record in due)
-    if failed > FAILED * len(due):
+    if failed > MAY_FAIL * len(due):
         return f"{show(failed / len(due), 'share')} of the requests failed"
     asked, answered = _second_half(cell)
     if asked - answered > max((1 - KEPT_UP) * asked, 3 * (2 * in_flight) ** 0.5):

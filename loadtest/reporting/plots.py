@@ -215,10 +215,7 @@ def price_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot
                     color=colour[setting],
                     zorder=3,
                 )
-        panel.set(
-            xlabel=f"thought tokens per {unit}",
-            ylabel=LATENCIES[figure.removeprefix("mean ")].title,
-        )
+        panel.set(xlabel=f"thought tokens per {unit}", ylabel=f"mean time per {unit}")
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter(SECONDS)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))

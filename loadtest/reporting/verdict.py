@@ -11,11 +11,9 @@ def verdict(load: LoadSummary) -> str | None:
     front = next((front for front in load.fronts if front.is_choice), None)
     if front is None and load.price is None:
         return None
-    parts = [_costs(load.price)]
-    parts += (
-        [_buys(front), _take(front)] if front else ["what it buys was not measured (--answers)"]
-    )
-    text = "; ".join(parts)
+    unknown = ["what it buys was not measured (--answers)"]
+    bought = [_buys(front), _take(front)] if front else unknown
+    text = "; ".join([_costs(load.price), *bought])
     return f"{text[0].upper()}{text[1:]}."
 
 

@@ -7,7 +7,7 @@ from loadtest.records import Cell, Failure, Record, window_up_to
 from loadtest.sending.health import combine, complaints
 from loadtest.sending.pool import Collected
 from loadtest.sending.progress import Phase, Snapshot
-from loadtest.traffic.arrivals import ClosedLoop, Load
+from loadtest.traffic.arrivals import ClosedLoop, Load, Ramp
 from loadtest.traffic.budgets import BudgetMix
 from loadtest.traffic.plan import Extent, Plan
 from loadtest.traffic.schedule import Timing
@@ -63,12 +63,21 @@ def make_cell(
         concurrency=load.concurrency if isinstance(load, ClosedLoop) else None,
         repeat=repeat,
         window=_window(records, plan.extent, timing, collected.cut_at, is_closed),
+        steps=_steps(load, timing.warmup_ends) if isinstance(load, Ramp) else [],
         records=records,
         client=health,
         partial=collected.cut is not None and not stopped,
         stopped=collected.cut if stopped else None,
         warnings=warnings,
     )
+
+
+def _steps(ramp: Ramp, start: float) -> list[tuple[float, float, float]]:
+    length = ramp.seconds / ramp.steps
+    return [
+        (rate, start + number * length, start + (number + 1) * length)
+        for number, rate in enumerate(ramp.rates)
+    ]
 
 
 def _window(
