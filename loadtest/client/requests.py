@@ -1,7 +1,7 @@
 """The requests of a cell, each by its index in the schedule."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ class RequestMaker:
             **({} if self.salt is None else {"cache_salt": self.salt}),
             **request_fields(self.target, prompt.text),
         }
+        if self.budgets.field is not None:
+            self.budgets.field.put_into(body)
         return Request(index, measured, json.dumps(body).encode(), _asked(body), prompt.expected)
 
 
@@ -89,12 +91,16 @@ def _asked(body: Mapping[str, Any]) -> Asked:
     )
 
 
+def prompt_fields(target: Target, text: str) -> dict[str, Any]:
+    """The prompt of a completion, or the messages of a chat."""
+    return {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
+
+
 def request_fields(target: Target, text: str) -> dict[str, Any]:
     """The prompt, and the fields that all requests to a target have in common. Fields that the user
     adds override the others."""
-    prompt = {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
     return {
-        **prompt,
+        **prompt_fields(target, text),
         "stream": True,
         "temperature": target.temperature,
         **({"ignore_eos": True} if target.ignore_eos else {}),
@@ -107,8 +113,13 @@ def headers(target: Target) -> dict[str, str]:
     return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
 
 
-def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+def check_fields(extra_body: Mapping[str, Any], budgets: Sequence[BudgetMix]) -> None:
     """Raise `LoadTestError` for fields that the load tester sets itself."""
     for name in extra_body:
         if name in _RESERVED:
             raise LoadTestError(f"{name} cannot be set in the extra body: {_RESERVED[name]}")
+    for mix in budgets:
+        name = mix.field.name.partition(".")[0] if mix.field else ""
+        if name in _RESERVED or name == "max_tokens":
+            why = _RESERVED.get(name, "there is --output-tokens")
+            raise LoadTestError(f"{name} cannot be the budget field: {why}")

@@ -15,7 +15,7 @@ from loadtest.sending.health import LATE_AFTER
 from loadtest.traffic.arrivals import ClosedLoop, Load, OpenLoop
 from loadtest.traffic.plan import Extent
 from loadtest.traffic.prompts import is_correct
-from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of
+from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of, timing_of
 
 # The server counts as gone after so many requests in a row without a connection, over so many
 # seconds.
@@ -63,6 +63,8 @@ class JobRunner:
         self._fresh: list[Record] = []
         self._unconnected: list[float] = []
         """When each of the latest requests failed to connect, with no other result in between."""
+        self._last_answer = _last_answer(job)
+        self._drained = False
         self._dues = [] if isinstance(job.load, ClosedLoop) else self._my_dues(job.load)
 
     def _my_dues(self, load: OpenLoop) -> list[Due]:
@@ -90,6 +92,13 @@ class JobRunner:
                     group.create_task(self._user(indices))
             else:
                 await self._send_when_due(group)
+
+    def is_drained(self) -> bool:
+        """Whether last answers have been awaited for long enough: the job should be cancelled. From
+        then on, requests in flight are failures."""
+        if self._last_answer is not None and self._now() >= self._last_answer:
+            self._drained = True
+        return self._drained
 
     def report(self) -> JobReport:
         """What is new since the last call."""
@@ -185,6 +194,7 @@ class JobRunner:
             self._record(request, due)(
                 sent=result.sent,
                 token_times=answer.token_times,
+                reasoning_times=answer.reasoning_times,
                 finished=result.finished,
                 prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
                 thought_tokens=answer.thought_tokens,
@@ -199,12 +209,14 @@ class JobRunner:
         )
 
     def _note_cut(self, request: Request, due: float, sent: float | None) -> None:
+        failure = Failure.UNSENT if sent is None else Failure.CUT
+        message = "the cell was cut short"
+        if self._drained:
+            failure = Failure.UNDRAINED
+            message = f"not answered {self._job.extent.drain:g} s after the last request was due"
         self._fresh.append(
             self._record(request, due)(
-                sent=sent,
-                finished=self._now(),
-                failure=Failure.UNSENT if sent is None else Failure.CUT,
-                message="the cell was cut short",
+                sent=sent, finished=self._now(), failure=failure, message=message
             )
         )
 
@@ -229,3 +241,10 @@ class JobRunner:
         # uvloop's timers have a resolution of one millisecond, and may fire half of one early.
         while (pause := due - self._now()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(pause)
+
+
+def _last_answer(job: Job) -> float | None:
+    """When answers are awaited no longer, in seconds from the start; None = whenever they come."""
+    sending = timing_of(job.load, job.extent, job.maker.seed, job.maker.repeat).sending_ends
+    drain = job.extent.drain
+    return None if sending is None or drain is None else sending + drain

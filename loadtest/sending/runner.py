@@ -7,7 +7,7 @@ from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
 from loadtest.client.probe import ServerFacts, completions_url, probe
-from loadtest.client.requests import RequestMaker, check_extra_body
+from loadtest.client.requests import RequestMaker, check_fields
 from loadtest.client.tokens import Count, token_count
 from loadtest.errors import LoadTestError
 from loadtest.records import Cell, ServerSample
@@ -16,11 +16,13 @@ from loadtest.sending.interrupts import noted_interrupts
 from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
+from loadtest.sending.stops import StopWatch
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
-from loadtest.traffic.prompts import DEFAULT_OUTPUT, Prompts, SyntheticPrompts, file_prompts
+from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
 from loadtest.traffic.schedule import timing_of
+from loadtest.traffic.seeds import rng_for
 from loadtest.traffic.thresholds import crossed
 from loadtest.traffic.words import count_by_tokens, count_by_words
 
@@ -45,13 +47,16 @@ def prepare(plan: Plan) -> Prepared:
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
     budgets, or without thresholds, is sent none, with a warning.
     """
-    check_extra_body(plan.target.extra_body)
+    check_fields(plan.target.extra_body, plan.budgets)
     server = probe(plan.target)
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
     budgets, more = _fitting_budgets(fitting, server)
     warnings += more
-    with token_count(plan.prompts.tokenizer, plan.target, server) as count:
+    synthetic = plan.prompts.source == "synthetic"
+    with token_count(plan.prompts.tokenizer, plan.target, server, synthetic) as count:
         source = _prompts(plan.prompts, count)
+        if count and isinstance(source, SyntheticPrompts):
+            warnings += _inexact(source, count, plan.seed)
     if not server.counts_tokens:
         warnings.append(
             "this server does not say how many tokens a chunk of its stream brings: each is taken "
@@ -103,13 +108,21 @@ def _fitting_budgets(
 def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
     if plan.source != "synthetic":
         return file_prompts(plan, count or (lambda text: len(text.split())))
-    return SyntheticPrompts(
-        count_by_tokens(count) if count else count_by_words(),
-        plan.input_lengths,
-        plan.output_lengths or DEFAULT_OUTPUT,
-        plan.prefix_length,
-        plan.prefix_share,
-    )
+    return synthetic_prompts(plan, count_by_tokens(count) if count else count_by_words())
+
+
+def _inexact(prompts: SyntheticPrompts, count: Count, seed: int) -> list[str]:
+    """A warning where a prompt does not have the length that it should."""
+    rng = rng_for(seed, "a prompt to count")
+    vocabulary = prompts.vocabulary
+    asked = max(prompts.input_lengths.draw(rng), vocabulary.opening)
+    found = count(vocabulary.text(rng, asked))
+    if found == asked and vocabulary.is_exact:
+        return []
+    return [
+        f"synthetic prompts are not exact here: one that should have {asked} tokens has {found}; "
+        "prompt_tokens of the records are the server's count"
+    ]
 
 
 def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
@@ -163,7 +176,7 @@ class Sender:
             Upcoming(
                 number=self._number,
                 total=self._total,
-                budgets=str(budgets),
+                budgets=budgets,
                 threshold=budgets.threshold,
                 load=str(load),
                 repeat=repeat,
@@ -173,11 +186,13 @@ class Sender:
         )
         self._number += 1
         collected = Collected()
+        stops = StopWatch(plan.stops, load)
         with noted_interrupts() as interrupts:
             before = read_counters(plan.target, server)
             with OccupancyWatch(plan.target, server) as watch:
                 for collected in self._pool.run(jobs, interrupts):
                     self._progress.update(snapshot(collected, timing))
+                    collected.stop = collected.stop or stops.reason(collected)
             after = read_counters(plan.target, server)
             cell = make_cell(plan, budgets, load, repeat, collected, timing)
         cell.server = changes(before, after)
@@ -207,7 +222,7 @@ class Sender:
         return [
             Job(
                 maker=maker,
-                url=completions_url(server.url, plan.target.chat),
+                url=completions_url(server.api, plan.target.chat),
                 load=load,
                 extent=plan.extent,
                 worker=worker,

@@ -59,6 +59,8 @@ class SyntheticPrompts:
     @property
     def description(self) -> str:
         text = f"synthetic, lengths in {self.vocabulary.unit}: {self.input_lengths}"
+        if self.input_lengths.least is None and self.vocabulary.opening > 1:
+            text += f" ({self.vocabulary.opening} or more)"
         if self.prefix_share:
             text += f"; {self.prefix_share:.0%} begin with the same {self.prefix_length} more"
         return text
@@ -71,6 +73,24 @@ class SyntheticPrompts:
         words = rng_for(place.seed, "text", place.cell, place.index)
         text = self.vocabulary.text(words, length, prefix)
         return Prompt(text, max_tokens)
+
+
+def synthetic_prompts(plan: PromptPlan, vocabulary: Vocabulary) -> SyntheticPrompts:
+    """Raises `LoadTestError` for lengths that no prompt has."""
+    least = plan.input_lengths.least
+    if least is not None and least < vocabulary.opening:
+        raise LoadTestError(
+            f"--prompt-tokens {plan.input_lengths}: the shortest prompt has {vocabulary.opening} "
+            "tokens here, those included that the tokenizer or the chat's template adds; ask for "
+            "as many, or give prompts of your own with --prompts"
+        )
+    return SyntheticPrompts(
+        vocabulary,
+        plan.input_lengths,
+        plan.output_lengths or DEFAULT_OUTPUT,
+        plan.prefix_length,
+        plan.prefix_share,
+    )
 
 
 class Line(NamedTuple):
