@@ -21,7 +21,7 @@ from training.kernels.cross_entropy import score_function, token_cross_entropy
 from training.kernels.malloc_trim import return_freed_memory
 from training.kernels.thought_attention import TextAttention, WholePathAttention
 from training.thoughts.batch import Ahead, Batch, look_ahead
-from training.thoughts.losses import likely_factors
+from training.thoughts.losses import StepTotals, likely_factors
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import SampledThoughts, StepOutput, TokenLosses, step_output
 from training.thoughts.rollout import sample_thoughts
@@ -35,8 +35,12 @@ def training_step(
     choose: ChooseThoughts,
     *,
     passes: int = 1,
+    totals: StepTotals | None = None,
 ) -> StepOutput:
     """Think at every position of a batch, and the loss; raises `UsageError` (`check_window`).
+
+    `totals` are those of the whole step, where it consists of several batches: the loss is then
+    this batch's part of it.
 
     The base model runs over the paths in `passes` passes. With activation checkpointing
     (`training.kernels.activation_checkpointing`), recomputed activations are those of one pass.
@@ -63,11 +67,12 @@ def training_step(
 
     # NLL of x_i+1+s from h = (1 - w)·h_base + w·h_thought; then rewards and the policy loss.
     return step_output(
-        token_losses(thinker, base_BTH, talk_BTPSH, ahead, objective),
+        token_losses(thinker, base_BTH, talk_BTPSH, ahead, objective, totals),
         thoughts,
         ahead.real_BTS[:, :-1],
         objective,
         lambda weight_BTP: policy_loss(thinker, thought_BTPKH, thoughts, weight_BTP, objective),
+        totals,
     )
 
 
@@ -123,6 +128,7 @@ def token_losses(
     thought_BTPSH: Tensor,
     ahead: Ahead,
     objective: Objective,
+    totals: StepTotals | None = None,
 ) -> TokenLosses:
     """NLL of base and mixed predictions where there is a target, and mixing weights.
 
@@ -135,7 +141,7 @@ def token_losses(
     b, i, p, s = real_BTS[:, :, None].expand(-1, -1, per_position, -1).nonzero(as_tuple=True)
     base_NH, thought_NH = base_BTH[b, i + s], thought_BTPSH[b, i, p, s]
     weight_N1 = thinker.mixing_head.weight(base_NH, thought_NH)
-    base_factor, talk_factor_S = likely_factors(real_BTS, per_position, objective)
+    base_factor, talk_factor_S = likely_factors(real_BTS, per_position, objective, totals)
     # One call: each would have a gradient of the size of the language-model head.
     nll_N = token_cross_entropy(
         torch.cat([base_BTH[first], mix(base_NH, thought_NH, weight_N1)]),

@@ -17,6 +17,7 @@ from training.errors import UsageError
 from training.kernels.activation_checkpointing import checkpoint_activations, tokens_per_pass
 from training.thoughts.batch import Batch
 from training.thoughts.loading import load_model
+from training.thoughts.losses import StepTotals
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import ChooseThoughts
@@ -29,7 +30,7 @@ WEIGHTS = "model.safetensors"
 class ThinkingStep(nn.Module):
     """A whole training step as a forward pass, which is what DDP and FSDP can wrap."""
 
-    accepts_loss_kwargs = False  # for Trainer: the loss is a mean over the batch
+    accepts_loss_kwargs = False  # for Trainer: it need not count tokens for the loss
 
     def __init__(self, thinker: QuietThinker, preset: Preset) -> None:
         super().__init__()
@@ -38,12 +39,14 @@ class ThinkingStep(nn.Module):
         # For accelerate: FSDP shards by the base model's layers.
         self._no_split_modules = thinker.base_model._no_split_modules
 
-    def forward(self, batch: Batch, choose: ChooseThoughts) -> StepOutput:
-        """Think at every position, and the loss."""
+    def forward(
+        self, batch: Batch, choose: ChooseThoughts, totals: StepTotals | None = None
+    ) -> StepOutput:
+        """Think at every position, and the loss: of the batch, or its part of a step's."""
         tokens = tokens_per_pass(self.thinker.base_model)
         passes = passes_for(batch, self.preset.thinking, tokens)
         most = most_of_all_processes(passes, batch.input_ids_BT.device)
-        return training_step(self.thinker, batch, self.preset, choose, passes=most)
+        return training_step(self.thinker, batch, self.preset, choose, passes=most, totals=totals)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained parameter by name; of tied parameters only the first."""

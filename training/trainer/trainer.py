@@ -1,13 +1,14 @@
 """`transformers.Trainer` with the training step of Quiet-STaR.
 
 Trainer keeps the loop, accumulation, precision, processes, schedule and resuming. Added are the
-training step with its seeded sampling, the logged metrics, and checkpoints that are either complete
-or not there at all.
+training step with its seeded sampling, means over all tokens of a step however they are spread over
+batches and processes, the logged metrics, and checkpoints that are either complete or not there at
+all.
 """
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,8 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from training.errors import UsageError
-from training.thoughts.batch import Batch, make_batch
+from training.thoughts.batch import Batch, look_ahead, make_batch
+from training.thoughts.losses import StepTotals
 from training.thoughts.model import parameter_groups
 from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import seeded_draw, sequence_seeds
@@ -40,6 +42,8 @@ _EVALUATION = "evaluation"
 class QuietTrainer(Trainer):
     """Trains a model of `training.trainer.build` on data of `training.trainer.data`."""
 
+    loss_is_scaled_for_ga = True  # for Trainer: the losses of a step's batches add up
+
     def __init__(
         self,
         recipe: Recipe,
@@ -55,6 +59,7 @@ class QuietTrainer(Trainer):
         self._trained = list(built.model.trainable_state())
         self._checkpoints = recipe.run.output
         self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
+        self._totals: StepTotals | None = None
         self._since = time.perf_counter()
         super().__init__(
             model=built.model,
@@ -72,12 +77,36 @@ class QuietTrainer(Trainer):
         watch = [CollapseWatch(self.recipe.run)] if self.recipe.thinking.budget else []
         return [*boards, ThinkingProgress(), *watch]
 
-    def think(self, model: nn.Module, batch: Batch, step: int | str) -> StepOutput:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The batches of the next step; adds up what its means run over."""
+        samples, number = super().get_batch_samples(epoch_iterator, num_batches, device)
+        several = len(samples) > 1 or self.accelerator.num_processes > 1
+        self._totals = self._step_totals(map(self._batch, samples)) if several else None
+        return samples, number
+
+    def _step_totals(self, batches: Iterable[Batch]) -> StepTotals:
+        """Those of the batches of all processes; all must call this together."""
+        ahead = self.recipe.thinking.ahead
+        own = (StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches)
+        together = StepTotals.together(own)
+        every = (self.accelerator.gather(number[None]) for number in together)
+        return StepTotals.together(map(StepTotals, *every))
+
+    def think(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        step: int | str,
+        totals: StepTotals | None = None,
+    ) -> StepOutput:
         """One forward pass; the step seeds the sampling of thoughts."""
         thinking = self.recipe.thinking
         seeds = sequence_seeds(batch, self.recipe.run.seed, step)
         rows = batch.input_ids_BT.shape[1] * thinking.per_position
-        output: StepOutput = model(batch, seeded_draw(seeds, rows, thinking.temperature))
+        choose = seeded_draw(seeds, rows, thinking.temperature)
+        output: StepOutput = model(batch, choose, totals)
         return output
 
     def compute_loss(
@@ -87,10 +116,13 @@ class QuietTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The loss of a batch; adds its metrics to those of the next log."""
-        output = self.think(model, self._batch(inputs), self.state.global_step)
-        self._sums_M += metric_sums(output)
-        return (output.loss, output) if return_outputs else output.loss
+        """A batch's part of the step's loss; adds its metrics to those of the next log."""
+        batch, totals = self._batch(inputs), self._totals
+        output = self.think(model, batch, self.state.global_step, totals)
+        self._sums_M += metric_sums(output, totals)
+        # DDP and FSDP take the mean of the processes' gradients.
+        loss = output.loss * self.accelerator.num_processes
+        return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, with the learning rates of `parameter_groups`."""
