@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -34,6 +37,23 @@ def load_model(
         base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     return QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed), tokenizer
+
+
+class Source(NamedTuple):
+    """What is known of a model without its weights."""
+
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_source(source: str) -> Source:
+    """Configuration and tokenizer of a model. Raises `UsageError` and `CheckpointError`."""
+    folder = local_folder(source)
+    with _explained(source):
+        config = AutoConfig.from_pretrained(folder)
+        if has_thought_parts(folder):
+            return Source(config, load_tokenizer(folder))
+        return Source(config, AutoTokenizer.from_pretrained(folder))
 
 
 def local_folder(source: str) -> Path:

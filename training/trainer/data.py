@@ -56,10 +56,22 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
                 f"{data.eval_documents} documents are for evaluation (data.eval_documents)"
             )
     if not data.streaming:
+        _check_number(len(pieces.train), recipe)
         return pieces
     # Endless, because Trainer cannot resume in the second pass over a stream.
     endless = train.repeat(None).shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
     return pieces._replace(train=_cut_all(endless, cut))
+
+
+def _check_number(pieces: int, recipe: Recipe) -> None:
+    """Raise `UsageError` where there are too few pieces for one step."""
+    step = recipe.optimisation.sequences_per_step
+    if pieces < step:
+        raise UsageError(
+            f"{recipe.data.path} has {pieces} pieces of text for training, fewer than the {step} "
+            "sequences of a step; give more text, or set optimisation.sequences_per_step (and "
+            "run.sequences_per_device), optimisation.window or data.eval_documents"
+        )
 
 
 def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:

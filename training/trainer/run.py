@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from training.errors import UsageError
 from training.gate.command import GateJob, run_gate
 from training.trainer.arguments import training_arguments
-from training.trainer.build import ThinkingStep, build
+from training.trainer.build import ThinkingStep, build, load_tokenizer_of
 from training.trainer.data import load_pieces
 from training.trainer.export import RECIPE, export_run
 from training.trainer.recipe import Recipe, first_difference, load_recipe, save_recipe
@@ -25,17 +25,19 @@ def train(
 ) -> Path:
     """Train, keep the best checkpoint, export it, fit its gate; returns the exported folder.
 
-    Mistakes that can be detected beforehand are reported before the first step. Raises
+    Mistakes that can be detected beforehand are reported before the first step, those in recipe and
+    data before the model is loaded. Raises
     `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
     """
     output = recipe.run.output
     processes = PartialState(cpu=not torch.cuda.is_available())
     checkpoint = check_output(recipe, resume=resume)
     args = training_arguments(recipe, resumed=checkpoint is not None)
+    tokenizer = load_tokenizer_of(recipe)
+    with processes.main_process_first():
+        pieces = load_pieces(recipe, tokenizer)
     built = build(recipe)
     check_space(built.model, recipe)
-    with processes.main_process_first():
-        pieces = load_pieces(recipe, built.tokenizer)
     if processes.is_main_process:
         shutil.rmtree(output / WRITING, ignore_errors=True)
         save_recipe(recipe, output / RECIPE)

@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler, Sampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import has_length, rotate_checkpoints
 
-from training.errors import UsageError
 from training.thoughts.batch import Batch, look_ahead, make_batch
 from training.thoughts.losses import StepTotals
 from training.thoughts.model import parameter_groups
@@ -86,6 +86,16 @@ class QuietTrainer(Trainer):
         self._totals = self._step_totals(map(self._batch, samples)) if several else None
         return samples, number
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Whole steps only: what a pass over the data consists of does not depend on how many
+        sequences a device takes at once.
+        """
+        pieces = self.train_dataset if train_dataset is None else train_dataset
+        if not has_length(pieces):
+            return cast("Sampler[int] | None", super()._get_train_sampler(train_dataset))
+        step = self.recipe.optimisation.sequences_per_step
+        return RandomSampler(pieces, num_samples=len(pieces) // step * step)
+
     def _step_totals(self, batches: Iterable[Batch]) -> StepTotals:
         """Those of the batches of all processes; all must call this together."""
         ahead = self.recipe.thinking.ahead
@@ -148,24 +158,30 @@ class QuietTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The metrics of the evaluation text, always with the same seeds; writes some thoughts."""
+        """The metrics of the evaluation text, each piece of which counts once, always with the same
+        seeds; writes some thoughts.
+        """
         started = time.perf_counter()
         sums_M = torch.zeros_like(self._sums_M)
         model = cast(nn.Module, self.model)
         model.eval()
-        for number, inputs in enumerate(self.get_eval_dataloader()):
-            batch = self._batch(inputs)
+        batches = self._evaluation_batches()
+        ahead = self.recipe.thinking.ahead
+        totals = StepTotals.together(
+            StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches
+        )
+        processes, own = self.accelerator.num_processes, self.accelerator.process_index
+        for first in range(0, len(batches), processes):
+            # A process without a batch of its own repeats the last one, which does not count:
+            # processes that share the weights must make the same forward passes.
+            number = min(first + own, len(batches) - 1)
             with torch.no_grad(), self.compute_loss_context_manager():
-                output = self.think(model, batch, _EVALUATION)
-            sums_M += metric_sums(output)
+                output = self.think(model, batches[number], _EVALUATION, totals)
+            if number == first + own:
+                sums_M += metric_sums(output, totals)
             if number == 0:
-                self._write_thoughts(batch, output)
+                self._write_thoughts(batches[number], output)
         sums_M = self.accelerator.reduce(sums_M, "sum")
-        if not sums_M[0]:
-            raise UsageError(
-                "the evaluation text does not fill a batch of run.sequences_per_device sequences "
-                "on each device; set data.eval_documents"
-            )
         means = metric_means(sums_M)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         self.log(metrics)
@@ -205,6 +221,13 @@ class QuietTrainer(Trainer):
             self.tokenizer.pad_token_id,
             attention_mask=inputs["attention_mask"],
         )
+
+    def _evaluation_batches(self) -> list[Batch]:
+        """All of the evaluation text, the same in every process."""
+        pieces = [{"input_ids": piece["input_ids"]} for piece in self.eval_dataset]
+        size = self.args.per_device_eval_batch_size
+        starts = range(0, len(pieces), size)
+        return [self._batch(self.data_collator(pieces[at : at + size])) for at in starts]
 
     def _write_thoughts(self, batch: Batch, output: StepOutput) -> None:
         if self.writer is None:

@@ -1,4 +1,6 @@
-"""Several processes with DDP and FSDP, and accumulation, give the gradient of a single process."""
+"""Several processes with DDP and FSDP, and accumulation, give the gradient of a single process; and
+an evaluation its numbers.
+"""
 
 import subprocess
 import sys
@@ -10,8 +12,10 @@ from torch import Tensor
 
 from quietstar_infer.config import load_tokenizer
 from tests.support.training.gradients import (
+    EVALUATED,
     UNEVEN,
     Share,
+    evaluation,
     first_gradients,
     recipe_without_clipping,
     step_gradients,
@@ -81,6 +85,9 @@ def test_two_processes(folder: Path, whole: dict[str, dict[str, Tensor]], tmp_pa
     for preset in PRESETS:
         for at_once in (1, 2):
             assert_equal(of(found, f"ddp-{preset}-{at_once}"), whole[preset])
+    for documents, _ in EVALUATED:
+        metrics = {name: float(x) for name, x in of(found, f"evaluation-{documents}").items()}
+        assert metrics == pytest.approx(evaluation(folder, documents, 1), rel=1e-5)
     model = build(recipe_without_clipping(folder, 4)).model
     assert_equal(of(found, "fsdp"), step_gradients(model, Share(slice(None))))
     # Texts of different lengths: the mean over the processes' own gradients.

@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Share(NamedTuple):
 
 UNEVEN = [Share(slice(0, 2)), Share(slice(2, 4), positions=6)]
 """Of two processes; the second has fewer positions than the first has passes."""
+EVALUATED = [(5, 2), (4, 1), (1, 2)]
+"""Evaluation texts, and how many a process takes at once."""
 
 
 @contextmanager
@@ -123,6 +126,15 @@ def recipe_without_clipping(
     )
 
 
+def evaluation(folder: Path, documents: int, sequences_per_device: int) -> dict[str, float]:
+    """The metrics of some evaluation texts, by a model before its first step."""
+    recipe = recipe_without_clipping(folder, sequences_per_device)
+    recipe = replace(recipe, data=replace(recipe.data, eval_documents=documents))
+    built = build(recipe)
+    pieces = load_pieces(recipe, built.tokenizer)
+    return QuietTrainer(recipe, built, pieces, training_arguments(recipe, resumed=True)).evaluate()
+
+
 def _uneven_texts() -> Iterator[str]:
     rng = random.Random(0)
     for number in range(24):
@@ -137,6 +149,13 @@ def main(folder: str, out: str) -> None:
         )
         for preset in PRESETS
         for at_once in (1, 2)
+    }
+    evaluations = {
+        f"evaluation-{documents}": {
+            name: torch.tensor(value)
+            for name, value in evaluation(Path(folder), documents, at_once).items()
+        }
+        for documents, at_once in EVALUATED
     }
     recipe = recipe_without_clipping(Path(folder), SEQUENCES // 2)
 
@@ -153,7 +172,7 @@ def main(folder: str, out: str) -> None:
     if rank == 0:
         if all(isinstance(parameter, DTensor) for parameter in model.parameters()):
             print("sharded by FSDP")
-        named = {**by_ddp, "fsdp": by_fsdp, "uneven": uneven}
+        named = {**evaluations, **by_ddp, "fsdp": by_fsdp, "uneven": uneven}
         save_file({f"{way}.{n}": g for way, all_ in named.items() for n, g in all_.items()}, out)
 
 

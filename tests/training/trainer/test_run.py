@@ -17,14 +17,18 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
+from tests.support.checkpoints import write_random_checkpoint
 from tests.support.training.runs import small_recipe
 from training.cli import main
 from training.errors import UsageError
 from training.trainer.arguments import training_arguments
+from training.trainer.build import build, load_tokenizer_of
 from training.trainer.callbacks import CollapseWatch, TrainingStopped
+from training.trainer.data import load_pieces
 from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
 from training.trainer.run import train
+from training.trainer.trainer import QuietTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -115,10 +119,50 @@ def test_a_budget_of_0_trains_the_base_model_alone(finished: Recipe, tmp_path: P
     assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
 
 
-def test_an_empty_evaluation_is_reported(finished: Recipe, tmp_path: Path) -> None:
-    data = replace(finished.data, pieces="window", eval_documents=1)
-    with pytest.raises(UsageError, match="does not fill a batch of run"):
-        train(replace(changed(finished, tmp_path / "run"), data=data))
+def evaluated(recipe: Recipe) -> dict[str, float]:
+    """The evaluation of a model before its first step."""
+    built = build(recipe)
+    pieces = load_pieces(recipe, built.tokenizer)
+    return QuietTrainer(recipe, built, pieces, training_arguments(recipe, resumed=False)).evaluate()
+
+
+def test_every_text_of_an_evaluation_counts_once(finished: Recipe, tmp_path: Path) -> None:
+    """Whatever the size of a batch: also the last texts, which do not fill one."""
+
+    def of(documents: int, at_once: int) -> dict[str, float]:
+        run = changed(finished, tmp_path / f"{documents}-{at_once}", sequences_per_device=at_once)
+        data = replace(finished.data, pieces="window", eval_documents=documents)
+        return evaluated(replace(run, data=data))
+
+    alone = [of(number, 1) for number in range(1, 8)]
+    assert len({metrics["eval_nll"] for metrics in alone}) == 7
+    for number, metrics in enumerate(alone, start=1):
+        for at_once in (2, 4):
+            assert of(number, at_once) == pytest.approx(metrics, rel=1e-5)
+    run = replace(finished, data=replace(finished.data, pieces="window", eval_documents=7))
+    built = build(run)
+    ids_BT = torch.tensor(
+        [row["input_ids"] for row in load_pieces(run, built.tokenizer).evaluation]
+    )
+    with torch.no_grad():
+        output = built.model.thinker.base_model(ids_BT, labels=ids_BT)
+    assert alone[6]["eval_base_nll"] == pytest.approx(float(output.loss), rel=1e-5)
+
+
+def test_a_run_does_not_depend_on_how_many_sequences_a_device_takes(
+    finished: Recipe, tmp_path: Path
+) -> None:
+    """Nor where a pass over the data ends: 15 pieces are three steps, the next three follow."""
+    data = replace(finished.data, pieces="window", eval_documents=25)
+    runs = [
+        replace(changed(finished, tmp_path / str(n), steps=6, sequences_per_device=n), data=data)
+        for n in (4, 1)
+    ]
+    for run in runs:
+        train(run)
+    expected = weights(runs[0], 6)
+    for name, found in weights(runs[1], 6).items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_tensorboard_has_metrics_and_thoughts(finished: Recipe) -> None:
@@ -260,6 +304,40 @@ def test_only_the_main_process_prints(
     monkeypatch.setenv("RANK", "1")
     assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 1
     assert not any(capsys.readouterr())
+
+
+def test_mistakes_in_data_are_reported_before_the_model_is_loaded(
+    finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.run.build", None)
+    run = changed(finished, tmp_path / "run")
+    few = replace(finished.data, eval_documents=39, pieces="window")
+    with pytest.raises(UsageError, match="has 1 pieces of text for training, fewer than the 4 seq"):
+        train(replace(run, data=few))
+    with pytest.raises(UsageError, match="has no column 'story'"):
+        train(replace(run, data=replace(finished.data, column="story")))
+    wide = replace(finished.optimisation, window=1022)
+    with pytest.raises(
+        UsageError, match=r"window is 1022 and a thought takes 3 more positions, but"
+    ):
+        train(replace(run, optimisation=wide))
+
+
+def test_a_window_and_its_thoughts_fit_into_the_models_positions(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)  # budget 2: START, two tokens, END in place of the next
+    for room, fits in ((18, False), (19, True)):
+        write_random_checkpoint(tmp_path / "start", "mistral", max_position_embeddings=room)
+        if fits:
+            load_tokenizer_of(recipe)
+            continue
+        with pytest.raises(UsageError, match=r"the model has 18; set optimisation\.window to 15"):
+            load_tokenizer_of(recipe)
+    plain = replace(recipe, thinking=replace(recipe.thinking, budget=0))
+    write_random_checkpoint(tmp_path / "start", "mistral", max_position_embeddings=16)
+    load_tokenizer_of(plain)
+    write_random_checkpoint(tmp_path / "start", "mistral", sliding_window=15)
+    with pytest.raises(UsageError, match="exceed the base model's sliding window of 15"):
+        load_tokenizer_of(recipe)
 
 
 def test_too_small_a_disk_is_reported_before_the_first_step(
