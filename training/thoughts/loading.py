@@ -21,7 +21,7 @@ from transformers import (
 from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.errors import UsageError
-from training.thoughts.model import QuietThinker
+from training.thoughts.model import QuietThinker, first_dash_token
 
 
 def load_model(
@@ -47,13 +47,17 @@ class Source(NamedTuple):
 
 
 def load_source(source: str) -> Source:
-    """Configuration and tokenizer of a model. Raises `UsageError` and `CheckpointError`."""
+    """Configuration and tokenizer of a model. Raises `UsageError`, also for a base model whose
+    tokenizer cannot write what new thought parts begin as, and `CheckpointError`.
+    """
     folder = local_folder(source)
     with _explained(source):
         config = AutoConfig.from_pretrained(folder)
         if has_thought_parts(folder):
             return Source(config, load_tokenizer(folder))
-        return Source(config, AutoTokenizer.from_pretrained(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    first_dash_token(tokenizer)
+    return Source(config, tokenizer)
 
 
 def local_folder(source: str) -> Path:

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from quietstar_infer.checkpoint import check_checkpoint
 from training.errors import UsageError
@@ -86,7 +87,8 @@ def export_run(run: Path) -> Path:
     write_json(
         writing / "config.json", config_json(thinker.base_model, facts, recipe.run.export_dtype)
     )
-    thinker.base_model.generation_config.save_pretrained(writing)
+    # As it came, also where transformers would refuse to save it.
+    thinker.base_model.generation_config.to_json_file(writing / GENERATION_CONFIG_NAME)
     write_tokenizer(built.tokenizer, writing)
     (writing / "README.md").write_text(model_card(recipe, chosen), encoding="utf-8")
     check_checkpoint(writing)

@@ -131,6 +131,22 @@ def test_the_export_describes_itself(recipe: Recipe) -> None:
         assert f"{evaluation['eval_gain']:.4f}" in card
 
 
+def test_training_on_keeps_the_generation_config(tmp_path: Path) -> None:
+    """Of a thinker and of a plain base model: several end-of-text tokens, and what transformers
+    would refuse to save.
+    """
+    own = {"eos_token_id": [2, 5], "temperature": 0.6, "top_p": 0.9, "do_sample": False}
+    for kind in ("checkpoint", "base model"):
+        (tmp_path / kind).mkdir()
+        recipe = recipe_of(kind, tmp_path / kind)
+        recipe = replace(recipe, run=replace(recipe.run, steps=1))
+        config = Path(recipe.model.source) / "generation_config.json"
+        config.write_text(json.dumps(own))
+        written = train(recipe) / "generation_config.json"
+        found = json.loads(written.read_text())
+        assert {name: found.get(name, False) for name in own} == own  # False is the default
+
+
 def test_an_export_can_be_trained(recipe: Recipe, tmp_path: Path) -> None:
     again = replace(
         recipe,
