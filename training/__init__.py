@@ -6,6 +6,7 @@ To read first: `thoughts/training_step.py` (the algorithm), `thoughts/model.py` 
 __main__.py     `python -m training COMMAND`
 cli.py          the command line
 config.py       what decides a training step: thoughts, objective, optimisation; three presets
+beginning.py    what stands before a text: one rule for training, gates and evaluations
 options.py      command-line options that several commands share
 output.py       folders and files that commands write
 markdown.py     tables in Markdown

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.options import (
     Commands,
+    add_beginning,
     add_evaluated_model,
     count,
     seed,
@@ -70,6 +71,7 @@ def add_evaluate(commands: Commands) -> None:
         default=1234,
         help="of thoughts and votes (default 1234, as lm-evaluation-harness sends)",
     )
+    add_beginning(parser)
     parser.add_argument(
         "--document-tokens",
         type=count,

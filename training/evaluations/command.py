@@ -13,9 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from quietstar_infer.config import QuietStarConfig, load_tokenizer
+from training.beginning import beginning_ids
+from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.backends.http import served_by
@@ -61,7 +64,9 @@ def run_evaluation(options: argparse.Namespace) -> None:
         options.seed,
         tuple(sorted(set(options.threshold))),
     )
-    limits = Limits(options.batch_size, options.document_tokens, options.heat_maps)
+    limits = Limits(
+        options.batch_size, options.document_tokens, options.heat_maps, options.beginning
+    )
     folder = local_folder(options.model)
     _check_thresholds(thoughts, folder, options.model)
     with ExitStack() as stack:
@@ -147,6 +152,7 @@ def _run_facts(
         "gate": _gate_kind(folder) if any(thoughts.thresholds) else None,
         "temperature": thoughts.temperature,
         "seed": thoughts.seed,
+        "beginning": _beginning(options.beginning, models[0].tokenizer),
         "document_tokens": options.document_tokens,
         "heat_maps": options.heat_maps,
         "batch_size": options.batch_size,
@@ -159,6 +165,12 @@ def _run_facts(
             **{name: version(name) for name in ("quietstar", "torch", "transformers", "datasets")},
         },
     }
+
+
+def _beginning(rule: Beginning, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What stands before every text: by which rule, and the tokens."""
+    ids = beginning_ids(tokenizer, rule)
+    return {"rule": rule, "tokens": tokenizer.convert_ids_to_tokens(ids)}
 
 
 def _gate_kind(folder: Path) -> str:

@@ -109,7 +109,7 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
         f"# {model['source']}",
         f"Weights {model['sha256'][:16]}, thoughts at temperature {results['temperature']}, seed "
         f"{results['seed']}, 95 % intervals. `b` is the thought budget. "
-        f"{_when_it_thinks(results)}",
+        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}",
         measures_table(results),
     ]
     for name, task in results["tasks"].items():
@@ -122,6 +122,17 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
     parts += [f"![{name}]({name})" for name in files if name.endswith(".svg")]
     parts += [f"[{name}]({name})" for name in files if name.endswith(".html")]
     return "\n\n".join(parts) + "\n"
+
+
+def _before_texts(beginning: Mapping[str, Any]) -> str:
+    rule = {
+        "tokenizer": "as its tokenizer puts it there",
+        "bos": "by --beginning bos",
+        "nothing": "by --beginning nothing",
+    }[beginning["rule"]]
+    if not beginning["tokens"]:
+        return f"Texts begin without a special token ({rule}): their first token is not predicted."
+    return f"Before every text stands `{' '.join(beginning['tokens'])}` ({rule})."
 
 
 def _when_it_thinks(results: Mapping[str, Any]) -> str:

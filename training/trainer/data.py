@@ -10,6 +10,7 @@ from datasets import load_dataset  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
+from training.beginning import beginning_ids
 from training.errors import UsageError
 from training.trainer.recipe import DataConfig, Recipe
 
@@ -103,6 +104,7 @@ def cutter(
     data: DataConfig, tokenizer: PreTrainedTokenizerBase, *, window: int, shortest: int, seed: int
 ) -> Callable[[Rows, list[int]], dict[str, list[list[int]]]]:
     """From a batch of rows and their numbers to pieces, none shorter than `shortest` tokens."""
+    beginning = beginning_ids(tokenizer, data.beginning)
     end = [tokenizer.eos_token_id] if data.end_of_text else []
 
     def cut(rows: Rows, numbers: list[int]) -> dict[str, list[list[int]]]:
@@ -112,7 +114,8 @@ def cutter(
                 raise UsageError(
                     f"{data.path}: {data.column!r} of document {number} is not text but {text!r}"
                 )
-        documents = [ids + end for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        documents = [beginning + ids + end for ids in encoded]
         if data.pieces == "packed":
             pieces = packed(documents, window)
         else:

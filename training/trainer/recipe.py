@@ -19,7 +19,15 @@ from typing import Any, Literal, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from training.config import PRESETS, Objective, Optimisation, Preset, Recompute, Thinking
+from training.config import (
+    PRESETS,
+    Beginning,
+    Objective,
+    Optimisation,
+    Preset,
+    Recompute,
+    Thinking,
+)
 from training.errors import UsageError
 from training.gate.settings import GateSettings
 
@@ -50,8 +58,9 @@ class DataConfig:
 
     `packed` joins documents and cuts them into windows; `window` takes one random window of each
     document, or all of a short one, as the official code does; a batch is padded to its longest
-    piece. Without `eval_path` and `eval_split` the first `eval_documents` documents are set aside
-    for evaluation. `title` replaces `path` in the exported model's description of its data.
+    piece. `beginning` chooses what stands before a document. Without `eval_path` and `eval_split`
+    the first `eval_documents` documents are set aside for evaluation. `title` replaces `path` in
+    the exported model's description of its data.
     """
 
     path: str
@@ -63,6 +72,7 @@ class DataConfig:
     eval_split: str | None = None
     eval_documents: int = 64
     pieces: Literal["packed", "window"] = "packed"
+    beginning: Beginning = "tokenizer"
     end_of_text: bool = True
     streaming: bool = False
     shuffle_buffer: int = 1000

@@ -129,6 +129,23 @@ def test_every_token_is_thought_about_unless_a_threshold_is_given(whole: Path) -
     assert not list(whole.glob("cost-*"))
 
 
+def test_the_report_says_what_stands_before_texts(folder: Path, whole: Path) -> None:
+    assert results(whole)["beginning"] == {"rule": "tokenizer", "tokens": ["<s>"]}
+    said = "Before every text stands `<s>` (as its tokenizer puts it there)."
+    assert said in (whole / "report.md").read_text()
+    command = options(folder, "nothing", "--beginning", "nothing", "--limit", "1")
+    assert main(command) == 0
+    without = results(folder / "nothing")
+    assert without["beginning"] == {"rule": "nothing", "tokens": []}
+    report = (folder / "nothing" / "report.md").read_text()
+    assert "begin without a special token (by --beginning nothing): their first token is" in report
+    tokens = [
+        found["tasks"]["openwebmath"]["thinker"]["0"]["difficulty"]
+        for found in (results(whole), without)
+    ]
+    assert tokens[0] != tokens[1]
+
+
 def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
     found, always = results(swept), results(whole)
     assert found["thresholds"] == [0.0, 0.5, 1.5]

@@ -11,7 +11,10 @@ import pytest
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
 from tests.support.training.runs import small_recipe
+from training.config import Beginning
 from training.errors import UsageError
+from training.evaluations.tasks.definitions import TextTask, load_task
+from training.evaluations.tasks.passages import item_maker
 from training.trainer.data import load_pieces, packed, random_window
 from training.trainer.recipe import Recipe
 
@@ -116,6 +119,20 @@ def test_windows_are_of_one_document(tmp_path: Path) -> None:
     assert [len(piece) for piece in evaluation] == [16, 4, 4, 4]
     start = evaluation[0][0]
     assert evaluation[0] == list(range(start, start + 16))
+
+
+@pytest.mark.parametrize(("rule", "before"), [("tokenizer", []), ("bos", [1]), ("nothing", [])])
+def test_documents_begin_as_in_an_evaluation(
+    tmp_path: Path, rule: Beginning, before: list[int]
+) -> None:
+    data = {"path": write(tmp_path, ".jsonl", TEXTS), "pieces": "window", "beginning": rule}
+    _, evaluation = load(recipe_for(tmp_path, **data))
+    assert evaluation[0] == [*before, 8, 9, 10, 11, 2]
+    _, task = load_task("demo-text")
+    assert isinstance(task, TextTask)
+    make = item_maker(task, load_tokenizer(TOKENIZER), 99, rule)
+    for text, ids in zip(TEXTS[:4], evaluation, strict=True):
+        assert make({"text": text}).passages[0].ids == ids[:-1]
 
 
 def test_evaluation_text_of_its_own(tmp_path: Path) -> None:
