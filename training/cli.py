@@ -84,7 +84,12 @@ def _add_train(commands: Commands) -> None:
         metavar="KEY=VALUE",
         help="overrule the recipe, as in --set run.steps=50; may be given again",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in run.output")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in run.output; what does not change its numbers may have "
+        "changed (docs/training.md)",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -107,15 +112,20 @@ def _train(options: argparse.Namespace) -> None:
 def _add_export(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="export the best checkpoint of a run that did not end",
+        help="export the best checkpoint of a run that did not end, or in another precision",
         description="Write the best checkpoint of a run to its folder `model`, in the official "
         "layout. `train` does so at its end.",
     )
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="the run's output folder")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the weights (default: run.export_dtype of the run's recipe)",
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
     from training.trainer.export import export_run
 
-    print(f"written to {export_run(options.run_folder)}")
+    print(f"written to {export_run(options.run_folder, options.dtype)}")

@@ -77,6 +77,14 @@ class QuietTrainer(Trainer):
         watch = [CollapseWatch(self.recipe.run)] if self.recipe.thinking.budget else []
         return [*boards, ThinkingProgress(), *watch]
 
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The steps between logs, evaluations and checkpoints are the recipe's, also where a run is
+        resumed that began with others.
+        """
+        found: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)  # type: ignore[no-untyped-call]
+        self.state.compute_steps(self.args, max_steps)
+        return found
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:

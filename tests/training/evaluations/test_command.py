@@ -154,7 +154,9 @@ def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
         assert list(task["thinker"]) == ["0", "3", "3@0.002", "3@0.02"]
         for key in ("0", "3"):
             assert task["thinker"][key] == always["tasks"][name]["thinker"][key]
-        shares = [task["thinker"][key]["cost"]["thought_about"] for key in ("3", "3@0.002", "3@0.02")]
+        shares = [
+            task["thinker"][key]["cost"]["thought_about"] for key in ("3", "3@0.002", "3@0.02")
+        ]
         assert shares == sorted(shares, reverse=True)
         for key in ("3@0.002", "3@0.02"):
             cost = task["thinker"][key]["cost"]

@@ -27,7 +27,7 @@ from training.trainer.callbacks import CollapseWatch, TrainingStopped
 from training.trainer.data import load_pieces
 from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
-from training.trainer.run import train
+from training.trainer.run import check_output, train
 from training.trainer.trainer import QuietTrainer
 
 pytestmark = pytest.mark.slow
@@ -198,6 +198,51 @@ def test_a_resumed_run_is_the_same(finished: Recipe, tmp_path: Path) -> None:
     ]
     assert [entry for entry in logs[0] if "train_runtime" not in entry] == logs[1]
     assert not (killed / ".writing").exists()
+
+
+def test_a_resumed_run_may_change_what_it_writes(finished: Recipe, tmp_path: Path) -> None:
+    """Evaluations, checkpoints, precision of the export; the numbers stay."""
+    parts = tmp_path / "parts"
+    train(changed(finished, parts, steps=2))
+    resumed = changed(
+        finished, parts, eval_every=1, keep=5, export_dtype="bfloat16", sample_thoughts=1
+    )
+    train(resumed, resume=True)
+    names = {path.name for path in parts.glob("checkpoint-*")}
+    assert names == {"checkpoint-2", "checkpoint-3", "checkpoint-4"}
+    assert [e["step"] for e in history(resumed, 4) if "eval_nll" in e] == [0, 2, 3, 4]
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(resumed, 4)[name], expected[name]) for name in expected)
+    assert load_recipe(parts / "recipe.yaml") == resumed
+    assert {t.dtype for t in load_file(parts / "model/model.safetensors").values()} == {
+        torch.bfloat16
+    }
+
+
+def test_a_resumed_run_has_the_schedule_that_it_began_with(
+    finished: Recipe, tmp_path: Path
+) -> None:
+    """Or is refused: rates that have fallen to 0 do not rise again."""
+    open_end = replace(finished, optimisation=replace(finished.optimisation, decay_steps=None))
+    run = changed(open_end, tmp_path / "run", steps=2)
+    train(run)
+    longer = changed(open_end, tmp_path / "run", steps=4)
+    said = (
+        "rate falls to 0 at step 2, so that it cannot go on to step 4; start a new run with model"
+    )
+    with pytest.raises(UsageError, match=said):
+        train(longer, resume=True)
+    shorter = changed(open_end, tmp_path / "run", steps=1)
+    with pytest.raises(UsageError, match=r"another schedule: .*set optimisation\.decay_steps to 2"):
+        train(shorter, resume=True)
+    named = replace(run, optimisation=replace(run.optimisation, decay_steps=2))
+    assert check_output(named, resume=True) is not None
+    constant = replace(finished.optimisation, schedule="constant")
+    steady = changed(replace(finished, optimisation=constant), tmp_path / "steady", steps=2)
+    train(steady)
+    train(changed(steady, tmp_path / "steady", steps=4), resume=True)
+    rates = [entry["learning_rate"] for entry in history(steady, 4) if "loss" in entry]
+    assert rates == pytest.approx([0, *[constant.learning_rate] * 3])
 
 
 def test_a_resumed_stream_is_the_same(finished: Recipe, tmp_path: Path) -> None:
@@ -398,4 +443,7 @@ def test_the_command_line(
     shutil.rmtree(tmp_path / "run/model")
     assert main(["export", str(tmp_path / "run")]) == 0
     assert f"written to {tmp_path}/run/model" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "run"), "--dtype", "bfloat16"]) == 0
+    exported = load_file(tmp_path / "run/model/model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
     assert main(["export", str(tmp_path)]) == 1
