@@ -95,8 +95,8 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
     checkpoint: str | None = get_last_checkpoint(str(output))
     if checkpoint is not None and step_of(checkpoint) > recipe.run.steps:
         raise UsageError(
-            f"the run in {output} has gone to step {step_of(checkpoint)} already, beyond run.steps, "
-            f"{recipe.run.steps}; `python -m training export` exports its best checkpoint"
+            f"the run in {output} has gone to step {step_of(checkpoint)} already, beyond run.steps "
+            f"of {recipe.run.steps}; `python -m training export` exports its best checkpoint"
         )
     return checkpoint
 

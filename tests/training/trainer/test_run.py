@@ -245,6 +245,18 @@ def test_a_resumed_run_has_the_schedule_that_it_began_with(
     assert rates == pytest.approx([0, *[constant.learning_rate] * 3])
 
 
+def test_a_run_that_has_ended_takes_no_step_more(finished: Recipe, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished.run.output, copy)
+    same = changed(finished, copy)
+    shutil.rmtree(copy / "model")
+    train(same, resume=True)
+    assert {path.name for path in copy.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert (copy / "model/config.json").exists()
+    with pytest.raises(UsageError, match=r"gone to step 4 already, beyond run\.steps of 3"):
+        train(changed(finished, copy, steps=3), resume=True)
+
+
 def test_a_resumed_stream_is_the_same(finished: Recipe, tmp_path: Path) -> None:
     data = replace(finished.data, streaming=True, pieces="window", shuffle_buffer=8)
     streamed = replace(finished, data=data)
