@@ -42,8 +42,8 @@ def add_evaluate(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="TASK=PATH",
-        help="take a task's rows from here: a file (.jsonl, .json, .parquet, .txt), a folder or a "
-        "hub name with the same columns; may be given again",
+        help="take a task's rows from here: a file (.jsonl, .json, .csv, .parquet, .txt; also "
+        ".gz), a folder or a hub name with the same columns; may be given again",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="the first N rows of each task")
     parser.add_argument(

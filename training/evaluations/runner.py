@@ -61,6 +61,17 @@ def evaluate(
             bar.update()
 
 
+def check_rows(
+    task_name: str, task: Task, rows: Sequence[Any], model: EvaluatedBackend, limits: Limits
+) -> None:
+    """Raise `UsageError` for the first row of a task that cannot be scored."""
+    if isinstance(task, ChainTask):
+        return
+    make = item_maker(task, model.tokenizer, limits.document_tokens, limits.beginning)
+    for number, row in enumerate(rows):
+        _made(make, row, f"{task_name}, row {number}")
+
+
 def _results(
     task_name: str,
     task: Task,

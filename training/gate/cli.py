@@ -70,8 +70,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="PATH",
-        help="documents like those that will be served: a file (.jsonl, .json, .parquet, or .txt "
-        "with a document per line), a folder or a hub name",
+        help="documents like those that will be served: a file (.jsonl, .json, .csv, .parquet, "
+        "or .txt with a document per line; also .gz), a folder or a hub name",
     )
     parser.add_argument(
         "--eval-data",

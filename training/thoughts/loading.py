@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -21,6 +20,7 @@ from transformers import (
 from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.errors import UsageError
+from training.hub import is_hub_name
 from training.thoughts.model import QuietThinker, first_dash_token
 
 
@@ -62,12 +62,17 @@ def load_source(source: str) -> Source:
 
 def local_folder(source: str) -> Path:
     """A model's folder; a name on the hub is downloaded first. Raises `UsageError`."""
-    if Path(source).is_dir():
-        return Path(source)
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UsageError(f"cannot load the model {source}: it is a file, expected a folder")
+    if not is_hub_name(source):
+        raise UsageError(f"cannot load the model {source}: there is no such folder")
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     # The same weights again, under the names of their first publishers.
     other = ["consolidated*", "original/*"]
-    with _explained(source):
+    with _explained(source, "there is no such folder, and on the hub: "):
         return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=other))
 
 
@@ -81,9 +86,9 @@ def has_thought_parts(folder: Path) -> bool:
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def _explained(source: str, before: str = "") -> Iterator[None]:
     try:
         yield
-    except (OSError, HFValidationError) as error:
+    except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"cannot load the model {source}: {reason}") from None
+        raise UsageError(f"cannot load the model {source}: {before}{reason}") from None

@@ -12,9 +12,18 @@ from transformers import PreTrainedTokenizerBase
 
 from training.beginning import beginning_ids
 from training.errors import UsageError
+from training.hub import is_hub_name
 from training.trainer.recipe import DataConfig, Recipe
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+BUILDERS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+"""What may follow these endings; `datasets` unpacks it."""
 AnyDataset: TypeAlias = Any
 """`Dataset`, or `IterableDataset` when streaming."""
 Rows = Mapping[str, list[Any]]
@@ -142,13 +151,19 @@ def random_window(document: list[int], window: int, seed: str) -> list[int]:
 
 def _source(data: DataConfig, path: str, split: str) -> dict[str, Any]:
     file = Path(path)
+    ending = Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
     if not file.is_file():
+        if not file.exists() and (ending in BUILDERS or not is_hub_name(path)):
+            raise UsageError(f"cannot read the data set {path}: there is no such file or folder")
         return {"path": path, "name": data.name, "split": split}
-    if file.suffix not in BUILDERS:
-        raise UsageError(f"{path}: expected a file that ends in {', '.join(BUILDERS)}")
+    if ending not in BUILDERS:
+        raise UsageError(
+            f"{path}: expected a file that ends in {', '.join(BUILDERS)}, or in one of them and "
+            f"{', '.join(COMPRESSED)}"
+        )
     if not file.stat().st_size:
         raise UsageError(f"the data set {path} is empty")
-    return {"path": BUILDERS[file.suffix], "data_files": str(file), "split": "train"}
+    return {"path": BUILDERS[ending], "data_files": str(file), "split": "train"}
 
 
 def _cut_all(

@@ -55,8 +55,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set of `datasets`: a `.jsonl`, `.json`, `.parquet` or `.txt` file (a document per
-    line), a folder, or a name on the hub, with its configuration `name`.
+    """A data set of `datasets`: a `.jsonl`, `.json`, `.csv`, `.parquet` or `.txt` file (a document
+    per line), which may be compressed (`.jsonl.gz` …), a folder, or a name on the hub, with its
+    configuration `name`.
 
     `packed` joins documents and cuts them into windows; `window` takes one random window of each
     document, or all of a short one, as the official code does; a batch is padded to its longest

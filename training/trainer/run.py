@@ -47,7 +47,8 @@ def train(
     if processes.is_main_process:
         shutil.rmtree(output / WRITING, ignore_errors=True)
         save_recipe(recipe, output / RECIPE)
-    trainer = QuietTrainer(recipe, built, pieces, args, callbacks)
+    resumed_at = (step_of(checkpoint) if checkpoint else -1) if resume else None
+    trainer = QuietTrainer(recipe, built, pieces, args, callbacks, resumed_at)
     if checkpoint is None or step_of(checkpoint) < recipe.run.steps:
         trainer.train(resume_from_checkpoint=checkpoint)
     if processes.is_main_process:

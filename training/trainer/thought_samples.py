@@ -12,6 +12,7 @@ from training.thoughts.batch import Batch
 from training.thoughts.outputs import StepOutput
 
 CONTEXT_TOKENS = 32
+THOUGHTS = "thoughts.jsonl"
 
 
 class ThoughtSample(NamedTuple):
@@ -63,6 +64,19 @@ def write_thought_samples(thoughts: list[ThoughtSample], file: Path, writer: Sum
     ]
     head = "| position | context | thought | next | w | gain |\n|---|---|---|---|---|---|\n"
     writer.add_text("thoughts", head + "\n".join(rows), thoughts[0].step if thoughts else 0)
+
+
+def forget_thoughts_after(file: Path, step: int) -> None:
+    """Drop the thoughts of later steps, whose checkpoint was never written: they are sampled again.
+    A line that was cut short goes as well.
+    """
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    part = file.with_suffix(".part")
+    part.write_text("".join(x for x in whole if json.loads(x)["step"] <= step), encoding="utf-8")
+    part.replace(file)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> str:

@@ -23,17 +23,23 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import has_length, rotate_checkpoints
 
+from training.errors import TrainingStopped
 from training.thoughts.batch import Batch, look_ahead, make_batch
 from training.thoughts.losses import StepTotals
 from training.thoughts.model import parameter_groups
 from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import seeded_draw, sequence_seeds
 from training.trainer.build import WEIGHTS, Built
-from training.trainer.callbacks import CollapseWatch, ThinkingProgress, TrainingStopped
+from training.trainer.callbacks import CollapseWatch, ThinkingProgress
 from training.trainer.data import Pieces
 from training.trainer.metrics import METRICS, metric_means, metric_sums
 from training.trainer.recipe import Recipe
-from training.trainer.thought_samples import thought_samples, write_thought_samples
+from training.trainer.thought_samples import (
+    THOUGHTS,
+    forget_thoughts_after,
+    thought_samples,
+    write_thought_samples,
+)
 
 WRITING = ".writing"
 _EVALUATION = "evaluation"
@@ -51,11 +57,15 @@ class QuietTrainer(Trainer):
         pieces: Pieces,
         args: TrainingArguments,
         callbacks: Sequence[TrainerCallback] = (),
+        resumed_at: int | None = None,
     ) -> None:
+        """`resumed_at`: the step of the checkpoint that a run is resumed from, -1 without any; what
+        was written of later steps is dropped.
+        """
         self.recipe = recipe
         self.tokenizer = built.tokenizer
         self.step_model = built.model  # `model` may become its wrapper
-        self.writer = SummaryWriter(_tensorboard(recipe)) if args.should_log else None
+        self.writer = _writer(recipe, resumed_at) if args.should_log else None
         self._trained = list(built.model.trainable_state())
         self._checkpoints = recipe.run.output
         self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
@@ -242,7 +252,7 @@ class QuietTrainer(Trainer):
             return
         number = self.recipe.run.sample_thoughts
         samples = thought_samples(self.state.global_step, batch, output, self.tokenizer, number)
-        write_thought_samples(samples, self.recipe.run.output / "thoughts.jsonl", self.writer)
+        write_thought_samples(samples, self.recipe.run.output / THOUGHTS, self.writer)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Clip, and stop before a NaN or infinite gradient reaches the weights."""
@@ -296,5 +306,10 @@ class QuietTrainer(Trainer):
             self.step_model.load_weights(Path(resume_from_checkpoint))
 
 
-def _tensorboard(recipe: Recipe) -> str:
-    return str(recipe.run.output / "tensorboard")
+def _writer(recipe: Recipe, resumed_at: int | None) -> SummaryWriter:
+    """TensorBoard's, and `thoughts.jsonl`, without what a resumed run will write again."""
+    output = recipe.run.output
+    if resumed_at is None:
+        return SummaryWriter(str(output / "tensorboard"))
+    forget_thoughts_after(output / THOUGHTS, resumed_at)
+    return SummaryWriter(str(output / "tensorboard"), purge_step=resumed_at + 1)

@@ -1,6 +1,9 @@
 """Text from files, cut into pieces."""
 
+import bz2
+import gzip
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(folder: Path, suffix: str, texts: list[Any]) -> str:
     path = folder / f"written{suffix}"
-    if suffix == ".parquet":
+    kind = suffix.split(".")[1]
+    if kind == "parquet":
         datasets.Dataset.from_dict({"text": texts}).to_parquet(path)
-    elif suffix == ".txt":
-        path.write_text("".join(f"{text}\n" for text in texts))
-    else:
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return str(path)
+    written = {
+        "txt": "".join(f"{text}\n" for text in texts),
+        "csv": "text,number\n" + "".join(f'"{text}",{n}\n' for n, text in enumerate(texts)),
+    }.get(kind, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+    open_ = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
+    with open_(path, "wt") as file:
+        file.write(written)
     return str(path)
 
 
@@ -47,7 +55,13 @@ def load(recipe: Recipe) -> tuple[list[list[int]], list[list[int]]]:
     return train, evaluation
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".txt"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        *(".jsonl", ".json", ".csv", ".parquet", ".txt"),
+        *(".jsonl.gz", ".csv.gz", ".txt.gz", ".jsonl.bz2", ".json.xz"),
+    ],
+)
 def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     train, evaluation = load(recipe_for(tmp_path, path=write(tmp_path, suffix, TEXTS)))
     assert evaluation == [
@@ -166,7 +180,10 @@ def test_wrong_data_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["nowhere.jsonl", "no-such-folder/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    ["nowhere.jsonl", "no-such-folder/nowhere", "/no/such/folder", "./nowhere", "a/b/texts.csv.gz"],
+)
 def test_a_missing_data_set_is_one_line(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +191,9 @@ def test_a_missing_data_set_is_one_line(
     with pytest.raises(UsageError, match=f"cannot read the data set .*{path}") as caught:
         load(recipe_for(tmp_path, path=path))
     assert "\n" not in str(caught.value)
+    assert "Repo id" not in str(caught.value)
+    # Only what can be a name on the hub is looked for there.
+    assert ("no such file or folder" in str(caught.value)) == (path != "no-such-folder/nowhere")
 
 
 def test_a_broken_file_and_an_unknown_kind(tmp_path: Path) -> None:

@@ -193,7 +193,9 @@ def test_a_tokenizer_without_a_dash(tmp_path: Path) -> None:
     assert not list(recipe.run.output.iterdir())
 
 
-@pytest.mark.parametrize("source", ["no/such/model", "nowhere"])
+@pytest.mark.parametrize(
+    "source", ["no/such/model", "nowhere", "runs/nowhere", "/no/such/model", "./model", "../a/b"]
+)
 def test_a_missing_model_is_one_line(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,3 +204,5 @@ def test_a_missing_model_is_one_line(
     with pytest.raises(UsageError, match=f"cannot load the model {source}") as caught:
         train(recipe)
     assert "\n" not in str(caught.value)
+    assert "there is no such folder" in str(caught.value)
+    assert "Repo id" not in str(caught.value)

@@ -20,10 +20,10 @@ from transformers import TrainerCallback, TrainerState
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.training.runs import small_recipe
 from training.cli import main
-from training.errors import UsageError
+from training.errors import TrainingStopped, UsageError
 from training.trainer.arguments import training_arguments
 from training.trainer.build import build, load_tokenizer_of
-from training.trainer.callbacks import CollapseWatch, TrainingStopped
+from training.trainer.callbacks import CollapseWatch
 from training.trainer.data import load_pieces
 from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
@@ -245,6 +245,34 @@ def test_a_resumed_run_has_the_schedule_that_it_began_with(
     assert rates == pytest.approx([0, *[constant.learning_rate] * 3])
 
 
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_killed_run_writes_no_thought_twice(
+    finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed after an evaluation and before its checkpoint: the first one, or a later one. Nor does
+    TensorBoard show a step twice.
+    """
+    run = changed(finished, tmp_path / "run")
+
+    def killed(callback: CollapseWatch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CollapseWatch, "on_evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    thoughts = run.run.output / "thoughts.jsonl"
+    with thoughts.open("a") as lines:
+        lines.write('{"step": 4, "posi')  # cut short
+    train(run, resume=True)
+    assert thoughts.read_text() == (finished.run.output / "thoughts.jsonl").read_text()
+    board = EventAccumulator(str(run.run.output / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("eval/nll")] == [0, 2, 4]
+    assert [event.step for event in board.Scalars("train/nll")] == [1, 2, 3, 4]
+
+
 def test_a_run_that_has_ended_takes_no_step_more(finished: Recipe, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished.run.output, copy)
@@ -359,7 +387,7 @@ def test_only_the_main_process_prints(
     finished: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 1
+    assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 2
     assert not any(capsys.readouterr())
 
 
@@ -443,12 +471,22 @@ def test_checkpointing_layers_changes_nothing(finished: Recipe, tmp_path: Path) 
         torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_run_that_stops_is_no_mistake_of_the_call(
+    finished: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    run = changed(finished, tmp_path / "run", collapse_entropy=99.0, collapse_patience=1)
+    save_recipe(run, path)
+    assert main(["train", str(path)]) == 1
+    assert "error: the thoughts have collapsed" in capsys.readouterr().err
+
+
 def test_the_command_line(
     finished: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "recipe.yaml"
     save_recipe(changed(finished, tmp_path / "run"), path)
-    assert main(["train", str(path), "--set", "run.stps=1"]) == 1
+    assert main(["train", str(path), "--set", "run.stps=1"]) == 2
     assert "did you mean steps?" in capsys.readouterr().err
     assert main(["train", str(path), "--set", "run.steps=2"]) == 0
     assert main(["train", str(path), "--resume"]) == 0
@@ -458,4 +496,4 @@ def test_the_command_line(
     assert main(["export", str(tmp_path / "run"), "--dtype", "bfloat16"]) == 0
     exported = load_file(tmp_path / "run/model/model.safetensors")
     assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
-    assert main(["export", str(tmp_path)]) == 1
+    assert main(["export", str(tmp_path)]) == 2
