@@ -1,7 +1,7 @@
 """Names on the Hugging Face hub."""
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 
 def is_hub_name(name: str) -> bool:

@@ -82,13 +82,15 @@ def likely_factors(
     return objective.base_weight / number_S[0], talk_S
 
 
-def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor) -> Tensor:
-    """R_i = Σ_s (NLL_base of x_i+1+s - NLL_mixed of it), (B, T, P), detached.
+def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor, real_BTS: Tensor) -> Tensor:
+    """R_i = Σ_s (NLL_base of x_i+1+s - NLL_mixed of it) over the targets, (B, T, P), detached.
 
-    The base's loss of a token does not depend on the position that looks ahead to it.
+    The base's loss of a token does not depend on the position that looks ahead to it; but it counts
+    only where that position looks ahead to the token, and not beyond the end of its document.
     """
     ahead = talk_nll_BTPS.shape[-1]
     base_BTS = F.pad(base_nll_BT, (0, ahead - 1)).unfold(1, ahead, 1)
+    base_BTS = base_BTS * real_BTS
     return (base_BTS[:, :, None] - talk_nll_BTPS).sum(dim=-1).detach()
 
 

@@ -177,15 +177,15 @@ class QuietThinker(nn.Module):
         return torch.cat([start, tokens[..., :budget, :], end, tokens[..., budget:, :]], dim=-2)
 
     def hidden_states(
-        self, embeddings_BNH: Tensor, position_ids_1N: Tensor, **attention: Any
+        self, embeddings_BNH: Tensor, position_ids: Tensor, **attention: Any
     ) -> Tensor:
-        """The base model's output after its final norm, (B, N, H).
+        """The base model's output after its final norm, (B, N, H); positions are (1, N) or (B, N).
 
         `attention` is passed on to the attention: `thought_attention`, or `attention_mask`.
         """
         output = self.base_model.base_model(  # transformers' name for a model without its head
             inputs_embeds=embeddings_BNH,
-            position_ids=position_ids_1N,
+            position_ids=position_ids,
             use_cache=False,
             **attention,
         )
@@ -197,8 +197,8 @@ class QuietThinker(nn.Module):
 
         `first` is the position of the first token, where `text` has those before it already.
         """
-        position_1T = torch.arange(first, first + ids_BT.shape[1], device=ids_BT.device)[None]
-        return self.hidden_states(self.embed(ids_BT), position_1T, thought_attention=text)
+        position = text.positions(first, first + ids_BT.shape[1], ids_BT.device)
+        return self.hidden_states(self.embed(ids_BT), position, thought_attention=text)
 
     def mix(self, base: Tensor, thought: Tensor) -> Mixed:
         """h = (1 - w)·h_base + w·h_thought, with w = mixing_head([h_base; h_thought])."""

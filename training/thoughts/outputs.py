@@ -73,7 +73,7 @@ def step_output(
     averaging, number = objective.averaging, None if totals is None else totals.targets_S[0]
     base_loss = likelihood_mean(tokens.base_nll_BT, real_BTS[..., 0], averaging, number)
     talk_loss_S = talk_losses(tokens.talk_nll_BTPS, real_BTS, averaging, totals)
-    reward_BTP = rewards(tokens.base_nll_BT, tokens.talk_nll_BTPS)
+    reward_BTP = rewards(tokens.base_nll_BT, tokens.talk_nll_BTPS, real_BTS)
     budget = thoughts.ids.shape[-1]
     weight_BTP = policy_weights(reward_BTP, real_BTS, budget, objective, totals)
     policy_loss = policy_loss_of(weight_BTP)

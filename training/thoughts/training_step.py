@@ -50,7 +50,9 @@ def training_step(
     ahead = look_ahead(batch, thinking.ahead)
 
     # The text x_0 … x_T-1, once for all thoughts; its keys and values are kept.
-    text = TextAttention(needs_grad=torch.is_grad_enabled())
+    text = TextAttention(
+        needs_grad=torch.is_grad_enabled(), document_start_BT=batch.document_start_BT
+    )
     base_BTH = thinker.text_states(text, batch.input_ids_BT)
 
     # t_k ~ p(· | x_0 … x_i, START, t_1 … t_k-1) for every position i, without gradients.
@@ -93,11 +95,12 @@ def _run_states(
 ) -> Tensor:
     """The same for the paths of the positions from `first` on: token l has position i + 1 + l."""
     positions, per_position, length = paths_BCPLH.shape[1:4]
-    position_C11 = torch.arange(first, first + positions)[:, None, None]
-    position_CPL = (position_C11 + torch.arange(1, length + 1)).expand(-1, per_position, -1)
+    position_BC = text.positions(first, first + positions, paths_BCPLH.device)
+    step_L = torch.arange(1, length + 1, device=paths_BCPLH.device)
+    position_BCPL = (position_BC[..., None, None] + step_L).expand(-1, -1, per_position, -1)
     hidden_BNH = thinker.hidden_states(
         paths_BCPLH.flatten(1, 3),
-        position_CPL.reshape(1, -1).to(paths_BCPLH.device),
+        position_BCPL.flatten(1),
         thought_attention=WholePathAttention(text, first, first + positions, per_position),
     )
     return hidden_BNH.view(paths_BCPLH.shape)

@@ -2,12 +2,14 @@
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from datasets import load_dataset  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from training.beginning import beginning_ids
@@ -30,7 +32,9 @@ Rows = Mapping[str, list[Any]]
 
 
 class Pieces(NamedTuple):
-    """Data sets of rows with `input_ids`, a list of at most `window` token ids."""
+    """Data sets of rows with `input_ids`, a list of at most `window` token ids; those of packed
+    documents with `document_start`, too: for each token the index of its document's first one.
+    """
 
     train: AnyDataset
     evaluation: AnyDataset
@@ -125,22 +129,55 @@ def cutter(
                 )
         encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         documents = [beginning + ids + end for ids in encoded]
-        if data.pieces == "packed":
-            pieces = packed(documents, window)
-        else:
+        if data.pieces == "window":
             pieces = [
                 random_window(document, window, f"{seed}/{number}")
                 for document, number in zip(documents, numbers, strict=True)
             ]
-        return {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+        else:
+            pieces = joined(documents, window)
+        cut_out = {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+        if data.pieces == "packed":
+            starts = document_starts(list(map(len, documents)), window)
+            cut_out["document_start"] = [piece for piece in starts if len(piece) >= shortest]
+        return cut_out
 
     return cut
 
 
-def packed(documents: list[list[int]], window: int) -> list[list[int]]:
+def joined(documents: list[list[int]], window: int) -> list[list[int]]:
     """All documents joined and cut every `window` tokens; the last piece may be shorter."""
-    joined = list(itertools.chain.from_iterable(documents))
-    return [joined[start : start + window] for start in range(0, len(joined), window)]
+    together = list(itertools.chain.from_iterable(documents))
+    return [together[start : start + window] for start in range(0, len(together), window)]
+
+
+def document_starts(lengths: list[int], window: int) -> list[list[int]]:
+    """For every token of `joined` documents the index in its piece of its document's first token
+    there.
+    """
+    starts = itertools.accumulate(lengths, initial=0)
+    first = [start for start, length in zip(starts, lengths, strict=False) for _ in range(length)]
+    return [
+        [max(0, start - at) for start in first[at : at + window]]
+        for at in range(0, len(first), window)
+    ]
+
+
+def collate(pieces: Sequence[Mapping[str, list[int]]], pad_token_id: int) -> dict[str, Tensor]:
+    """Pieces padded on the right: `input_ids`, `attention_mask` and, where a piece has several
+    documents, `document_start`, (B, T) each.
+    """
+    longest = max(len(piece["input_ids"]) for piece in pieces)
+    rows = [piece["input_ids"] for piece in pieces]
+    batch = {
+        "input_ids": [ids + [pad_token_id] * (longest - len(ids)) for ids in rows],
+        "attention_mask": [[1] * len(ids) + [0] * (longest - len(ids)) for ids in rows],
+    }
+    starts = [piece.get("document_start") or [0] for piece in pieces]
+    if any(map(any, starts)):
+        # Padding belongs to the last document, so that its positions stay small.
+        batch["document_start"] = [row + row[-1:] * (longest - len(row)) for row in starts]
+    return {name: torch.tensor(values) for name, values in batch.items()}
 
 
 def random_window(document: list[int], window: int, seed: str) -> list[int]:

@@ -59,11 +59,12 @@ class DataConfig:
     per line), which may be compressed (`.jsonl.gz` …), a folder, or a name on the hub, with its
     configuration `name`.
 
-    `packed` joins documents and cuts them into windows; `window` takes one random window of each
-    document, or all of a short one, as the official code does; a batch is padded to its longest
-    piece. `beginning` chooses what stands before a document. Without `eval_path` and `eval_split`
-    the first `eval_documents` documents are set aside for evaluation. `title` replaces `path` in
-    the exported model's description of its data.
+    `packed` joins documents and cuts them into windows, in which each sees itself only, as if it
+    stood alone; in `joined` windows a document sees those before it. `window` takes one random
+    window of each document, or all of a short one, as the official code does; a batch is padded to
+    its longest piece. `beginning` chooses what stands before a document. Without `eval_path` and
+    `eval_split` the first `eval_documents` documents are set aside for evaluation. `title` replaces
+    `path` in the exported model's description of its data.
     """
 
     path: str
@@ -74,7 +75,7 @@ class DataConfig:
     eval_path: str | None = None
     eval_split: str | None = None
     eval_documents: int = 64
-    pieces: Literal["packed", "window"] = "packed"
+    pieces: Literal["packed", "joined", "window"] = "packed"
     beginning: Beginning = "tokenizer"
     end_of_text: bool = True
     streaming: bool = False

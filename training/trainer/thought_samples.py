@@ -42,7 +42,7 @@ def thought_samples(
         ThoughtSample(
             step=step,
             position=i,
-            context=_text(tokenizer, batch.input_ids_BT[b, max(0, i + 1 - CONTEXT_TOKENS) : i + 1]),
+            context=_text(tokenizer, batch.input_ids_BT[b, _context_start(batch, b, i) : i + 1]),
             thought=_text(tokenizer, output.thoughts.ids[b, i, 0]),
             next_token=_text(tokenizer, batch.input_ids_BT[b, i + 1]),
             mixing_weight=float(output.tokens.mixing_weight_BTPS[b, i, 0, 0]),
@@ -50,6 +50,13 @@ def thought_samples(
         )
         for b, i in chosen
     ]
+
+
+def _context_start(batch: Batch, sequence: int, position: int) -> int:
+    """Of the context that is shown: it does not reach into another document."""
+    start_BT = batch.document_start_BT
+    start = 0 if start_BT is None else int(start_BT[sequence, position])
+    return max(start, position + 1 - CONTEXT_TOKENS)
 
 
 def write_thought_samples(thoughts: list[ThoughtSample], file: Path, writer: SummaryWriter) -> None:

@@ -9,6 +9,7 @@ all.
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler, Sampler
 from torch.utils.tensorboard import SummaryWriter
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import has_length, rotate_checkpoints
@@ -31,7 +32,7 @@ from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import seeded_draw, sequence_seeds
 from training.trainer.build import WEIGHTS, Built
 from training.trainer.callbacks import CollapseWatch, ThinkingProgress
-from training.trainer.data import Pieces
+from training.trainer.data import Pieces, collate
 from training.trainer.metrics import METRICS, metric_means, metric_sums
 from training.trainer.recipe import Recipe
 from training.trainer.thought_samples import (
@@ -70,13 +71,14 @@ class QuietTrainer(Trainer):
         self._checkpoints = recipe.run.output
         self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
         self._totals: StepTotals | None = None
+        self._evaluated = pieces.evaluation
         self._since = time.perf_counter()
         super().__init__(
             model=built.model,
             args=args,
             train_dataset=pieces.train,
             eval_dataset=pieces.evaluation,
-            data_collator=DataCollatorWithPadding(built.tokenizer),
+            data_collator=partial(collate, pad_token_id=built.tokenizer.pad_token_id),
             callbacks=[*self._callbacks(), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # ThinkingProgress shows the same
@@ -91,7 +93,7 @@ class QuietTrainer(Trainer):
         """The steps between logs, evaluations and checkpoints are the recipe's, also where a run is
         resumed that began with others.
         """
-        found: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)  # type: ignore[no-untyped-call]
+        found: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         self.state.compute_steps(self.args, max_steps)
         return found
 
@@ -238,11 +240,12 @@ class QuietTrainer(Trainer):
             inputs["input_ids"],
             self.tokenizer.pad_token_id,
             attention_mask=inputs["attention_mask"],
+            document_start=inputs.get("document_start"),
         )
 
     def _evaluation_batches(self) -> list[Batch]:
         """All of the evaluation text, the same in every process."""
-        pieces = [{"input_ids": piece["input_ids"]} for piece in self.eval_dataset]
+        pieces = list(self._evaluated)
         size = self.args.per_device_eval_batch_size
         starts = range(0, len(pieces), size)
         return [self._batch(self.data_collator(pieces[at : at + size])) for at in starts]

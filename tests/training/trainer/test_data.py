@@ -18,7 +18,13 @@ from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import TextTask, load_task
 from training.evaluations.tasks.passages import item_maker
-from training.trainer.data import load_pieces, packed, random_window
+from training.trainer.data import (
+    collate,
+    document_starts,
+    joined,
+    load_pieces,
+    random_window,
+)
 from training.trainer.recipe import Recipe
 
 TEXTS = [f"t{8 + i} t{9 + i} t{10 + i} t{11 + i}" for i in range(20)]
@@ -39,7 +45,7 @@ def write(folder: Path, suffix: str, texts: list[Any]) -> str:
         "txt": "".join(f"{text}\n" for text in texts),
         "csv": "text,number\n" + "".join(f'"{text}",{n}\n' for n, text in enumerate(texts)),
     }.get(kind, "".join(json.dumps({"text": text}) + "\n" for text in texts))
-    open_ = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
+    open_: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
     with open_(path, "wt") as file:
         file.write(written)
     return str(path)
@@ -213,7 +219,38 @@ def test_too_small_a_window(tmp_path: Path) -> None:
 
 
 def test_packing_cuts_across_documents() -> None:
-    assert packed([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert joined([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert document_starts([3, 1, 3], 3) == [[0, 0, 0], [0, 1, 1], [0]]
+    assert document_starts([7], 3) == [[0, 0, 0], [0, 0, 0], [0]]
+
+
+def test_packed_pieces_know_their_documents(tmp_path: Path) -> None:
+    path = write(tmp_path, ".jsonl", TEXTS)
+    pieces = load_pieces(recipe_for(tmp_path, path=path), load_tokenizer(TOKENIZER))
+    assert [row["document_start"] for row in pieces.evaluation] == [
+        [0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 10, 10, 10, 10, 10, 15],
+        [0, 0, 0, 0],
+    ]
+    for kind in ("joined", "window"):
+        others = load_pieces(
+            recipe_for(tmp_path, path=path, pieces=kind), load_tokenizer(TOKENIZER)
+        )
+        assert set(next(iter(others.train))) == {"input_ids"}
+
+
+def test_batches() -> None:
+    pieces = [
+        {"input_ids": [5, 6, 7, 8], "document_start": [0, 0, 2, 2]},
+        {"input_ids": [9, 3], "document_start": [0, 1]},
+    ]
+    batch = {name: tensor.tolist() for name, tensor in collate(pieces, 2).items()}
+    assert batch == {
+        "input_ids": [[5, 6, 7, 8], [9, 3, 2, 2]],
+        "attention_mask": [[1, 1, 1, 1], [1, 1, 0, 0]],
+        "document_start": [[0, 0, 2, 2], [0, 1, 1, 1]],
+    }
+    single = [{"input_ids": [5, 6], "document_start": [0, 0]}, {"input_ids": [5]}]
+    assert set(collate(single, 2)) == {"input_ids", "attention_mask"}
 
 
 def test_a_window_depends_on_its_seed_alone() -> None:
