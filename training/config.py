@@ -34,13 +34,19 @@ heads of the official code have no effect there, and are missing here.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from training.errors import UsageError
 
 Reduction = Literal["mean", "sum"]
 Averaging = Literal["nonzero", "targets"]
 Schedule = Literal["linear", "constant"]
+Beginning: TypeAlias = Literal["tokenizer", "bos", "nothing"]
+"""What stands before a text (`training.beginning`). `tokenizer`: the special tokens that the
+tokenizer itself puts there, as a server does with a prompt; often none. `bos`: the
+beginning-of-text token or, where there is none, the end-of-text token, whatever the tokenizer
+does."""
+BEGINNINGS: tuple[Beginning, ...] = get_args(Beginning)
 Recompute = Literal["nothing", "mlp", "layer"]
 """What the backward pass recomputes (`training.kernels.activation_checkpointing`)."""
 

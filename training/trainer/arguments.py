@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from training.config import Schedule
 from training.errors import UsageError
-from training.trainer.recipe import Recipe
+from training.trainer.recipe import Recipe, rates_end
 
 _SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
 # transformers' names; each begins with the warm-up.
@@ -20,7 +20,8 @@ def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
     and where the learning rate would reach 0 before the end.
     """
     run, settings = recipe.run, recipe.optimisation
-    if settings.schedule == "linear" and run.steps > (settings.decay_steps or run.steps):
+    end = rates_end(recipe)
+    if end is not None and run.steps > end:
         raise UsageError(
             f"optimisation.decay_steps is {settings.decay_steps}, so that the learning rate would "
             f"be 0 for the rest of the {run.steps} steps; set it to run.steps or more"

@@ -12,14 +12,10 @@ from transformers import (
 )
 from transformers.trainer_callback import ProgressCallback
 
-from training.errors import UsageError
+from training.errors import TrainingStopped
 from training.trainer.recipe import RunConfig
 
 SHOWN = ("loss", "reward", "gain", "mixing_weight", "thought_entropy", "tokens_per_second")
-
-
-class TrainingStopped(UsageError):
-    """A run that cannot go on; its last good checkpoint is complete."""
 
 
 class ThinkingProgress(ProgressCallback):
