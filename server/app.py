@@ -6,15 +6,17 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from server import __version__
 from server.admission.options import max_body_bytes
+from server.admission.time_limit import TimeLimit
 from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
 from server.api.completions import ThinkingCompletions
 from server.api.error_responses import add_error_handlers
+from server.api.event_stream import EventStream
 from server.api.generation import Generation
 from server.api.schemas import (
     ThinkingChatRequest,
@@ -179,7 +181,7 @@ def _add_completions(
         """Complete a prompt (OpenAI's completions API, with vLLM's additions and ours about
         thoughts)."""
         answer = await completions.complete(generation, raw_request)
-        return _response(answer, keep_alive_interval)
+        return _response(answer, generation.time_limit, keep_alive_interval)
 
 
 def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -> None:
@@ -205,14 +207,13 @@ def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -
     ) -> Response:
         """Reply to messages (OpenAI's chat API, with vLLM's additions and ours about thoughts).
         For models with a chat template."""
-        return _response(await chats.reply(generation, raw_request), keep_alive_interval)
+        answer = await chats.reply(generation, raw_request)
+        return _response(answer, generation.time_limit, keep_alive_interval)
 
 
-def _response(answer: Answer, keep_alive_interval: float) -> Response:
+def _response(answer: Answer, time_limit: TimeLimit, keep_alive_interval: float) -> Response:
     if isinstance(answer, ErrorResponse):
         return JSONResponse(answer.model_dump(), status_code=answer.error.code)
     if isinstance(answer, dict):
         return JSONResponse(answer)
-    return StreamingResponse(
-        with_sse_keep_alive(answer, keep_alive_interval), media_type="text/event-stream"
-    )
+    return EventStream(with_sse_keep_alive(answer, keep_alive_interval), time_limit)

@@ -35,7 +35,14 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "receive-timeout": (
         60.0,
         "S",
-        "seconds that a client may take to send its headers, and again to send its body",
+        "seconds that a client may take to send its headers, and again to send its body, and for "
+        "which it may stop reading a response",
+    ),
+    "grammar-timeout": (
+        5.0,
+        "S",
+        "seconds in which the grammar of a request (JSON schema, regular expression, …) must "
+        "compile; 400 otherwise",
     ),
     "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }

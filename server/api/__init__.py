@@ -15,6 +15,7 @@ scoring.py            log-probabilities of a prompt with a thought before each t
 usage.py              what one request has spent: tokens, thoughts, passes
 thoughts.py           the thoughts of one request, from the workers to the response
 streaming.py          streamed chunks, completed with thoughts
+event_stream.py       the response that sends a stream, within the request's time
 serving_base.py       what completions.py and chat.py share
 completions.py        `/v1/completions`
 chat.py               `/v1/chat/completions`

@@ -5,6 +5,7 @@ before they begin a response: here sampling parameters become those of a thinkin
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from server.api.generation import Generation
@@ -39,12 +40,27 @@ class RequestClient:
         assert sampling_params.max_tokens is not None, "vLLM's serving classes set it"
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
         self._verify(sampling_params)
+        request_id = self._generation.watched_id(request_id)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:
-            return self._scorer.generate(
+            outputs = self._scorer.generate(
                 prompt, sampling_params, params, scoring_usage_key, request_id, options
             )
-        sampling_params.extra_args = with_params(sampling_params, params)
-        return self._client.generate(prompt, sampling_params, request_id, **options)
+        else:
+            sampling_params.extra_args = with_params(sampling_params, params)
+            outputs = self._client.generate(prompt, sampling_params, request_id, **options)
+        if sampling_params.structured_outputs is None:
+            return outputs
+        self._generation.check_grammar(sampling_params.structured_outputs)
+        return self._with_grammar(sampling_params, outputs)
+
+    async def _with_grammar(
+        self, sampling_params: SamplingParams, outputs: AsyncGenerator[RequestOutput]
+    ) -> AsyncGenerator[RequestOutput]:
+        """The engine's outputs, which begin when the grammar has been checked."""
+        async with aclosing(outputs):
+            sampling_params.structured_outputs = await self._generation.checked_grammar()
+            async for output in outputs:
+                yield output
 
     def _verify(self, sampling_params: SamplingParams) -> None:
         processor = self._client.input_processor

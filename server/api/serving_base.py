@@ -61,6 +61,8 @@ class ThinkingServing(GenerateBaseServing):
         if isinstance(result, ErrorResponse):
             return result
         if isinstance(result, AsyncGenerator):
+            # Its status must not be sent before this is known.
+            await time_limit.wait_for(self.generation.checked_grammar())
             return with_errors(time_limit.limit(result))
         await thoughts.fetch_all()
         response = result.model_dump()
