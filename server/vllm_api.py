@@ -64,6 +64,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from quietstar_infer.plugin import installed_vllm_version
@@ -109,6 +110,7 @@ __all__ = [
     "ServingTokenization",
     "StatLoggerBase",
     "StatLoggerFactory",
+    "StructuredOutputGrammar",
     "StructuredOutputManager",
     "StructuredOutputRequest",
     "StructuredOutputsParams",

@@ -9,6 +9,7 @@ validation.py         what a server refuses of a well-formed request
 validation_errors.py  what pydantic finds wrong with a request, in one sentence
 error_responses.py    responses to refused requests, in OpenAI's error shape
 service.py            what all endpoints share: engine, queue, limits
+token_constraints.py  which tokens a request's fields leave to sample
 generation.py         one request in flight
 engine_client.py      the engine's client as one request in flight uses it
 scoring.py            log-probabilities of a prompt with a thought before each token

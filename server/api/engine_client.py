@@ -39,7 +39,7 @@ class RequestClient:
         sampling_params.thinking_token_budget = None
         assert sampling_params.max_tokens is not None, "vLLM's serving classes set it"
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
-        self._verify(sampling_params)
+        self._generation.check_tokens(self._verified(sampling_params))
         request_id = self._generation.watched_id(request_id)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:
             outputs = self._scorer.generate(
@@ -50,7 +50,6 @@ class RequestClient:
             outputs = self._client.generate(prompt, sampling_params, request_id, **options)
         if sampling_params.structured_outputs is None:
             return outputs
-        self._generation.check_grammar(sampling_params.structured_outputs)
         return self._with_grammar(sampling_params, outputs)
 
     async def _with_grammar(
@@ -62,11 +61,18 @@ class RequestClient:
             async for output in outputs:
                 yield output
 
-    def _verify(self, sampling_params: SamplingParams) -> None:
+    def _verified(self, sampling_params: SamplingParams) -> SamplingParams:
+        """A copy, checked and completed as vLLM does it later."""
         processor = self._client.input_processor
-        sampling_params.clone().verify(
+        params = sampling_params.clone()
+        params.verify(
             processor.model_config,
             processor.speculative_config,
             processor.structured_outputs_config,
             processor.tokenizer,
         )
+        params.update_from_generation_config(
+            processor.generation_config_fields, processor.renderer.get_eos_token_id()
+        )
+        params.update_from_tokenizer(processor.renderer.get_tokenizer())
+        return params

@@ -12,8 +12,9 @@ from server.admission.time_limit import TimeLimit
 from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.thoughts import RequestThoughts
+from server.api.token_constraints import token_constraints
 from server.api.validation import check_options, check_prompt
-from server.vllm_api import EngineInput, StructuredOutputsParams
+from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
 
@@ -97,10 +98,16 @@ class Generation(Generic[_RequestT]):
         self._num_sent += 1
         return prompt
 
-    def check_grammar(self, grammar: StructuredOutputsParams) -> None:
-        """Begin to check the grammar, which is the same for all prompts."""
-        if self._grammar_check is None:
-            self._grammar_check = asyncio.ensure_future(self._grammars.check(grammar))
+    def check_tokens(self, sampling_params: SamplingParams) -> None:
+        """Check which tokens may be sampled, and begin to check the grammar, if there is one; it is
+        the same for all prompts.
+
+        `sampling_params`: as vLLM has completed them. Raises `BadRequest`.
+        """
+        constraints = token_constraints(sampling_params, self._model)
+        grammar = sampling_params.structured_outputs
+        if grammar is not None and self._grammar_check is None:
+            self._grammar_check = asyncio.ensure_future(self._grammars.check(grammar, constraints))
 
     async def checked_grammar(self) -> StructuredOutputsParams | None:
         """The grammar, ready for the engine, if there is one. Raises `BadRequest`."""

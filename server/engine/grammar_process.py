@@ -8,6 +8,7 @@ hundred bytes can take hours, and some end the process that they run in.
 import logging
 import os
 import pickle
+import re
 import resource
 import signal
 import socket
@@ -15,9 +16,12 @@ import sys
 from types import SimpleNamespace
 from typing import NamedTuple, NoReturn
 
+import numpy as np
+
 from server.engine.child_process import end_with_parent
 from server.vllm_api import (
     SamplingParams,
+    StructuredOutputGrammar,
     StructuredOutputManager,
     StructuredOutputRequest,
     StructuredOutputsParams,
@@ -28,12 +32,25 @@ from server.vllm_api import (
 _MAX_BYTES = 1 << 30
 # Lower than the server and its engine: they answer meanwhile.
 _NICENESS = 10
+# What xgrammar begins messages with: time, file and line.
+_PLACE = re.compile(r"\[[\d:]+\] \S+:\d+: ")
+_LONGEST_MESSAGE = 500
+
+
+class TokenConstraints(NamedTuple):
+    """The ids of the tokens that a text may begin with (None = all), and of those that it may not,
+    whatever its grammar."""
+
+    allowed: frozenset[int] | None = None
+    blocked: frozenset[int] = frozenset()
 
 
 class GrammarJob(NamedTuple):
-    """A grammar as a request has it, and the seconds in which it must compile."""
+    """A grammar as a request has it, beside its other constraints, and the seconds in which it must
+    compile."""
 
     grammar: StructuredOutputsParams
+    constraints: TokenConstraints
     seconds: float
 
 
@@ -56,7 +73,7 @@ def compile_grammars(control: socket.socket, config: VllmConfig) -> NoReturn:
     # Here and now rather than in a thread.
     manager._use_async_grammar_compilation = False
     # Prepares the vocabulary, which all grammars need.
-    _compile(StructuredOutputsParams(regex="a"), manager)
+    _compile(StructuredOutputsParams(regex="a"), TokenConstraints(), manager)
     while True:
         _, descriptors, *_ = socket.recv_fds(control, 1, 1)
         if not descriptors:
@@ -87,7 +104,7 @@ def _answer(connection: socket.socket, manager: StructuredOutputManager) -> None
         file.flush()
         job: GrammarJob = pickle.load(file)
         _limit(job.seconds)
-        file.write(pickle.dumps(_compile(job.grammar, manager)))
+        file.write(pickle.dumps(_compile(job.grammar, job.constraints, manager)))
 
 
 def _limit(seconds: float) -> None:
@@ -102,7 +119,11 @@ def _limit(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _compile(grammar: StructuredOutputsParams, manager: StructuredOutputManager) -> GrammarAnswer:
+def _compile(
+    grammar: StructuredOutputsParams,
+    constraints: TokenConstraints,
+    manager: StructuredOutputManager,
+) -> GrammarAnswer:
     """Validate and compile a grammar as vLLM's front end and its engine do."""
     params = SamplingParams(structured_outputs=grammar)
     config = manager.vllm_config
@@ -116,8 +137,34 @@ def _compile(grammar: StructuredOutputsParams, manager: StructuredOutputManager)
             sampling_params=params, structured_output_request=compiled, request_id=""
         )
         manager.grammar_init(request)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, RecursionError, MemoryError) as error:
-        return GrammarAnswer(None, str(error))
+    except Exception as error:
+        return GrammarAnswer(None, _message(error))
     if isinstance(compiled.grammar, Exception):
-        return GrammarAnswer(None, str(compiled.grammar))
+        return GrammarAnswer(None, _message(compiled.grammar))
+    assert compiled.grammar is not None
+    first = _first_tokens(compiled.grammar, manager)
+    if not first:
+        return GrammarAnswer(None, "the grammar allows no text, not even an empty one")
+    if constraints.allowed is not None:
+        first &= constraints.allowed
+    if not first - constraints.blocked:
+        return GrammarAnswer(
+            None,
+            "no token is left to begin with: allowed_token_ids, bad_words and, with min_tokens, "
+            "the stop tokens exclude all that the grammar allows",
+        )
     return GrammarAnswer(params.structured_outputs)
+
+
+def _message(error: Exception) -> str:
+    """An error's message in one line, without the places in the libraries' sources."""
+    return " ".join(_PLACE.sub("", str(error)).split())[:_LONGEST_MESSAGE]
+
+
+def _first_tokens(grammar: StructuredOutputGrammar, manager: StructuredOutputManager) -> set[int]:
+    """The ids of the tokens with which a text may begin."""
+    assert manager.backend is not None
+    mask_NW = manager.backend.allocate_token_bitmask(1)
+    grammar.fill_bitmask(mask_NW, 0)
+    bits_V = np.unpackbits(mask_NW[0].numpy().view(np.uint8), bitorder="little")
+    return set(bits_V.nonzero()[0].tolist())

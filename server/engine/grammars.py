@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 
-from server.engine.grammar_process import GrammarAnswer, GrammarJob, compile_grammars
+from server.engine.grammar_process import (
+    GrammarAnswer,
+    GrammarJob,
+    TokenConstraints,
+    compile_grammars,
+)
 from server.errors import BadRequest
 from server.vllm_api import StructuredOutputsParams, VllmConfig
 
@@ -40,16 +45,19 @@ class GrammarChecker:
         self._slow = asyncio.Semaphore(_AT_A_TIME)
         self._known: OrderedDict[bytes, StructuredOutputsParams] = OrderedDict()
 
-    async def check(self, grammar: StructuredOutputsParams) -> StructuredOutputsParams:
-        """The grammar as vLLM has validated it. Raises `BadRequest`."""
-        key = pickle.dumps(grammar)
-        if len(key) > MAX_BYTES:
+    async def check(
+        self, grammar: StructuredOutputsParams, constraints: TokenConstraints
+    ) -> StructuredOutputsParams:
+        """The grammar as vLLM has validated it, beside other constraints of its request. Raises
+        `BadRequest`."""
+        key = pickle.dumps((grammar, constraints))
+        if len(pickle.dumps(grammar)) > MAX_BYTES:
             raise BadRequest(
                 f"the grammar has more than {MAX_BYTES} bytes, which this server takes at most",
                 "structured_outputs",
             )
         if key not in self._known:
-            answer = await self._compile(grammar)
+            answer = await self._compile(grammar, constraints)
             if answer.grammar is None:
                 raise BadRequest(answer.message, "structured_outputs")
             self._known[key] = answer.grammar
@@ -58,11 +66,13 @@ class GrammarChecker:
         self._known.move_to_end(key)
         return self._known[key]
 
-    async def _compile(self, grammar: StructuredOutputsParams) -> GrammarAnswer:
+    async def _compile(
+        self, grammar: StructuredOutputsParams, constraints: TokenConstraints
+    ) -> GrammarAnswer:
         lanes = ((self._quick, min(_QUICK_SECONDS, self._seconds)), (self._slow, self._seconds))
         for lane, seconds in lanes:
             async with lane:
-                answer = await self._run(GrammarJob(grammar, seconds))
+                answer = await self._run(GrammarJob(grammar, constraints, seconds))
             if answer is not None:
                 return answer
         return GrammarAnswer(
