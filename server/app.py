@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from server import __version__
-from server.admission.options import max_body_bytes
+from server.admission.options import max_body_bytes, max_text_bytes
 from server.admission.time_limit import TimeLimit
 from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
@@ -26,6 +26,7 @@ from server.api.schemas import (
 )
 from server.api.service import Service
 from server.api.serving_base import Answer
+from server.api.tokenization import Tokenization
 from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
 from server.first_error import first_errors_only
@@ -102,7 +103,12 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     add_error_handlers(app)
     # The middleware that is added last is the outermost. Nothing is received without a key; CORS
     # headers are sent with refusals, too.
-    app.add_middleware(BodyMiddleware, max_bytes=max_body_bytes(args), seconds=args.receive_timeout)
+    app.add_middleware(
+        BodyMiddleware,
+        max_bytes=max_body_bytes(args),
+        max_text_bytes=max_text_bytes(engine.context_length),
+        seconds=args.receive_timeout,
+    )
     if keys:
         app.add_middleware(KeyMiddleware, keys=keys)
     add_vllm_middleware(app, args)
@@ -146,7 +152,9 @@ def _add_tokenization(app: FastAPI, service: Service) -> None:
     for request in (TokenizeCompletionRequest, TokenizeChatRequest, DetokenizeRequest):
         first_errors_only(request)
     # vLLM's routes read it there.
-    app.state.serving_tokenization = service.parts.tokenization()
+    app.state.serving_tokenization = Tokenization(
+        service.tokenizer_queue, **service.parts.for_tokenization
+    )
     app.include_router(tokenize_router)
 
 
@@ -160,7 +168,7 @@ def _add_completions(
     async def in_flight(
         request: ThinkingCompletionRequest, raw_request: Request
     ) -> AsyncIterator[Generation[ThinkingCompletionRequest]]:
-        generation = completions.accept(request, raw_request.query_params)
+        generation = completions.accept(request, raw_request)
         try:
             yield generation
         finally:
@@ -188,7 +196,7 @@ def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -
     async def in_flight(
         request: ThinkingChatRequest, raw_request: Request
     ) -> AsyncIterator[Generation[ThinkingChatRequest]]:
-        generation = chats.accept(request, raw_request.query_params)
+        generation = chats.accept(request, raw_request)
         try:
             yield generation
         finally:

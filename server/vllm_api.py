@@ -38,6 +38,8 @@ from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
+    TokenizeRequest,
+    TokenizeResponse,
 )
 from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
@@ -118,6 +120,8 @@ __all__ = [
     "ThinkingSetup",
     "TokenizeChatRequest",
     "TokenizeCompletionRequest",
+    "TokenizeRequest",
+    "TokenizeResponse",
     "ToolParserManager",
     "UsageContext",
     "VllmConfig",

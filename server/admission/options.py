@@ -46,6 +46,7 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     ),
     "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }
+_MAX_TEXT_BYTES = 1 << 20
 
 
 def add_limit_options(group: Any) -> None:
@@ -71,6 +72,12 @@ def max_body_bytes(args: Namespace) -> int:
     """The largest body of a request, of a parsed command line; 0 = no limit."""
     bytes_: int = args.max_body_mib << 20
     return bytes_
+
+
+def max_text_bytes(context_length: int) -> int:
+    """The most bytes of text in the body of a request, as JSON: far more than fits into a context
+    of so many tokens, and what a tokenizer needs about a second for."""
+    return max(_MAX_TEXT_BYTES, 16 * context_length)
 
 
 def _whole_number(text: str) -> int:

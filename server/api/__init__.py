@@ -12,6 +12,7 @@ service.py            what all endpoints share: engine, queue, limits
 token_constraints.py  which tokens a request's fields leave to sample
 generation.py         one request in flight
 engine_client.py      the engine's client as one request in flight uses it
+tokenization.py       long texts on their way to the tokenizer, `/tokenize` and `/detokenize`
 scoring.py            log-probabilities of a prompt with a thought before each token
 usage.py              what one request has spent: tokens, thoughts, passes
 thoughts.py           the thoughts of one request, from the workers to the response

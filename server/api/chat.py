@@ -43,7 +43,8 @@ class ThinkingChats(ThinkingServing, OpenAIServingChat):
         self, request: ChatCompletionRequest
     ) -> tuple[list[ConversationMessage], list[EngineInput]] | ErrorResponse:
         """Tokenize the messages, and admit the request."""
-        rendered = await super().render_chat_request(request)
+        async with self.tokenizer_queue.turn([request.messages, request.tools]):
+            rendered = await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
             _, prompts = rendered
             self.generation.admit(prompts)

@@ -38,7 +38,8 @@ class ThinkingCompletions(ThinkingServing, OpenAIServingCompletion):
         self, request: CompletionRequest
     ) -> list[EngineInput] | ErrorResponse:
         """Tokenize the prompts, and admit the request."""
-        prompts = await super().render_completion_request(request)
+        async with self.tokenizer_queue.turn(request.prompt):
+            prompts = await super().render_completion_request(request)
         if not isinstance(prompts, ErrorResponse):
             self.generation.admit(prompts)
         return prompts

@@ -24,6 +24,8 @@ _WITHOUT_EFFECT = {
     "return_mm_kwargs": "the model takes text only",
 }
 
+_LONGEST_ID = 256
+
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -39,6 +41,14 @@ class ServedModel:
     has_priorities: bool
 
 
+def check_request_id(request_id: str | None, field: str) -> None:
+    """Refuse a long id, of the request itself or of its header: it stands in every chunk."""
+    if request_id is not None and len(request_id) > _LONGEST_ID:
+        raise BadRequest(
+            f"{field} has {len(request_id)} characters, at most {_LONGEST_ID} are allowed", field
+        )
+
+
 def check_options(
     request: ThinkingRequest,
     params: ThoughtParams,
@@ -46,6 +56,7 @@ def check_options(
     allow_return: bool,
 ) -> None:
     """Refuse fields that conflict with each other, with thinking or with this server."""
+    check_request_id(request.request_id, "request_id")
     _check_return_thoughts(request, allow_return)
     if isinstance(request, ThinkingCompletionRequest) and request.prompt_embeds is not None:
         raise BadRequest(

@@ -1,6 +1,7 @@
 """uvicorn's connection with limits: for clients that send or read slowly, endlessly or never."""
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -8,6 +9,7 @@ from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 1024
+_SHORT_BODY = 64 * 1024
 # The extension of a scope with what closes the connection at once.
 _ABORT = "quietstar.abort"
 
@@ -19,6 +21,12 @@ async def cut(scope: Scope, receive: Receive) -> None:
         extension["abort"]()
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+def _is_short(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the body of a request is received in any case, to keep its connection."""
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and int(length) <= _SHORT_BODY
 
 
 class Connection(HttpToolsProtocol):
@@ -83,6 +91,13 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         self._stop_timer()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        is_of_last_request = not self.pipeline
+        super().on_response_complete()
+        if is_of_last_request and self._header_bytes is None and not _is_short(dict(self.headers)):
+            # The request was answered without it: the rest of its body is not received.
+            self.transport.close()
 
     def _expect_headers(self) -> None:
         self._header_bytes = 0

@@ -1,5 +1,7 @@
 """What one client does must not stop the others: each attack beside one that expects answers."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -163,3 +165,92 @@ def test_constraints_that_leave_no_token_are_refused(client: httpx.Client, name:
     for stream in (False, True):
         answer = ask(client, **SHORT | CONTRADICTIONS[name], stream=stream)
         assert "no token is left" in error_of(answer, 400)["message"]
+
+
+# Somewhat less text than a body may have, and more.
+LONG_TEXT, TOO_LONG = "A quite confidential dial. " * 38_000, "a" * 2_000_000
+TOKENIZED: dict[str, tuple[str, dict[str, Any]]] = {
+    "tokenize": ("/tokenize", {"prompt": LONG_TEXT, "return_token_strs": True}),
+    "cut": ("/v1/completions", {"prompt": LONG_TEXT, "truncate_prompt_tokens": 5, "max_tokens": 1}),
+    "prompts": ("/v1/completions", {"prompt": [LONG_TEXT[:4000]] * 250, "max_tokens": 1}),
+    "bad words": ("/v1/completions", {"prompt": "a", "bad_words": [LONG_TEXT], "max_tokens": 1}),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZED)
+def test_long_texts_leave_the_tokenizer_to_others(
+    client: httpx.Client, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, body = TOKENIZED[name]
+    stop = threading.Event()
+    with (
+        ThreadPoolExecutor() as pool,
+        httpx.Client(base_url=client.base_url, timeout=60) as other,
+        httpx.Client(base_url=client.base_url) as prober,
+    ):
+        probing = pool.submit(gaps, prober, stop)
+        long = [pool.submit(other.post, path, json=body) for _ in "1234"]
+        longest = 0.0
+        while not all(it.done() for it in long):
+            start = time.monotonic()
+            ask(client, **SHORT).raise_for_status()
+            longest = max(longest, time.monotonic() - start)
+        stop.set()
+    with capsys.disabled():
+        statuses = [it.result().status_code for it in long]
+        print(f"\n{name} {statuses}: {longest:.2f} s, /health at most {probing.result():.2f} s")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/tokenize", {"prompt": TOO_LONG}),
+        ("/v1/completions", {"prompt": TOO_LONG, "truncate_prompt_tokens": 5}),
+        ("/v1/completions", {"prompt": [TOO_LONG[:2000]] * 1000}),
+        ("/v1/completions", {"prompt": "a", "request_id": TOO_LONG}),
+        ("/v1/completions", {"prompt": "a", TOO_LONG: 1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": TOO_LONG}]}),
+    ],
+)
+def test_more_text_than_any_context_holds_is_refused(
+    client: httpx.Client, path: str, field: dict[str, Any]
+) -> None:
+    assert "1048576 bytes" in error_of(client.post(path, json=field), 413)["message"]
+
+
+def test_request_ids_are_bounded(client: httpx.Client) -> None:
+    for stream in (False, True):
+        error = error_of(ask(client, **SHORT, request_id="a" * 257, stream=stream), 400)
+        assert error["param"] == "request_id"
+        headers = {"X-Request-Id": "a" * 257}
+        answer = client.post("/v1/completions", json=SHORT | {"stream": stream}, headers=headers)
+        assert error_of(answer, 400)["param"] == "X-Request-Id"
+    assert ask(client, **SHORT, request_id="a" * 256).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head", ["GET /health", "POST /ping", "POST /nowhere", "PUT /tokenize", "GET /"]
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 100000000", "Transfer-Encoding: chunked"])
+def test_a_body_that_is_not_wanted_is_not_received(
+    client: httpx.Client, head: str, framing: str
+) -> None:
+    """Nor kept in memory: the connection is closed, after the answer."""
+    address = (client.base_url.host, client.base_url.port or 80)
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(f"{head} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode())
+        sent = 0
+        chunk = b"10000\r\n" + b"a" * (1 << 16) + b"\r\n"
+        with contextlib.suppress(ConnectionError):
+            while sent < 100_000_000:
+                connection.sendall(chunk)
+                sent += len(chunk)
+    # What the operating systems' buffers hold.
+    assert sent < 20_000_000
+
+
+def test_short_bodies_that_are_not_wanted_keep_their_connection(client: httpx.Client) -> None:
+    for _ in range(3):
+        answer = client.request("GET", "/health", content=b"a" * 1000)
+        assert answer.status_code == 200
+        assert "connection" not in answer.headers
