@@ -16,16 +16,10 @@ from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
 from server.api.completions import ThinkingCompletions
 from server.api.error_responses import add_error_handlers
-from server.api.event_stream import EventStream
 from server.api.generation import Generation
-from server.api.schemas import (
-    ThinkingChatRequest,
-    ThinkingChatResponse,
-    ThinkingCompletionRequest,
-    ThinkingCompletionResponse,
-)
 from server.api.service import Service
 from server.api.serving_base import Answer
+from server.api.streaming import EventStream
 from server.api.tokenization import Tokenization
 from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
@@ -37,6 +31,12 @@ from server.middleware.body import BodyMiddleware
 from server.middleware.shutdown import ShutdownMiddleware
 from server.page.api_docs import add_docs
 from server.page.routes import add_page
+from server.requests.schemas import (
+    ThinkingChatRequest,
+    ThinkingChatResponse,
+    ThinkingCompletionRequest,
+    ThinkingCompletionResponse,
+)
 from server.vllm_api import (
     DetokenizeRequest,
     ErrorResponse,

@@ -75,9 +75,9 @@ def max_body_bytes(args: Namespace) -> int:
 
 
 def max_text_bytes(context_length: int) -> int:
-    """The most bytes of text in the body of a request, as JSON: far more than fits into a context
-    of so many tokens, and what a tokenizer needs about a second for."""
-    return max(_MAX_TEXT_BYTES, 16 * context_length)
+    """The most bytes of text in the body of a request, names of fields included, on a server with a
+    context of so many tokens."""
+    return max(_MAX_TEXT_BYTES, 32 * context_length)
 
 
 def _whole_number(text: str) -> int:

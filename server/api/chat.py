@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import Request
 
 from server.api.generation import Generation
-from server.api.schemas import ThinkingChatRequest
 from server.api.service import Service
 from server.api.serving_base import Answer, ThinkingServing
 from server.api.streaming import role_first, with_chat_counts, with_thoughts
+from server.requests.schemas import ThinkingChatRequest
 from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,

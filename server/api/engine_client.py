@@ -13,6 +13,10 @@ from server.api.scoring import with_params
 from server.api.service import Service
 from server.vllm_api import AsyncLLM, EngineInput, RequestOutput, SamplingParams
 
+# Of the thoughts of a request that asks for the likeliest tokens, and names no seed: it asks for
+# the same answer every time, and thoughts are sampled.
+GREEDY_SEED = 0
+
 
 class RequestClient:
     """vLLM's client, whose `generate` thinks as one request asks; everything else is unchanged."""
@@ -39,6 +43,8 @@ class RequestClient:
         sampling_params.thinking_token_budget = None
         assert sampling_params.max_tokens is not None, "vLLM's serving classes set it"
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
+        if sampling_params.temperature == 0 and sampling_params.seed is None and params.budget > 0:
+            sampling_params.seed = GREEDY_SEED
         self._generation.check_tokens(self._verified(sampling_params))
         request_id = self._generation.watched_id(request_id)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:

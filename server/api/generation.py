@@ -2,18 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
 from quietstar_infer.params import ThoughtParams
 from server.admission.cost import PromptCost, Spending, always_thinking
 from server.admission.time_limit import TimeLimit
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.thoughts import RequestThoughts
-from server.api.token_constraints import token_constraints
-from server.api.validation import check_options, check_prompt
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.requests.token_constraints import token_constraints
+from server.requests.validation import check_options, check_prompt
 from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
@@ -40,7 +40,7 @@ class Generation(Generic[_RequestT]):
     def __init__(
         self,
         request: _RequestT,
-        query: Mapping[str, str],
+        query: Sequence[tuple[str, str]],
         service: Service,
         decode: Callable[[Sequence[int]], str],
     ) -> None:

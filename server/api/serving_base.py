@@ -8,10 +8,10 @@ from fastapi import Request
 
 from server.api.engine_client import RequestClient
 from server.api.generation import Generation
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.streaming import with_errors
-from server.api.validation import check_request_id
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.requests.validation import check_request_id
 from server.vllm_api import (
     ChatCompletionResponse,
     CompletionResponse,
@@ -49,8 +49,9 @@ class ThinkingServing(GenerateBaseServing):
 
         Raises `RequestError` and `ThoughtParamsError` for a request that is refused.
         """
+        query = raw_request.query_params.multi_items()
         check_request_id(raw_request.headers.get("X-Request-Id"), "X-Request-Id")
-        return Generation(request, raw_request.query_params, self._service, self._decode)
+        return Generation(request, query, self._service, self._decode)
 
     def serving(self, generation: Generation[Any]) -> Self:
         """A shallow copy that serves one request: vLLM's methods hand no state of ours on."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request
 
+from server.errors import BadRequest
 from server.vllm_api import (
     ErrorResponse,
     ServingTokenization,
@@ -17,6 +18,8 @@ from server.vllm_api import (
 
 # More characters than this are many: about a tenth of a second of the tokenizer's time.
 _MANY = 1 << 16
+# What every server takes, in characters.
+_LEAST_LIMIT = 1 << 18
 
 
 def num_characters(value: Any) -> int:
@@ -32,13 +35,22 @@ class TokenizerQueue:
     """Lets one long text at a time to the tokenizer, which has two threads (`engine.startup`): the
     other one is left to short texts."""
 
-    def __init__(self) -> None:
+    def __init__(self, context_length: int) -> None:
+        # Far more than fits into the context.
+        self._limit = max(_LEAST_LIMIT, 16 * context_length)
         self._long_texts = asyncio.Semaphore(1)
 
     @asynccontextmanager
     async def turn(self, texts: Any) -> AsyncIterator[None]:
-        """The time in which such texts may be tokenized."""
-        if num_characters(texts) <= _MANY:
+        """The time in which such texts may be tokenized. Raises `BadRequest` where that would be
+        too long."""
+        length = num_characters(texts)
+        if length > self._limit:
+            raise BadRequest(
+                f"the texts have {length} characters in all, this server takes {self._limit}, many "
+                "times what fits into the context",
+            )
+        if length <= _MANY:
             yield
             return
         async with self._long_texts:

@@ -14,7 +14,10 @@ _PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/tokenize", "/de
 
 
 def _wants_body(scope: Scope) -> bool:
-    return scope["path"].removeprefix(scope.get("root_path", "")) in _PATHS
+    return (
+        scope["method"] == "POST"
+        and scope["path"].removeprefix(scope.get("root_path", "")) in _PATHS
+    )
 
 
 class BodyMiddleware:

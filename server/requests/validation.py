@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from quietstar_infer.config import END_TOKEN, START_TOKEN
 from quietstar_infer.params import ThoughtParams
-from server.api.schemas import ThinkingCompletionRequest, ThinkingRequest
 from server.errors import BadRequest
+from server.requests.schemas import ThinkingCompletionRequest, ThinkingRequest
 
 # Fields of vLLM's, and one of OpenAI's, that have no effect here, and why. vLLM would ignore them.
 _WITHOUT_EFFECT = {
@@ -25,6 +25,8 @@ _WITHOUT_EFFECT = {
 }
 
 _LONGEST_ID = 256
+# In all.
+_LONGEST_WORDS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def check_options(
 ) -> None:
     """Refuse fields that conflict with each other, with thinking or with this server."""
     check_request_id(request.request_id, "request_id")
+    _check_words(request)
     _check_return_thoughts(request, allow_return)
     if isinstance(request, ThinkingCompletionRequest) and request.prompt_embeds is not None:
         raise BadRequest(
@@ -101,6 +104,18 @@ def check_prompt(
             "min_tokens",
         )
     return room
+
+
+def _check_words(request: ThinkingRequest) -> None:
+    """Refuse long lists of words: bad ones are tokenized while others wait, and stop strings are
+    looked for with every token."""
+    for field, words in (("bad_words", request.bad_words), ("stop", request.stop)):
+        length = len(words) if isinstance(words, str) else sum(map(len, words or ()))
+        if length > _LONGEST_WORDS:
+            raise BadRequest(
+                f"{field} has {length} characters in all, at most {_LONGEST_WORDS} are allowed",
+                field,
+            )
 
 
 def _check_return_thoughts(request: ThinkingRequest, allow_return: bool) -> None:

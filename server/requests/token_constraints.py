@@ -1,9 +1,9 @@
 """Which tokens a request's fields let it sample: those that leave none are refused."""
 
 from quietstar_infer.config import END_TOKEN, START_TOKEN
-from server.api.validation import ServedModel
 from server.engine.grammar_process import TokenConstraints
 from server.errors import BadRequest
+from server.requests.validation import ServedModel
 from server.vllm_api import SamplingParams
 
 
