@@ -28,6 +28,7 @@ from server.greeting import example_prompt
 from server.metrics.route import add_metrics
 from server.middleware.auth import ApiKeys, KeyMiddleware
 from server.middleware.body import BodyMiddleware
+from server.middleware.host import HostMiddleware, is_loopback
 from server.middleware.shutdown import ShutdownMiddleware
 from server.page.api_docs import add_docs
 from server.page.routes import add_page
@@ -60,6 +61,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorResponse, "description": "No such model"},
     408: {"model": ErrorResponse, "description": "The request took too long to arrive"},
     413: {"model": ErrorResponse, "description": "The request is too large"},
+    421: {"model": ErrorResponse, "description": "The host is not this server's"},
     429: {
         "model": ErrorResponse,
         "description": "Too many requests; Retry-After says when to retry",
@@ -111,6 +113,8 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     )
     if keys:
         app.add_middleware(KeyMiddleware, keys=keys)
+    elif is_loopback(args.host):
+        app.add_middleware(HostMiddleware, allowed=args.allowed_hosts)
     add_vllm_middleware(app, args)
     app.add_middleware(ShutdownMiddleware)
     return app
