@@ -12,7 +12,8 @@ first_error.py  request models that stop at the first error of each list and map
 errors.py       refusals of a request, failures to start, exit statuses
 vllm_api.py     everything that is imported from vLLM; no other file imports it
 middleware/     what a request passes before its route: size, time, API key, shutdown
-api/            completions and chats with thoughts: schemas, validation, responses, streams
+requests/       requests: how they are parsed, and which are refused
+api/            completions and chats with thoughts: serving, responses, streams
 admission/      how much work may wait, what a request costs, how long it may take
 engine/         the engine: options, start, failures
 metrics/        `/metrics` for Prometheus

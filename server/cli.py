@@ -107,6 +107,14 @@ def make_parser() -> Parser:
         default=8000,
         help="port to listen on; 0 = any free one (default: %(default)s)",
     )
+    http.add_argument(
+        "--allowed-hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names by which requests may call a server without API keys that listens on this "
+        "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
+    )
     add_key_option(http)
     limits = parser.add_argument_group(  # type: ignore[no-untyped-call]
         "limits", "0 = no limit. docs/operations.md explains them."

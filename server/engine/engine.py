@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from server.engine.failures import explanation, failure_file, known_remedy
-from server.engine.reminder import reminder
+from server.engine.grammars import GrammarChecker, grammar_checker
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
@@ -40,6 +40,7 @@ class Engine(NamedTuple):
     model_names: tuple[str, ...]
     request_metrics: RequestMetrics
     ledger: UsageLedger
+    grammars: GrammarChecker
 
     @property
     def gate_kind(self) -> GateKind:
@@ -125,8 +126,10 @@ class _VisibleTokens(StatLoggerBase):
 
 
 @asynccontextmanager
-async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
-    """An engine for the length of a `with` block.
+async def running_engine(
+    engine_args: AsyncEngineArgs, grammar_seconds: float
+) -> AsyncIterator[Engine]:
+    """An engine for the length of a `with` block, whose grammars compile in so many seconds.
 
     Raises `StartError` where vLLM refuses the options, `EngineFailed` where the engine does not
     start.
@@ -134,6 +137,7 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
+<<<<<<< HEAD
     with reminder():
         client = _start(config, engine_args, metrics)
     ledger = UsageLedger()
@@ -142,6 +146,18 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
         yield Engine(client, config, setup, names, metrics, ledger)
     finally:
         client.shutdown(timeout=config.shutdown_timeout)
+=======
+    with grammar_checker(config, grammar_seconds) as grammars:
+        client = _start(config, engine_args, metrics)
+        # vLLM would compile grammars in the event loop, twice.
+        client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
+        ledger = UsageLedger()
+        collect_usage(client, ledger)
+        try:
+            yield Engine(client, config, setup, names, metrics, ledger, grammars)
+        finally:
+            client.shutdown(timeout=config.shutdown_timeout)
+>>>>>>> refs/heads/attack
 
 
 def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:

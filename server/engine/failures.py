@@ -35,6 +35,11 @@ class Remedy(NamedTuple):
 
 _REMEDIES = (
     Remedy(
+        ExitStatus.NO_MODEL,
+        "the checkpoint cannot be served",
+        ("does not fit the model that config.json describes", "numbers that are not finite"),
+    ),
+    Remedy(
         ExitStatus.DISK_FULL,
         "make room, or point HF_HOME (models) and VLLM_CACHE_ROOT (compiled kernels) to another "
         "disk",

@@ -44,6 +44,12 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
             ExitStatus.NO_MODEL,
         ) from None
     prepare_engine_args(engine_args, options)
+    # One for a long text, one for the others.
+    engine_args.renderer_num_workers = max(engine_args.renderer_num_workers, 2)
+    # vLLM's "auto" takes what can compile the first grammar that it gets, and has that compile all
+    # later ones, which then fail or mean something else.
+    if engine_args.structured_outputs_config.backend == "auto":
+        engine_args.structured_outputs_config.backend = "xgrammar"
     if current_platform.is_cpu():
         _set_cpu_defaults(engine_args)
     return engine_args
