@@ -137,18 +137,9 @@ async def running_engine(
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
-<<<<<<< HEAD
-    with reminder():
-        client = _start(config, engine_args, metrics)
-    ledger = UsageLedger()
-    collect_usage(client, ledger)
-    try:
-        yield Engine(client, config, setup, names, metrics, ledger)
-    finally:
-        client.shutdown(timeout=config.shutdown_timeout)
-=======
     with grammar_checker(config, grammar_seconds) as grammars:
-        client = _start(config, engine_args, metrics)
+        with reminder():
+            client = _start(config, engine_args, metrics)
         # vLLM would compile grammars in the event loop, twice.
         client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
         ledger = UsageLedger()
@@ -157,7 +148,6 @@ async def running_engine(
             yield Engine(client, config, setup, names, metrics, ledger, grammars)
         finally:
             client.shutdown(timeout=config.shutdown_timeout)
->>>>>>> refs/heads/attack
 
 
 def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
