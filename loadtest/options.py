@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def header(text: str) -> tuple[str, str]:
+    """An HTTP header, for argparse."""
+    name, found, value = text.partition(":")
+    if (
+        not found
+        or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name)
+        or not value.strip().isprintable()
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} is no header; write one like 'X-Team: tests'")
+    return name, value.strip()
+
+
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
@@ -85,6 +98,14 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("OPENAI_API_KEY"),
         metavar="KEY",
         help="default: OPENAI_API_KEY of the environment",
+    )
+    group.add_argument(
+        "--header",
+        type=header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="an HTTP header of every request, may be repeated; in no file, as it may be a secret",
     )
     group.add_argument("--chat", action="store_true", help="use /v1/chat/completions")
     group.add_argument(
@@ -286,6 +307,7 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,
+            headers=dict(options.header),
             timeout=options.timeout,
         ),
         loads=tuple(parse_load(load) for load in loads),

@@ -110,7 +110,10 @@ def request_fields(target: Target, text: str) -> dict[str, Any]:
 
 def headers(target: Target) -> dict[str, str]:
     """HTTP headers of every request."""
-    return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    key = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    overridden = {name.lower() for name in target.headers}
+    kept = {name: value for name, value in key.items() if name.lower() not in overridden}
+    return {**kept, **target.headers}
 
 
 def check_fields(extra_body: Mapping[str, Any], budgets: Sequence[BudgetMix]) -> None:

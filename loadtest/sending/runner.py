@@ -167,10 +167,15 @@ class Sender:
     def __exit__(self, *error: object) -> None:
         self._pool.close()
 
-    def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:
-        """Run one cell; partial cells as in `run_cells`."""
+    def run(
+        self, budgets: BudgetMix, load: Load, repeat: int = 0, seconds: float | None = None
+    ) -> Cell:
+        """Run one cell, for as many seconds as given, else for the plan's extent; partial cells as
+        in `run_cells`."""
         plan, server = self._prepared.plan, self._prepared.server
-        jobs = self._jobs(budgets, load, repeat)
+        if seconds is not None:
+            plan = replace(plan, extent=replace(plan.extent, seconds=seconds))
+        jobs = self._jobs(plan, budgets, load, repeat)
         timing = timing_of(load, plan.extent, plan.seed, repeat)
         self._progress.started(
             Upcoming(
@@ -205,8 +210,8 @@ class Sender:
         self._progress.finished(cell)
         return cell
 
-    def _jobs(self, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
-        plan, server = self._prepared.plan, self._prepared.server
+    def _jobs(self, plan: Plan, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
+        server = self._prepared.server
         salted = server.salts_cache and not plan.reuse_cache
         maker = RequestMaker(
             target=plan.target,

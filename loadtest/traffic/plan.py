@@ -29,6 +29,8 @@ class Target:
     temperature: float = 0.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request, which override others."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """HTTP headers of every request, which override others."""
     timeout: float = 600.0
     """Seconds that a request may take from the moment it is sent."""
 
