@@ -225,6 +225,14 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         help="max_tokens where the file does not say (default 64)",
     )
     group.add_argument(
+        "--turns",
+        type=count,
+        default=1,
+        metavar="N",
+        help="sessions of so many turns, each after the earlier ones and their answers, in closed "
+        "loops; with --sharegpt those of the conversation (default 1)",
+    )
+    group.add_argument(
         "--prefix-tokens",
         type=whole,
         default=0,
@@ -344,6 +352,7 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
         source=source,  # type: ignore[arg-type]
         path=path,
         input_lengths=parse_lengths(options.prompt_tokens),
+        turns=options.turns,
         prefix_length=options.prefix_tokens,
         prefix_share=options.prefix_share if options.prefix_tokens else 0.0,
         tokenizer=options.tokenizer,

@@ -17,7 +17,7 @@ from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
 from loadtest.sending.stops import StopWatch
-from loadtest.traffic.arrivals import Load
+from loadtest.traffic.arrivals import ClosedLoop, Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
 from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
@@ -47,6 +47,11 @@ def prepare(plan: Plan) -> Prepared:
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
     budgets, or without thresholds, is sent none, with a warning.
     """
+    if plan.prompts.turns > 1 and not all(isinstance(load, ClosedLoop) for load in plan.loads):
+        raise LoadTestError(
+            "--turns needs closed loops (--load closed:8): a turn is sent when its user has the "
+            "answer to the one before"
+        )
     check_fields(plan.target.extra_body, plan.budgets)
     server = probe(plan.target)
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
@@ -233,6 +238,7 @@ class Sender:
                 worker=worker,
                 workers=plan.workers,
                 max_in_flight=max(1, plan.max_in_flight // plan.workers),
+                turns=plan.prompts.turns,
             )
             for worker in range(plan.workers)
         ]
