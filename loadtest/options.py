@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def header(text: str) -> tuple[str, str]:
+    """An HTTP header, for argparse."""
+    name, found, value = text.partition(":")
+    if (
+        not found
+        or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name)
+        or not value.strip().isprintable()
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} is no header; write one like 'X-Team: tests'")
+    return name, value.strip()
+
+
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
@@ -85,6 +98,14 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("OPENAI_API_KEY"),
         metavar="KEY",
         help="default: OPENAI_API_KEY of the environment",
+    )
+    group.add_argument(
+        "--header",
+        type=header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="an HTTP header of every request, may be repeated; in no file, as it may be a secret",
     )
     group.add_argument("--chat", action="store_true", help="use /v1/chat/completions")
     group.add_argument(
@@ -204,6 +225,14 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         help="max_tokens where the file does not say (default 64)",
     )
     group.add_argument(
+        "--turns",
+        type=count,
+        default=1,
+        metavar="N",
+        help="sessions of so many turns, each after the earlier ones and their answers, in closed "
+        "loops; with --sharegpt those of the conversation (default 1)",
+    )
+    group.add_argument(
         "--prefix-tokens",
         type=whole,
         default=0,
@@ -286,6 +315,7 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,
+            headers=dict(options.header),
             timeout=options.timeout,
         ),
         loads=tuple(parse_load(load) for load in loads),
@@ -322,6 +352,7 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
         source=source,  # type: ignore[arg-type]
         path=path,
         input_lengths=parse_lengths(options.prompt_tokens),
+        turns=options.turns,
         prefix_length=options.prefix_tokens,
         prefix_share=options.prefix_share if options.prefix_tokens else 0.0,
         tokenizer=options.tokenizer,

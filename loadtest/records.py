@@ -63,6 +63,8 @@ class Record(BaseModel):
     """The requested thought budget; None for servers without thought budgets."""
     threshold: float | None = None
     """The requested thought threshold in nats; None = none was sent, or the budget is 0."""
+    turn: int = 0
+    """Its number in its session; 0 is the first."""
     threshold_in_force: float | None = None
     """As the server says; None where it does not."""
     warmup: bool = False

@@ -184,7 +184,8 @@ class _Server:
     def _prompt_tokens(self, request: dict[str, Any]) -> int:
         """Each word is a token."""
         added = self._behaviour.template_tokens if "messages" in request else 0
-        return added + len(_prompt(request).split())
+        said = [message["content"] for message in request.get("messages", ())]
+        return added + len(" ".join(said or [_prompt(request)]).split())
 
     def _metrics(self) -> str:
         return (

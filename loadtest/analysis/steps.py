@@ -36,7 +36,8 @@ class Step:
 
 
 def steps_of(cell: Cell, levels: Sequence[Level]) -> list[Step]:
-    """The steps of a ramp that were begun; none of another load."""
+    """The steps of a ramp that were measured for half their time or more, and the one in which it
+    stopped; none of another load."""
     end = cell.window[1]
     found: list[Step] = []
     latency = 0.0
@@ -46,6 +47,8 @@ def steps_of(cell: Cell, levels: Sequence[Level]) -> list[Step]:
         part = _part(cell, (start, min(planned, end)))
         latency = latency or _median_latency(part)
         stopped = cell.stopped if end < planned else None
+        if stopped is None and end < (start + planned) / 2:
+            break  # the run ended before it could be judged
         found.append(Step(rate, part, stopped or why_it_broke(part, levels, rate * latency)))
     return found
 

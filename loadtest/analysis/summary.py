@@ -107,7 +107,7 @@ class LoadSummary:
     """None for a sweep of single budgets."""
     rows: tuple[Row, ...]
     steps: tuple[Row, ...]
-    """Of a ramp: a row for each of `rows` and each step that was begun."""
+    """Of a ramp: a row for each of `rows` and each step that was measured."""
     held: tuple[str, ...]
     """The highest rate of a ramp that held, in words, for each budget or mix."""
     price: Price | None

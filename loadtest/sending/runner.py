@@ -17,7 +17,7 @@ from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
 from loadtest.sending.stops import StopWatch
-from loadtest.traffic.arrivals import Load
+from loadtest.traffic.arrivals import ClosedLoop, Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
 from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
@@ -47,6 +47,11 @@ def prepare(plan: Plan) -> Prepared:
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
     budgets, or without thresholds, is sent none, with a warning.
     """
+    if plan.prompts.turns > 1 and not all(isinstance(load, ClosedLoop) for load in plan.loads):
+        raise LoadTestError(
+            "--turns needs closed loops (--load closed:8): a turn is sent when its user has the "
+            "answer to the one before"
+        )
     check_fields(plan.target.extra_body, plan.budgets)
     server = probe(plan.target)
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
@@ -167,10 +172,15 @@ class Sender:
     def __exit__(self, *error: object) -> None:
         self._pool.close()
 
-    def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:
-        """Run one cell; partial cells as in `run_cells`."""
+    def run(
+        self, budgets: BudgetMix, load: Load, repeat: int = 0, seconds: float | None = None
+    ) -> Cell:
+        """Run one cell, for as many seconds as given, else for the plan's extent; partial cells as
+        in `run_cells`."""
         plan, server = self._prepared.plan, self._prepared.server
-        jobs = self._jobs(budgets, load, repeat)
+        if seconds is not None:
+            plan = replace(plan, extent=replace(plan.extent, seconds=seconds))
+        jobs = self._jobs(plan, budgets, load, repeat)
         timing = timing_of(load, plan.extent, plan.seed, repeat)
         self._progress.started(
             Upcoming(
@@ -205,8 +215,8 @@ class Sender:
         self._progress.finished(cell)
         return cell
 
-    def _jobs(self, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
-        plan, server = self._prepared.plan, self._prepared.server
+    def _jobs(self, plan: Plan, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
+        server = self._prepared.server
         salted = server.salts_cache and not plan.reuse_cache
         maker = RequestMaker(
             target=plan.target,
@@ -228,6 +238,7 @@ class Sender:
                 worker=worker,
                 workers=plan.workers,
                 max_in_flight=max(1, plan.max_in_flight // plan.workers),
+                turns=plan.prompts.turns,
             )
             for worker in range(plan.workers)
         ]

@@ -29,6 +29,8 @@ class Target:
     temperature: float = 0.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request, which override others."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """HTTP headers of every request, which override others."""
     timeout: float = 600.0
     """Seconds that a request may take from the moment it is sent."""
 
@@ -45,6 +47,8 @@ class PromptPlan:
     output_lengths: Lengths | None = None
     """`max_tokens`. None = the lengths of recorded answers (ShareGPT), else 64. A `max_tokens` in a
     line of a file takes precedence."""
+    turns: int = 1
+    """Requests of a session, of which each has those before it and their answers in its prompt."""
     prefix_length: int = 0
     """Tokens (or words) of a text that `prefix_share` of the synthetic prompts begin with, on top
     of their length."""

@@ -63,5 +63,10 @@ def test_a_missing_api_key_is_explained_and_a_given_one_is_sent() -> None:
     with running(Behaviour(api_key="secret")) as url:
         with pytest.raises(LoadTestError, match="API key"):
             prepare(small_plan(url))
-        cell = run_one(small_plan(url, target=Target(url, api_key="secret"), requests=2))
-    assert not any(record.failure for record in cell.records)
+        header = {"authorization": "Bearer secret"}
+        for target in (
+            Target(url, api_key="secret"),
+            Target(url, api_key="other", headers=header),
+        ):
+            cell = run_one(small_plan(url, target=target, requests=2))
+            assert not any(record.failure for record in cell.records)
