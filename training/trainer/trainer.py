@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import RandomSampler, Sampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -34,7 +35,8 @@ from training.trainer.build import WEIGHTS, Built
 from training.trainer.callbacks import CollapseWatch, ThinkingProgress
 from training.trainer.data import Pieces, collate
 from training.trainer.metrics import METRICS, metric_means, metric_sums
-from training.trainer.recipe import Recipe
+from training.trainer.recipe import Recipe, rates_end
+from training.trainer.schedule import rate_factor
 from training.trainer.thought_samples import (
     THOUGHTS,
     forget_thoughts_after,
@@ -168,9 +170,12 @@ class QuietTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Trainer's scheduler, over the steps of the recipe's schedule."""
-        steps = self.recipe.optimisation.decay_steps or num_training_steps
-        return super().create_scheduler(steps, optimizer)
+        """All learning rates by `training.trainer.schedule`."""
+        settings, end = self.recipe.optimisation, rates_end(self.recipe)
+        factor = partial(rate_factor, settings=settings, end=end)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def evaluate(
         self,
