@@ -3,7 +3,7 @@
 from training.config import Optimisation
 
 
-def rate_factor(steps_before: int, settings: Optimisation, end: int | None) -> float:
+def scheduled_rate(steps_before: int, settings: Optimisation, end: int | None) -> float:
     """The factor of all learning rates in the step that follows so many; `end` is the step at which
     they are 0 (`training.trainer.recipe.rates_end`), None for a constant schedule.
     """

@@ -36,7 +36,7 @@ from training.trainer.callbacks import CollapseWatch, ThinkingProgress
 from training.trainer.data import Pieces, collate
 from training.trainer.metrics import METRICS, metric_means, metric_sums
 from training.trainer.recipe import Recipe, rates_end
-from training.trainer.schedule import rate_factor
+from training.trainer.schedule import scheduled_rate
 from training.trainer.thought_samples import (
     THOUGHTS,
     forget_thoughts_after,
@@ -172,8 +172,10 @@ class QuietTrainer(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """All learning rates by `training.trainer.schedule`."""
         settings, end = self.recipe.optimisation, rates_end(self.recipe)
-        factor = partial(rate_factor, settings=settings, end=end)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        factor = partial(scheduled_rate, settings=settings, end=end)
+        self.lr_scheduler = LambdaLR(
+            cast(torch.optim.Optimizer, optimizer or self.optimizer), factor
+        )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 

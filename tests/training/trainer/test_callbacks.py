@@ -21,8 +21,8 @@ class Bar:
 
 
 def test_a_step_shows_losses_and_gain_and_not_the_objective(tmp_path: Path) -> None:
-    progress, bar = ThinkingProgress(), Bar()
-    progress.training_bar = bar
+    progress: Any = ThinkingProgress()
+    progress.training_bar = bar = Bar()
     logs: dict[str, Any] = {"loss": -31.5, "reward": -2.0, "nll": 4.25, "base_nll": 4.5}
     logs |= {"gain": 0.25, "mixing_weight": 0.04, "learning_rate": 1e-5}
     progress.on_log(TrainingArguments(str(tmp_path)), TrainerState(), TrainerControl(), logs)
