@@ -396,7 +396,7 @@ def test_mistakes_in_data_are_reported_before_the_model_is_loaded(
     monkeypatch.setattr("training.trainer.run.build", None)
     run = changed(finished, tmp_path / "run")
     few = replace(finished.data, eval_documents=39, pieces="window")
-    with pytest.raises(UsageError, match="has 1 pieces of text for training, fewer than the 4 seq"):
+    with pytest.raises(UsageError, match="has 1 piece of text for training, fewer than the 4 "):
         train(replace(run, data=few))
     with pytest.raises(UsageError, match="has no column 'story'"):
         train(replace(run, data=replace(finished.data, column="story")))
