@@ -73,7 +73,7 @@ class QuietTrainer(Trainer):
         self._checkpoints = recipe.run.output
         self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
         self._totals: StepTotals | None = None
-        self._evaluated = pieces.evaluation
+        self._evaluated = list(pieces.evaluation)
         self._since = time.perf_counter()
         super().__init__(
             model=built.model,
@@ -252,8 +252,7 @@ class QuietTrainer(Trainer):
 
     def _evaluation_batches(self) -> list[Batch]:
         """All of the evaluation text, the same in every process."""
-        pieces = list(self._evaluated)
-        size = self.args.per_device_eval_batch_size
+        pieces, size = self._evaluated, self.args.per_device_eval_batch_size
         starts = range(0, len(pieces), size)
         return [self._batch(self.data_collator(pieces[at : at + size])) for at in starts]
 
