@@ -120,11 +120,15 @@ class QuietTrainer(Trainer):
 
     def _step_totals(self, batches: Iterable[Batch]) -> StepTotals:
         """Those of the batches of all processes; all must call this together."""
-        ahead = self.recipe.thinking.ahead
-        own = (StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches)
-        together = StepTotals.together(own)
-        every = (self.accelerator.gather(number[None]) for number in together)
+        own = self._totals_of(batches)
+        every = (self.accelerator.gather(number[None]) for number in own)
         return StepTotals.together(map(StepTotals, *every))
+
+    def _totals_of(self, batches: Iterable[Batch]) -> StepTotals:
+        ahead = self.recipe.thinking.ahead
+        return StepTotals.together(
+            StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches
+        )
 
     def think(
         self,
@@ -193,10 +197,7 @@ class QuietTrainer(Trainer):
         model = cast(nn.Module, self.model)
         model.eval()
         batches = self._evaluation_batches()
-        ahead = self.recipe.thinking.ahead
-        totals = StepTotals.together(
-            StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches
-        )
+        totals = self._totals_of(batches)
         processes, own = self.accelerator.num_processes, self.accelerator.process_index
         for first in range(0, len(batches), processes):
             # A process without a batch of its own repeats the last one, which does not count:
