@@ -326,6 +326,13 @@ def test_nan_and_infinity_stop_the_run(
         train(replace(broken, optimisation=optimisation))
     assert "\n" not in str(caught.value)
     assert not list(broken.run.output.glob("checkpoint-*"))
+    # With a lower learning rate it begins anew, and nothing of the former run is left.
+    steady = replace(broken, run=replace(broken.run, steps=4, eval_every=2))
+    train(steady, resume=True)
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(steady, 4)[name], expected[name]) for name in expected)
+    thoughts = (steady.run.output / "thoughts.jsonl").read_text()
+    assert thoughts == (finished.run.output / "thoughts.jsonl").read_text()
 
 
 def test_collapsed_thoughts_stop_the_run(finished: Recipe, tmp_path: Path) -> None:
