@@ -76,7 +76,11 @@ def _add_train(commands: Commands) -> None:
         description="Train a base model, or a Quiet-STaR checkpoint, by a recipe, and export the "
         "best checkpoint to the folder `model` of the run's output. On several GPUs: "
         "`torchrun --nproc-per-node 8 -m training train ...`, with FSDP: "
-        "`accelerate launch --use_fsdp -m training train ...`.",
+        "`accelerate launch --use_fsdp -m training train ...`. The progress bar shows the losses "
+        "of the latest step's text in nats per token, after thoughts (nll) and without (base_nll), "
+        "what thoughts gained (gain, their difference), their mean weight (mixing_weight: 0, no "
+        "effect), nats per thought token (thought_entropy: towards 0 all thoughts are the same), "
+        "and text tokens per second. docs/training.md explains every number.",
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file (recipes/)")
     parser.add_argument(

@@ -1,16 +1,10 @@
 """From a recipe to transformers' `TrainingArguments`."""
 
-from collections.abc import Mapping
-
 import torch
 from transformers import TrainingArguments
 
-from training.config import Schedule
 from training.errors import UsageError
 from training.trainer.recipe import Recipe, rates_end
-
-_SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
-# transformers' names; each begins with the warm-up.
 
 
 def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
@@ -31,9 +25,6 @@ def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
         max_steps=run.steps,
         per_device_train_batch_size=run.sequences_per_device,
         per_device_eval_batch_size=run.sequences_per_device,
-        lr_scheduler_type=_SCHEDULES[settings.schedule],
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,
         bf16=run.bf16,
         logging_steps=run.log_every,

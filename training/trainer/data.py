@@ -81,9 +81,10 @@ def _check_number(pieces: int, recipe: Recipe) -> None:
     """Raise `UsageError` where there are too few pieces for one step."""
     step = recipe.optimisation.sequences_per_step
     if pieces < step:
+        some = f"{pieces} piece{'' if pieces == 1 else 's'} of text"
         raise UsageError(
-            f"{recipe.data.path} has {pieces} pieces of text for training, fewer than the {step} "
-            "sequences of a step; give more text, or set optimisation.sequences_per_step (and "
+            f"{recipe.data.path} has {some} for training, fewer than the {step} sequences of a "
+            "step; give more text, or set optimisation.sequences_per_step (and "
             "run.sequences_per_device), optimisation.window or data.eval_documents"
         )
 
@@ -102,8 +103,9 @@ def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
 
 def open_data_set(data: DataConfig, path: str, split: str) -> AnyDataset:
     """One data set, which is not empty; raises `UsageError`."""
+    source = _source(data, path, split)
     try:
-        dataset = load_dataset(**_source(data, path, split), streaming=data.streaming)
+        dataset = load_dataset(**source, streaming=data.streaming)
         first = next(iter(dataset), None)
     except (OSError, ValueError, DatasetsError) as error:
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]

@@ -32,8 +32,8 @@ def train(
     """Train, keep the best checkpoint, export it, fit its gate; returns the exported folder.
 
     Mistakes that can be detected beforehand are reported before the first step, those in recipe and
-    data before the model is loaded. Raises
-    `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
+    data before the model is loaded. Raises `UsageError`, `CheckpointError`, and `TrainingStopped`
+    for a run that cannot go on.
     """
     output = recipe.run.output
     processes = PartialState(cpu=not torch.cuda.is_available())
@@ -69,7 +69,7 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
     """The checkpoint to resume from, if any.
 
     Raises `UsageError` for a folder that cannot be written, that holds something already, or, with
-    `resume`, that does not hold a run of this recipe.
+    `resume`, that does not hold a run of this recipe; one that has no checkpoint may be of any.
     """
     output = recipe.run.output
     try:
@@ -86,6 +86,9 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
             )
         return None
     former = load_recipe(output / RECIPE)
+    checkpoint: str | None = get_last_checkpoint(str(output))
+    if checkpoint is None:  # nothing that another recipe could not begin anew
+        return None
     difference = first_difference(former, recipe)
     if difference:
         raise UsageError(
@@ -93,8 +96,7 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
             "another run.output"
         )
     _check_schedule(former, recipe)
-    checkpoint: str | None = get_last_checkpoint(str(output))
-    if checkpoint is not None and step_of(checkpoint) > recipe.run.steps:
+    if step_of(checkpoint) > recipe.run.steps:
         raise UsageError(
             f"the run in {output} has gone to step {step_of(checkpoint)} already, beyond run.steps "
             f"of {recipe.run.steps}; `python -m training export` exports its best checkpoint"

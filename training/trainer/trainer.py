@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import RandomSampler, Sampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -34,7 +35,8 @@ from training.trainer.build import WEIGHTS, Built
 from training.trainer.callbacks import CollapseWatch, ThinkingProgress
 from training.trainer.data import Pieces, collate
 from training.trainer.metrics import METRICS, metric_means, metric_sums
-from training.trainer.recipe import Recipe
+from training.trainer.recipe import Recipe, rates_end
+from training.trainer.schedule import scheduled_rate
 from training.trainer.thought_samples import (
     THOUGHTS,
     forget_thoughts_after,
@@ -71,7 +73,7 @@ class QuietTrainer(Trainer):
         self._checkpoints = recipe.run.output
         self._sums_M = torch.zeros(len(METRICS), dtype=torch.float64, device=args.device)
         self._totals: StepTotals | None = None
-        self._evaluated = pieces.evaluation
+        self._evaluated = list(pieces.evaluation)
         self._since = time.perf_counter()
         super().__init__(
             model=built.model,
@@ -118,11 +120,15 @@ class QuietTrainer(Trainer):
 
     def _step_totals(self, batches: Iterable[Batch]) -> StepTotals:
         """Those of the batches of all processes; all must call this together."""
-        ahead = self.recipe.thinking.ahead
-        own = (StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches)
-        together = StepTotals.together(own)
-        every = (self.accelerator.gather(number[None]) for number in together)
+        own = self._totals_of(batches)
+        every = (self.accelerator.gather(number[None]) for number in own)
         return StepTotals.together(map(StepTotals, *every))
+
+    def _totals_of(self, batches: Iterable[Batch]) -> StepTotals:
+        ahead = self.recipe.thinking.ahead
+        return StepTotals.together(
+            StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches
+        )
 
     def think(
         self,
@@ -168,9 +174,14 @@ class QuietTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Trainer's scheduler, over the steps of the recipe's schedule."""
-        steps = self.recipe.optimisation.decay_steps or num_training_steps
-        return super().create_scheduler(steps, optimizer)
+        """All learning rates by `training.trainer.schedule`."""
+        settings, end = self.recipe.optimisation, rates_end(self.recipe)
+        factor = partial(scheduled_rate, settings=settings, end=end)
+        self.lr_scheduler = LambdaLR(
+            cast(torch.optim.Optimizer, optimizer or self.optimizer), factor
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def evaluate(
         self,
@@ -186,10 +197,7 @@ class QuietTrainer(Trainer):
         model = cast(nn.Module, self.model)
         model.eval()
         batches = self._evaluation_batches()
-        ahead = self.recipe.thinking.ahead
-        totals = StepTotals.together(
-            StepTotals.of(look_ahead(batch, ahead).real_BTS[:, :-1]) for batch in batches
-        )
+        totals = self._totals_of(batches)
         processes, own = self.accelerator.num_processes, self.accelerator.process_index
         for first in range(0, len(batches), processes):
             # A process without a batch of its own repeats the last one, which does not count:
@@ -245,8 +253,7 @@ class QuietTrainer(Trainer):
 
     def _evaluation_batches(self) -> list[Batch]:
         """All of the evaluation text, the same in every process."""
-        pieces = list(self._evaluated)
-        size = self.args.per_device_eval_batch_size
+        pieces, size = self._evaluated, self.args.per_device_eval_batch_size
         starts = range(0, len(pieces), size)
         return [self._batch(self.data_collator(pieces[at : at + size])) for at in starts]
 

@@ -27,7 +27,7 @@ def test_equals_dense_attention(
     ours = attention.path_attention(
         query, text_key, text_value, own_key, own_value, 0.3, first_key_BC
     )
-    theirs = dense_attention(*inputs, first_key_BC)
+    theirs = dense_attention(query, text_key, text_value, own_key, own_value, first_key_BC)
     torch.testing.assert_close(ours, theirs)
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
     for actual, expected in zip(

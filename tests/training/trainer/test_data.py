@@ -198,6 +198,7 @@ def test_a_missing_data_set_is_one_line(
         load(recipe_for(tmp_path, path=path))
     assert "\n" not in str(caught.value)
     assert "Repo id" not in str(caught.value)
+    assert str(caught.value).count("cannot read") == 1
     # Only what can be a name on the hub is looked for there.
     assert ("no such file or folder" in str(caught.value)) == (path != "no-such-folder/nowhere")
 

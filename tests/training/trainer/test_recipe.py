@@ -59,7 +59,7 @@ def test_a_saved_recipe_is_the_same(tmp_path: Path) -> None:
         ("preset=offical", "preset is 'offical', expected official, paper, recommended"),
         ("run.steps=many", "run.steps: Input should be a valid integer"),
         ("run.steps=0", "steps is 0, expected 1 or more"),
-        ("data.pieces=sliced", "data.pieces: Input should be 'packed' or 'window'"),
+        ("data.pieces=sliced", "data.pieces: Input should be 'packed', 'joined' or 'window'"),
         ("thinking.budget=-1", "budget is -1, expected 0 or more"),
         ("run.steps", "expected section.key=value"),
         ("run.steps.more=1", "steps is not a section"),

@@ -88,11 +88,8 @@ def test_the_log_has_all_metrics(finished: Recipe) -> None:
 def test_rates_fall_by_the_schedule(finished: Recipe) -> None:
     rates = [entry["learning_rate"] for entry in history(finished, 4) if "loss" in entry]
     settings = finished.optimisation
-    shares = [0, 1, 10 / 11, 9 / 11]  # warm-up, then on the way to 0 at step 12
+    shares = [1, 1, 10 / 11, 9 / 11]  # warm-up, then on the way to 0 at step 12
     assert rates == pytest.approx([share * settings.learning_rate for share in shares])
-    constant = replace(finished, optimisation=replace(settings, schedule="constant"))
-    args = training_arguments(constant, resumed=False)
-    assert args.lr_scheduler_type == "constant_with_warmup"
     with pytest.raises(UsageError, match="decay_steps is 12, so that the learning rate would be 0"):
         training_arguments(changed(finished, finished.run.output, steps=13), resumed=False)
 
@@ -242,7 +239,7 @@ def test_a_resumed_run_has_the_schedule_that_it_began_with(
     train(steady)
     train(changed(steady, tmp_path / "steady", steps=4), resume=True)
     rates = [entry["learning_rate"] for entry in history(steady, 4) if "loss" in entry]
-    assert rates == pytest.approx([0, *[constant.learning_rate] * 3])
+    assert rates == pytest.approx([constant.learning_rate] * 4)
 
 
 @pytest.mark.parametrize("at", [0, 4])
@@ -322,11 +319,20 @@ def test_nan_and_infinity_stop_the_run(
     finished: Recipe, tmp_path: Path, eval_every: int, said: str
 ) -> None:
     broken = changed(finished, tmp_path / "run", steps=6, eval_every=eval_every)
-    optimisation = replace(broken.optimisation, learning_rate=1e20, warmup_steps=1)
+    optimisation = replace(
+        broken.optimisation, learning_rate=1e20, warmup_steps=1, warmup_from_zero=True
+    )
     with pytest.raises(TrainingStopped, match=said) as caught:
         train(replace(broken, optimisation=optimisation))
     assert "\n" not in str(caught.value)
     assert not list(broken.run.output.glob("checkpoint-*"))
+    # With a lower learning rate it begins anew, and nothing of the former run is left.
+    steady = replace(broken, run=replace(broken.run, steps=4, eval_every=2))
+    train(steady, resume=True)
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(steady, 4)[name], expected[name]) for name in expected)
+    thoughts = (steady.run.output / "thoughts.jsonl").read_text()
+    assert thoughts == (finished.run.output / "thoughts.jsonl").read_text()
 
 
 def test_collapsed_thoughts_stop_the_run(finished: Recipe, tmp_path: Path) -> None:
@@ -397,7 +403,7 @@ def test_mistakes_in_data_are_reported_before_the_model_is_loaded(
     monkeypatch.setattr("training.trainer.run.build", None)
     run = changed(finished, tmp_path / "run")
     few = replace(finished.data, eval_documents=39, pieces="window")
-    with pytest.raises(UsageError, match="has 1 pieces of text for training, fewer than the 4 seq"):
+    with pytest.raises(UsageError, match="has 1 piece of text for training, fewer than the 4 "):
         train(replace(run, data=few))
     with pytest.raises(UsageError, match="has no column 'story'"):
         train(replace(run, data=replace(finished.data, column="story")))
