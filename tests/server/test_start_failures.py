@@ -66,9 +66,10 @@ def last_line(status: ExitStatus, model: Path, *options: str) -> str:
 @pytest.mark.parametrize(
     ("tensor", "change", "words"),
     [
-        ("model.layers.0.mlp.down_proj.weight", transposed, "does not fit the model"),
-        ("model.layers.1.self_attn.q_proj.weight", longer, "does not fit the model"),
-        ("model.norm.weight", longer, "does not fit the model"),
+        ("model.layers.0.mlp.down_proj.weight", transposed, "expected (128, 256)"),
+        # vLLM would read its beginning.
+        ("model.layers.1.self_attn.q_proj.weight", longer, "expected (128, 128)"),
+        ("model.norm.weight", longer, "expected (128,)"),
         ("model.layers.0.mlp.down_proj.weight", with_nan, "numbers that are not finite"),
         ("talk_head.0.0.weight", with_nan, "numbers that are not finite"),
         ("model.embed_tokens.weight", with_infinity, "numbers that are not finite"),
