@@ -1,5 +1,5 @@
-"""Starts that fail in the engine's processes: one sentence, and an exit status that says whether to
-try again."""
+"""Checkpoints that cannot be served: one sentence that names the tensor, and an exit status that
+says not to try again."""
 
 import shutil
 import subprocess
@@ -83,8 +83,3 @@ def test_a_tensor_that_cannot_be_used_is_named(
     line = last_line(ExitStatus.NO_MODEL, model)
     assert words in line
     assert tensor in line
-
-
-@pytest.mark.parametrize("options", [("--block-size", "7"), ("--block-size", "100000")])
-def test_an_option_that_the_engine_refuses_is_named(options: tuple[str, str]) -> None:
-    assert options[0] in last_line(ExitStatus.BAD_OPTION, MODEL, *options)

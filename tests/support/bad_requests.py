@@ -297,9 +297,10 @@ BROKEN: dict[str, Bad] = {
     "a chat by GET": Bad(b"", path=CHATS, method="GET"),
     "truncated text to tokenize": Bad(b'{"prompt": "', path="/tokenize"),
 }
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 # Name: bytes on the wire.
 ON_THE_WIRE: dict[str, bytes] = {
+    "a host of others": b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     "another protocol": b"\x16\x03\x01\x02\x00 hello\r\n\r\n",
     "another version": b"GET / HTTP/9.9\r\n\r\n",
     "a negative length": HEAD + b"Content-Length: -1\r\n\r\n",
