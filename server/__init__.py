@@ -1,6 +1,7 @@
 """An OpenAI-compatible server for models that think before every token.
 
-The way of a request: lifecycle.py (connection) → middleware/ → app.py (route) → api/ → engine/.
+The way of a request: lifecycle.py (connection) → middleware/ → app.py (route) → requests/
+→ api/ → engine/.
 
 __main__.py     `python -m server MODEL [options]`
 cli.py          options of the command line, exit statuses, errors in one line

@@ -76,7 +76,7 @@ class QuietStarMixin(nn.Module):
         finite.
         """
         watch = _Watch(self._source)
-        tensors = watch.checked(self._with_meta_embeddings(weights))
+        tensors = watch.named(self._with_meta_embeddings(_finite(weights, self._source)))
         try:
             loaded: set[str] = super().load_weights(tensors)  # type: ignore[misc]
         except (AssertionError, RuntimeError, ValueError, KeyError) as error:
@@ -93,8 +93,11 @@ class QuietStarMixin(nn.Module):
             return set()
         gate = load_gate(Path(self._source), self.quiet_star)
         assert gate is not None, "the configuration has one"
+        tensors = {GATE_PREFIX + name: tensor for name, tensor in gate.state_dict().items()}
+        for _ in _finite(tensors.items(), self._source):
+            pass
         self.thought_gate.load_state_dict(gate.state_dict())
-        return {GATE_PREFIX + name for name in gate.state_dict()}
+        return set(tensors)
 
     def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors, with START's and END's vectors put into the embedding table; before vLLM
@@ -122,6 +125,17 @@ class QuietStarMixin(nn.Module):
         yield EMBED_TOKENS, table_VH
 
 
+def _finite(weights: NamedTensors, source: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors; raises `CheckpointError` for one with NaN or infinities."""
+    for name, tensor in weights:
+        # The small formats of quantised checkpoints have no such check.
+        if tensor.dtype in _CHECKED and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: tensor {name} has numbers that are not finite (NaN or infinity)"
+            )
+        yield name, tensor
+
+
 class _Watch:
     """Follows the tensors of a checkpoint on their way into the model: vLLM's errors do not name
     the one that they are about."""
@@ -130,16 +144,10 @@ class _Watch:
         self._source = source
         self._last = "none"
 
-    def checked(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors; raises `CheckpointError` for one with NaN or infinities."""
+    def named(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors, as they are."""
         for name, tensor in weights:
             self._last = f"{name} of shape {tuple(tensor.shape)}"
-            # The small formats of quantised checkpoints have no such check.
-            if tensor.dtype in _CHECKED and not tensor.isfinite().all():
-                raise CheckpointError(
-                    f"{self._source}: tensor {name} has numbers that are not finite (NaN or "
-                    "infinity)"
-                )
             yield name, tensor
 
     def misfit(self, error: Exception) -> str:

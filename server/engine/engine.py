@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from server.engine.failures import explanation, failure_file, known_remedy
 from server.engine.grammars import GrammarChecker, grammar_checker
@@ -180,9 +181,16 @@ def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
     try:
         return engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except ValidationError as error:
-        raise StartError("; ".join(problem["msg"] for problem in error.errors())) from error
+        raise StartError("; ".join(map(_problem, error.errors()))) from error
     except (ValueError, NotImplementedError) as error:
         raise StartError(str(error)) from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What pydantic finds wrong with an option, with its name where it knows it."""
+    option = "-".join(str(part) for part in error["loc"]).replace("_", "-")
+    message = error["msg"]
+    return f"--{option} is {error['input']!r}: {message}" if option else message
 
 
 def _model_names(engine_args: AsyncEngineArgs) -> tuple[str, ...]:
