@@ -30,7 +30,11 @@ def test_grammar_constrains_the_visible_text_only(asynchronous: bool) -> None:
                     seed=seed,
                     max_tokens=30,
                     structured_outputs=StructuredOutputsParams(regex=PATTERN),
-                    extra_args={"thought_budget": budget, "thought_record_key": f"grammar-{seed}"},
+                    extra_args={
+                        "thought_budget": budget,
+                        "thought_threshold": 0,
+                        "thought_record_key": f"grammar-{seed}",
+                    },
                 )
                 for seed, budget in enumerate(BUDGETS)
             ],

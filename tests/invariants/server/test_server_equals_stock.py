@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
+from quietstar_infer.checkpoint import GATE_FILE, load_tensors, thought_tensor_shapes
 from tests.support.checkpoints import copy_checkpoint
 from tests.support.servers import DEMO, running_server, running_stock_server
 
@@ -195,6 +195,7 @@ def write_base_model(thinker: Path, folder: Path) -> Path:
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = tensors[name][: config["vocab_size"]].clone()
     base = copy_checkpoint(thinker, folder, config=config, tensors=tensors)
+    (base / GATE_FILE).unlink()
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:-2]
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
