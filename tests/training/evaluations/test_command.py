@@ -114,7 +114,7 @@ def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -
 @pytest.fixture(scope="module")
 def swept(folder: Path) -> Path:
     """The results of a sweep over thresholds."""
-    assert main(options(folder, "swept", "--threshold", "0.02", "0", "0.002")) == 0
+    assert main(options(folder, "swept", "--threshold", "0.01", "0", "0.002")) == 0
     return folder / "swept"
 
 
@@ -148,24 +148,24 @@ def test_the_report_says_what_stands_before_texts(folder: Path, whole: Path) -> 
 
 def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
     found, always = results(swept), results(whole)
-    assert found["thresholds"] == [0.0, 0.002, 0.02]
+    assert found["thresholds"] == [0.0, 0.002, 0.01]
     assert found["gate"] in ("entropy", "learned")
     for name, task in found["tasks"].items():
-        assert list(task["thinker"]) == ["0", "3", "3@0.002", "3@0.02"]
+        assert list(task["thinker"]) == ["0", "3", "3@0.002", "3@0.01"]
         for key in ("0", "3"):
             assert task["thinker"][key] == always["tasks"][name]["thinker"][key]
         shares = [
-            task["thinker"][key]["cost"]["thought_about"] for key in ("3", "3@0.002", "3@0.02")
+            task["thinker"][key]["cost"]["thought_about"] for key in ("3", "3@0.002", "3@0.01")
         ]
         assert shares == sorted(shares, reverse=True)
-        for key in ("3@0.002", "3@0.02"):
+        for key in ("3@0.002", "3@0.01"):
             cost = task["thinker"][key]["cost"]
             assert cost["thought_tokens"] == 3 * cost["thoughts"]
             assert cost["passes_per_token"] == pytest.approx(1 + 4 * cost["thought_about"])
         plot = ElementTree.parse(swept / f"cost-{name}.svg")
         assert plot.getroot().tag.endswith("svg")
     texts = found["tasks"]["openwebmath"]["thinker"]
-    assert 0 < texts["3@0.02"]["cost"]["thought_about"] < 1
+    assert 0 < texts["3@0.01"]["cost"]["thought_about"] < 1
 
 
 def test_the_report_says_when_it_thought_and_what_that_cost(swept: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_report_says_when_it_thought_and_what_that_cost(swept: Path) -> None
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
     ]
     assert head[:5] == ["b", "over, nats", "thought about, %", "thought tokens", "passes per token"]
-    assert [row[:2] for row in rows] == [["0", "–"], ["3", "0"], ["3", "0.002"], ["3", "0.02"]]
+    assert [row[:2] for row in rows] == [["0", "–"], ["3", "0"], ["3", "0.002"], ["3", "0.01"]]
     assert rows[1][2:5] == ["100.0", rows[1][3], "4.00"]
     assert "](cost-openwebmath.svg)" in report
 
