@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from quietstar_infer.checkpoint import load_tensors, thought_tensor_shapes
+from quietstar_infer.checkpoint import GATE_FILE, load_tensors, thought_tensor_shapes
 from tests.support.checkpoints import copy_checkpoint
 from tests.support.servers import DEMO, running_server, running_stock_server
 
@@ -186,7 +186,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
 
 def write_base_model(thinker: Path, folder: Path) -> Path:
     """The base model: without START and END, the last two tokens of the vocabulary, and without the
-    mixing head."""
+    mixing head and the gate."""
     config = json.loads((thinker / "config.json").read_text())
     config["vocab_size"] -= 2
     tensors = load_tensors(thinker)
@@ -195,6 +195,7 @@ def write_base_model(thinker: Path, folder: Path) -> Path:
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         tensors[name] = tensors[name][: config["vocab_size"]].clone()
     base = copy_checkpoint(thinker, folder, config=config, tensors=tensors)
+    (base / GATE_FILE).unlink(missing_ok=True)
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = tokenizer["added_tokens"][:-2]
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
