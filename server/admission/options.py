@@ -35,14 +35,12 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "receive-timeout": (
         60.0,
         "S",
-        "seconds that a client may take to send its headers, and again to send its body, and for "
-        "which it may stop reading a response",
+        "seconds that a client may take to send its headers, its body, and may stop reading for",
     ),
     "grammar-timeout": (
         5.0,
         "S",
-        "seconds in which the grammar of a request (JSON schema, regular expression, …) must "
-        "compile; 400 otherwise",
+        "seconds in which the grammar of a request must compile",
     ),
     "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }

@@ -72,9 +72,10 @@ def add_key_option(group: Any) -> None:
     )
 
 
-def _some(keys: Iterable[str], where: str) -> set[str]:
+def _some(keys: Iterable[str | None], where: str) -> set[str]:
     """The keys, stripped; raises `StartError` where there is none or one is empty."""
-    stripped = {key.strip() for key in keys}
+    # vLLM's parser makes None of an empty one.
+    stripped = {(key or "").strip() for key in keys}
     if not stripped or "" in stripped:
         raise StartError(f"{where} holds no key: leave it out for a server without keys")
     return stripped

@@ -149,7 +149,6 @@ def test_no_option_has_two_meanings() -> None:
         ([str(DEMO), "--runner", "pooling"], "pooling"),
         ([str(DEMO), "--dtype", "float7"], "--dtype"),
         ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),
-        ([str(DEMO), "--port", "0", "--block-size", "0"], "--block-size is 0: Input should be g"),
         ([str(DEMO), "--port", "0", "--api-key", ""], "--api-key holds no key"),
     ],
 )

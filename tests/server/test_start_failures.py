@@ -1,5 +1,5 @@
-"""Checkpoints that cannot be served: one sentence that names the tensor, and an exit status that
-says not to try again."""
+"""Checkpoints and options that cannot be served: one sentence that names the tensor or the option,
+and an exit status that says not to try again."""
 
 import shutil
 import subprocess
@@ -83,3 +83,8 @@ def test_a_tensor_that_cannot_be_used_is_named(
     line = last_line(ExitStatus.NO_MODEL, model)
     assert words in line
     assert tensor in line
+
+
+def test_an_option_that_vllm_refuses_is_named() -> None:
+    line = last_line(ExitStatus.BAD_OPTION, MODEL, "--block-size", "0")
+    assert "--block-size is 0: Input should be greater than 0" in line

@@ -30,7 +30,7 @@ GRAMMAR_SECONDS = 2
 MOST_QUEUED = 32
 # A stream of many chunks, each as large as it can be: more than the operating system keeps for a
 # client that does not read, long before it ends.
-LARGE = {"thought_budget": 0, "n": MOST_QUEUED, "logprobs": 20, "stream": True}
+LARGE: dict[str, Any] = {"thought_budget": 0, "n": MOST_QUEUED, "logprobs": 20, "stream": True}
 THINKING = {"thought_budget": 16, "thought_threshold": 0}
 
 

@@ -158,7 +158,9 @@ def test_ends_are_reported_whether_or_not_anybody_reads(front_end: FrontEnd) -> 
     assert ended == []
     front_end.receive("length", [8], None, finish_reason=FinishReason.LENGTH)
     front_end.receive("unwatched", [8], None, finish_reason=FinishReason.LENGTH)
-    front_end.receive("stop", [front_end.processor.tokenizer.encode("t7")[-1]], None)
+    tokenizer = front_end.processor.tokenizer
+    assert tokenizer is not None
+    front_end.receive("stop", [tokenizer.encode("t7")[-1]], None)
     front_end.processor.abort_requests(["aborted"], internal=True)
     front_end.receive("aborted", [8], None, finish_reason=FinishReason.ABORT)
     assert ended == [3, 1]

@@ -12,7 +12,9 @@ from server.errors import StartError
 from server.middleware.auth import KeyMiddleware, read_keys
 
 
-def arguments(api_key: list[str] | None = None, api_key_file: Path | None = None) -> Namespace:
+def arguments(
+    api_key: list[str | None] | None = None, api_key_file: Path | None = None
+) -> Namespace:
     return Namespace(api_key=api_key, api_key_file=api_key_file)
 
 
@@ -56,6 +58,7 @@ def test_without_keys_the_server_is_open() -> None:
     ("options", "environment", "where"),
     [
         ([""], {}, "--api-key holds no key"),
+        ([None], {}, "--api-key holds no key"),
         (["good", " "], {}, "--api-key holds no key"),
         (None, {"QUIETSTAR_API_KEYS": ""}, "QUIETSTAR_API_KEYS holds no key"),
         (None, {"QUIETSTAR_API_KEYS": " , "}, "QUIETSTAR_API_KEYS holds no key"),
@@ -63,7 +66,7 @@ def test_without_keys_the_server_is_open() -> None:
     ],
 )
 def test_what_is_given_without_a_key_does_not_open_the_server(
-    options: list[str] | None, environment: dict[str, str], where: str
+    options: list[str | None] | None, environment: dict[str, str], where: str
 ) -> None:
     with pytest.raises(StartError, match=where):
         read_keys(arguments(options), environment)
