@@ -1,6 +1,7 @@
 """Grammars, compiled by a process of their own that is limited and can be stopped."""
 
 import asyncio
+import multiprocessing
 import socket
 from collections.abc import Iterator
 
@@ -39,7 +40,8 @@ def control() -> Iterator[socket.socket]:
 
 def compiling() -> list[psutil.Process]:
     """The processes that compile a grammar each, below the one that all are forked from."""
-    return [it for child in psutil.Process().children() for it in child.children()]
+    forked = multiprocessing.active_children()
+    return [it for child in forked for it in psutil.Process(child.pid).children()]
 
 
 @pytest.mark.parametrize("seconds", [0, 600])
