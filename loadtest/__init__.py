@@ -13,6 +13,7 @@ session.py     a run, from the first request to the report
 parser.py      parsers of command lines
 options.py     options that several commands have
 cli.py         the commands
+sweep.py       the command `sweep`: the knee of a server, without a rate to guess
 scenarios.py   recipes: command lines as YAML files
 soak/          the command `soak`
 testserver.py  a server whose every delay is known

@@ -40,6 +40,7 @@ Results (report.html, run.json, requests.jsonl, summary.csv) go to a new folder 
 COMMANDS = """\
 commands:
   run       send requests and report (may be left out; `run --help` has all options)
+  sweep     find the knee between one request at a time and too many, without a rate to guess
   search    find the highest rate at which a service level holds, per budget
   scenario  one of the recipes: smoke, budget-sweep, threshold-sweep, mixed-budgets, overload
   soak      measured traffic beside clients that leave, send bad requests and compare answers
@@ -270,6 +271,13 @@ def run_report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def run_sweep(arguments: Sequence[str]) -> int:
+    """`sweep`: from one request at a time to more than the server can answer."""
+    from loadtest.sweep import sweep_command
+
+    return sweep_command(arguments)
+
+
 def run_soak(arguments: Sequence[str]) -> int:
     """`soak`: misbehaving clients beside measured traffic."""
     from loadtest.soak.command import soak_command
@@ -286,6 +294,7 @@ def run_capacity(arguments: Sequence[str]) -> int:
 
 HANDLERS = {
     "run": run,
+    "sweep": run_sweep,
     "search": run_search,
     "scenario": run_scenario,
     "soak": run_soak,

@@ -3,20 +3,22 @@
 import argparse
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loadtest.errors import LoadTestError
 from loadtest.traffic.arrivals import FORMS, parse_load
-from loadtest.traffic.budgets import parse_budgets
+from loadtest.traffic.budgets import BudgetMix, parse_budget_field, parse_budgets
 from loadtest.traffic.lengths import parse_lengths
-from loadtest.traffic.plan import Extent, Plan, PromptPlan, Target
+from loadtest.traffic.plan import Extent, Plan, PromptPlan, StopRules, Target
 from loadtest.traffic.thresholds import crossed, parse_thresholds
 
 EXAMPLES = Path(__file__).parent / "examples"
 BUILT_IN = "demo"
 """The name of the built-in file of answers: held-out problems of the demonstration model."""
+DEFAULT_BUDGETS = "0,2,4,8,16"
 DEFAULT_SECONDS = 30.0
 
 
@@ -69,16 +71,41 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def header(text: str) -> tuple[str, str]:
+    """An HTTP header, for argparse."""
+    name, found, value = text.partition(":")
+    if (
+        not found
+        or not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name)
+        or not value.strip().isprintable()
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r} is no header; write one like 'X-Team: tests'")
+    return name, value.strip()
+
+
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
-    group.add_argument("--url", required=True, help="such as http://127.0.0.1:8000")
+    group.add_argument(
+        "--url",
+        required=True,
+        help="such as http://127.0.0.1:8000, with or without /v1 or an endpoint such as "
+        "/v1/completions; /chat/completions has the effect of --chat",
+    )
     group.add_argument("--model", help="default: the first that the server lists")
     group.add_argument(
         "--api-key",
         default=os.environ.get("OPENAI_API_KEY"),
         metavar="KEY",
         help="default: OPENAI_API_KEY of the environment",
+    )
+    group.add_argument(
+        "--header",
+        type=header,
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="an HTTP header of every request, may be repeated; in no file, as it may be a secret",
     )
     group.add_argument("--chat", action="store_true", help="use /v1/chat/completions")
     group.add_argument(
@@ -125,6 +152,25 @@ def add_extent_options(parser: argparse.ArgumentParser, repeats: int) -> None:
         default=0.0,
         metavar="S",
         help="seconds for which an open loop goes on after (default 0)",
+    )
+    group.add_argument(
+        "--drain",
+        type=not_negative,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for answers after the last request was due; those that have not come "
+        "are failures (default 60)",
+    )
+    group.add_argument(
+        "--error-rate",
+        type=share,
+        metavar="P",
+        help="stop a cell when a larger share of its requests has failed, such as 0.1",
+    )
+    group.add_argument(
+        "--over-saturation",
+        action="store_true",
+        help="stop a cell when the server falls ever further behind its open loop",
     )
     group.add_argument(
         "--repeats", type=count, default=repeats, metavar="N", help=f"default {repeats}"
@@ -179,6 +225,14 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         help="max_tokens where the file does not say (default 64)",
     )
     group.add_argument(
+        "--turns",
+        type=count,
+        default=1,
+        metavar="N",
+        help="sessions of so many turns, each after the earlier ones and their answers, in closed "
+        "loops; with --sharegpt those of the conversation (default 1)",
+    )
+    group.add_argument(
         "--prefix-tokens",
         type=whole,
         default=0,
@@ -195,7 +249,8 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="NAME",
-        help="folder or hub name to count tokens with; default: the server's /tokenize, else words",
+        help="folder or hub name to count tokens with; default: the server's /tokenize, else the "
+        "usage of short requests, else words",
     )
 
 
@@ -227,9 +282,15 @@ def add_budgets(group: Any) -> None:
     """`--budgets` and `--thresholds`."""
     group.add_argument(
         "--budgets",
-        default="0,2,4,8,16",
-        help="0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
-        "(default 0,2,4,8,16)",
+        help=f"0,2,4: one cell each; 0:0.5,4:0.3,16:0.2: one mix; none: send no budget "
+        f"(default {DEFAULT_BUDGETS})",
+    )
+    group.add_argument(
+        "--budget-field",
+        metavar="FIELD=VALUES",
+        help="for other servers, in place of --budgets: a field of the request and its values, one "
+        "cell each, such as reasoning_effort=low,medium,high or thinking_token_budget=0,256,1024 "
+        "or chat_template_kwargs.enable_thinking=false,true",
     )
     group.add_argument(
         "--thresholds",
@@ -250,22 +311,33 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
             url=options.url,
             model=options.model,
             api_key=options.api_key,
-            chat=options.chat,
+            chat=options.chat or options.url.rstrip("/ ").endswith("/chat/completions"),
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,
+            headers=dict(options.header),
             timeout=options.timeout,
         ),
         loads=tuple(parse_load(load) for load in loads),
-        budgets=crossed(parse_budgets(options.budgets), parse_thresholds(options.thresholds)),
+        budgets=_budgets(options),
         prompts=_prompts(options),
-        extent=Extent(seconds, options.requests, options.warmup, options.cooldown),
+        extent=Extent(seconds, options.requests, options.warmup, options.cooldown, options.drain),
+        stops=StopRules(options.error_rate, options.over_saturation),
         repeats=options.repeats,
         seed=options.seed,
         workers=options.workers,
         max_in_flight=options.max_in_flight,
         reuse_cache=options.reuse_cache,
     )
+
+
+def _budgets(options: argparse.Namespace) -> tuple[BudgetMix, ...]:
+    if options.budget_field is None:
+        budgets = parse_budgets(options.budgets or DEFAULT_BUDGETS)
+        return crossed(budgets, parse_thresholds(options.thresholds))
+    if options.budgets is not None or options.thresholds is not None:
+        raise LoadTestError("--budget-field takes the place of --budgets and --thresholds")
+    return parse_budget_field(options.budget_field)
 
 
 def _prompts(options: argparse.Namespace) -> PromptPlan:
@@ -280,6 +352,7 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
         source=source,  # type: ignore[arg-type]
         path=path,
         input_lengths=parse_lengths(options.prompt_tokens),
+        turns=options.turns,
         prefix_length=options.prefix_tokens,
         prefix_share=options.prefix_share if options.prefix_tokens else 0.0,
         tokenizer=options.tokenizer,

@@ -24,9 +24,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_line(command: str, arguments: Sequence[str]) -> list[str]:
-    """The command that repeats a run: without API keys, and without the folder of the results,
-    which exists by then."""
-    hidden = {"--api-key", "--out"}
+    """The command that repeats a run: without API keys and headers, and without the folder of the
+    results, which exists by then."""
+    hidden = {"--api-key", "--header", "--out"}
     shown: list[str] = []
     skip = False
     for argument in arguments:

@@ -12,9 +12,10 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the JSON of a `Run`; raised with every change that older versions would misread. 2: cells have
-a threshold (without it those of several thresholds would be taken for repeats)."""
+a threshold (without it those of several thresholds would be taken for repeats). 3: answers have
+reasoning tokens, and may have no visible ones (their throughput would be missing)."""
 
 
 def threshold_suffix(threshold: float | None) -> str:
@@ -41,6 +42,8 @@ class Failure(StrEnum):
     """The number of visible tokens in the stream is not that in its usage."""
     OVER_BUDGET = "over_budget"
     """More thought tokens than the budget allows, or none where there should be some."""
+    UNDRAINED = "undrained"
+    """Not answered when the cell had waited long enough for last answers (`--drain`)."""
     UNSENT = "unsent"
     """Still waiting at the client when the cell was cut short."""
     CUT = "cut"
@@ -60,6 +63,8 @@ class Record(BaseModel):
     """The requested thought budget; None for servers without thought budgets."""
     threshold: float | None = None
     """The requested thought threshold in nats; None = none was sent, or the budget is 0."""
+    turn: int = 0
+    """Its number in its session; 0 is the first."""
     threshold_in_force: float | None = None
     """As the server says; None where it does not."""
     warmup: bool = False
@@ -70,7 +75,10 @@ class Record(BaseModel):
     client because the server is slow is part of them."""
     sent: float | None = None
     token_times: list[float] = []
-    """When each visible token arrived; tokens that come in one chunk share a time."""
+    """When each visible token arrived; tokens that come in one chunk share a time. Empty where the
+    answer was cut at its length while it still reasoned: no failure."""
+    reasoning_times: list[float] = []
+    """When each reasoning token arrived, where the server streams its reasoning."""
     finished: float | None = None
     """When the last byte arrived, or when it failed."""
     asked_tokens: int
@@ -78,7 +86,7 @@ class Record(BaseModel):
     prompt_tokens: int | None = None
     """From usage."""
     thought_tokens: int | None = None
-    """From usage: `completion_tokens_details.reasoning_tokens`."""
+    """From usage (`completion_tokens_details.reasoning_tokens`), else as counted in the stream."""
     thoughts_counted: int | None = None
     """Visible tokens that were thought about, as the server counts them: `quiet_star.thoughts`."""
     passes_counted: int | None = None
@@ -94,6 +102,16 @@ class Record(BaseModel):
     def visible_tokens(self) -> int:
         """Counted in the stream."""
         return len(self.token_times)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Counted in the stream; hidden ones are in `thought_tokens` only."""
+        return len(self.reasoning_times)
+
+    @property
+    def ended_thinking(self) -> bool:
+        """Whether a successful answer was cut before its first visible token."""
+        return self.failure is None and not self.token_times
 
     @property
     def is_gated(self) -> bool:
@@ -134,22 +152,48 @@ class Record(BaseModel):
         return self.sent - self.scheduled
 
     @property
-    def time_to_first_token(self) -> float:
-        """From the scheduled time."""
-        return self.token_times[0] - self.scheduled
+    def time_to_first_token(self) -> float | None:
+        """To the first visible one, from the scheduled time; None where there is none."""
+        return self.token_times[0] - self.scheduled if self.token_times else None
+
+    @property
+    def time_to_first_reasoning_token(self) -> float | None:
+        """From the scheduled time; None where the server streamed no reasoning."""
+        return self.reasoning_times[0] - self.scheduled if self.reasoning_times else None
+
+    @property
+    def thinking_time(self) -> float | None:
+        """From the first reasoning token to the first visible one, or to the last reasoning token
+        of an answer that was cut before; None where the server streamed no reasoning."""
+        if not self.reasoning_times:
+            return None
+        end = self.token_times[0] if self.token_times else self.reasoning_times[-1]
+        return end - self.reasoning_times[0]
+
+    @property
+    def time_per_reasoning_token(self) -> float | None:
+        """Mean seconds per token after the first; None for a single token."""
+        return _mean_gap(self.reasoning_times)
 
     @property
     def time_per_visible_token(self) -> float | None:
         """Mean seconds per token after the first; None for a single token."""
-        if self.visible_tokens < 2:
-            return None
-        return (self.token_times[-1] - self.token_times[0]) / (self.visible_tokens - 1)
+        return _mean_gap(self.token_times)
 
     @property
     def end_to_end(self) -> float:
         """From the scheduled time to the last byte."""
         assert self.finished is not None
         return self.finished - self.scheduled
+
+
+def window_up_to(last: float) -> float:
+    """The end of a window that includes what happens at `last`."""
+    return math.nextafter(last, math.inf)
+
+
+def _mean_gap(times: list[float]) -> float | None:
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
 
 
 class ClientHealth(BaseModel):
@@ -181,7 +225,11 @@ class Cell(BaseModel):
     """One load with one budget or mix of budgets, once."""
 
     budgets: dict[str, float]
-    """The mix: budget (as text; "none" where the server takes none) to its share."""
+    """The mix: budget (as text; "none" where the server takes none) to its share. With a
+    `budget_field`, its value."""
+    budget_field: str | None = None
+    """The field of the request that says how much to think, of servers without thought budgets
+    (`reasoning_effort`); None = `thought_budget`."""
     threshold: float | None = None
     """The thought threshold in nats of those that think. None = none was sent: the server's default
     (in results of schema version 1: not known)."""
@@ -193,7 +241,10 @@ class Cell(BaseModel):
     """For a closed loop."""
     repeat: int = 0
     window: tuple[float, float]
-    """The measured part; requests scheduled outside it are warm-up or cool-down."""
+    """The measured part, without the moment of its end; requests scheduled outside it are warm-up
+    or cool-down."""
+    steps: list[tuple[float, float, float]] = []
+    """Of a ramp: the rate per second of each step, its start and its end."""
     records: list[Record]
     client: ClientHealth | None
     """None where the run ended before it was known."""
@@ -203,6 +254,8 @@ class Cell(BaseModel):
     """Every two seconds, where the server shows it (`vllm:num_requests_running`)."""
     partial: bool = False
     """Cut short: by Ctrl-C, a full disk, or a server that cannot be reached any more."""
+    stopped: str | None = None
+    """Why it was stopped as asked (`--error-rate`, `--over-saturation`), in words; not partial."""
     warnings: list[str] = []
 
 

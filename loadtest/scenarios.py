@@ -23,6 +23,8 @@ class Scenario:
     def arguments(self, given: Sequence[str]) -> list[str]:
         """Its options as a command line, overridden by those given."""
         overridden = {argument.partition("=")[0] for argument in given}
+        if "--budget-field" in overridden:  # takes the place of both
+            overridden |= {"--budgets", "--thresholds"}
         own: list[str] = []
         for option, value in self.options.items():
             if f"--{option}" not in overridden:

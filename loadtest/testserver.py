@@ -3,7 +3,7 @@
 Its answers are `max_tokens` times "word", sent on a fixed schedule from a process of its own. It
 uses no framework, and writes a stream without pauses at once, so that `capacity` measures the
 client and not the server. A prompt that begins with `fault:NAME` gets the fault of that name, see
-`Fault`.
+`Fault`; one that begins with `needs:N` is answered with "blur" after fewer than N reasoning tokens.
 """
 
 import asyncio
@@ -27,7 +27,6 @@ from loadtest.client.exchange import allow_many_connections
 from loadtest.sending.interrupts import ignored_interrupts
 
 MODEL = "test"
-_PROMPT_TOKENS = 7
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _DONE = b"data: [DONE]\n\n"
 
@@ -61,6 +60,31 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
+class Reasoning:
+    """How a server reasons before it answers; `max_tokens` limits both together."""
+
+    tokens: int = 6
+    """Of requests that do not ask for another number."""
+    field: str = "reasoning_content"
+    """In which they are streamed: `tags` for tags in the text (the tags are tokens, too), `hidden`
+    for none."""
+    efforts: tuple[tuple[str, int], ...] = (("low", 4), ("medium", 16), ("high", 64))
+    """Reasoning tokens for each `reasoning_effort`; others are refused."""
+    answer: int | None = None
+    """Visible tokens after which it stops."""
+    inside: bool = True
+    """Whether `completion_tokens` includes them."""
+    reported: bool = True
+    """Whether usage has `reasoning_tokens`."""
+
+    def asked(self, request: dict[str, Any]) -> int:
+        """The tokens of a request; raises `KeyError` for an unknown effort."""
+        effort = request.get("reasoning_effort")
+        tokens = self.tokens if effort is None else dict(self.efforts)[effort]
+        return min(tokens, int(request.get("thinking_token_budget", tokens)))
+
+
+@dataclass(frozen=True)
 class Behaviour:
     """How the server answers."""
 
@@ -81,11 +105,16 @@ class Behaviour:
     counts: bool = True
     """Whether chunks carry token ids and usage, where asked."""
     tokenizes: bool = False
+    template_tokens: int = 3
+    """Added to every chat's prompt."""
     stall: tuple[int, float] | None = None
     """At which request, counted from 1, the server blocks, and for how many seconds."""
     die_after: int | None = None
     """Requests after which the process ends."""
     api_key: str | None = None
+    slots: int | None = None
+    """Answers at once; more requests wait."""
+    reasoning: Reasoning | None = None
 
     @property
     def thinks(self) -> bool:
@@ -116,6 +145,7 @@ class _Server:
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
         self._completions = self._running = 0
+        self._slots = asyncio.Semaphore(behaviour.slots or 1_000_000)
 
     async def serve(self, ready: Connection) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=4096)
@@ -142,14 +172,20 @@ class _Server:
         elif path == "/v1/models":
             _respond(writer, 200, self._models())
         elif path == "/tokenize" and self._behaviour.tokenizes:
-            _respond(writer, 200, {"count": len(json.loads(body)["prompt"].split())})
+            _respond(writer, 200, {"count": self._prompt_tokens(json.loads(body))})
         elif path == "/metrics":
             _respond(writer, 200, self._metrics())
         elif path in ("/v1/completions", "/v1/chat/completions"):
-            return await self._complete(json.loads(body), writer, chat="chat" in path)
+            return await self._complete(json.loads(body), reader, writer, chat="chat" in path)
         else:
             _respond(writer, 404, {"error": {"message": f"no {path} here"}})
         return True
+
+    def _prompt_tokens(self, request: dict[str, Any]) -> int:
+        """Each word is a token."""
+        added = self._behaviour.template_tokens if "messages" in request else 0
+        said = [message["content"] for message in request.get("messages", ())]
+        return added + len(" ".join(said or [_prompt(request)]).split())
 
     def _metrics(self) -> str:
         return (
@@ -167,12 +203,21 @@ class _Server:
             model["quiet_star"] |= {"gate": "learned", "default_thought_threshold": threshold}
         return {"object": "list", "data": [model]}
 
-    async def _complete(self, request: dict[str, Any], writer: StreamWriter, chat: bool) -> bool:
+    async def _complete(
+        self, request: dict[str, Any], reader: StreamReader, writer: StreamWriter, chat: bool
+    ) -> bool:
+        if not request.get("stream"):
+            usage = {"prompt_tokens": self._prompt_tokens(request), "completion_tokens": 1}
+            _respond(writer, 200, {"choices": [], "usage": usage})
+            return True
         self._count()
-        text = request["messages"][0]["content"] if chat else request["prompt"]
+        text = _prompt(request)
         name = text.split()[0].removeprefix("fault:") if text.startswith("fault:") else None
         fault = Fault(name) if name else None
-        if request["model"] != MODEL:
+        reasoning = self._behaviour.reasoning
+        if reasoning and request.get("reasoning_effort", "low") not in dict(reasoning.efforts):
+            _respond(writer, 400, {"error": {"message": "no such reasoning_effort"}})
+        elif request["model"] != MODEL:
             _respond(writer, 404, {"error": {"message": f"no model {request['model']}"}})
         elif "thought_threshold" in request and self._behaviour.default_threshold is None:
             _respond(writer, 400, {"error": {"message": "no field thought_threshold"}})
@@ -185,17 +230,35 @@ class _Server:
         elif fault is Fault.SILENT:
             await asyncio.Event().wait()
         else:
-            return await self._stream(self._answer(request, fault, chat), writer)
+            self._running += 1
+            try:
+                async with self._slots:
+                    answer = self._answer(request, text, fault, chat)
+                    # A client that has left meanwhile takes no slot.
+                    return not reader.at_eof() and await self._write_stream(answer, writer)
+            finally:
+                self._running -= 1
         return True
 
-    def _answer(self, request: dict[str, Any], fault: Fault | None, chat: bool) -> "_Stream":
+    def _answer(
+        self, request: dict[str, Any], prompt: str, fault: Fault | None, chat: bool
+    ) -> "_Stream":
         behaviour = self._behaviour
         options = request.get("stream_options", {})
+        most = 0 if fault is Fault.EMPTY else request.get("max_tokens", 16)
+        reasoned = min(most, behaviour.reasoning.asked(request)) if behaviour.reasoning else 0
+        answer = behaviour.reasoning.answer if behaviour.reasoning else None
+        visible = most - reasoned if answer is None else min(answer, most - reasoned)
+        needs = prompt.partition(" ")[0].removeprefix("needs:")
         return _Stream(
             behaviour=behaviour,
             fault=fault,
             chat=chat,
-            tokens=0 if fault is Fault.EMPTY else request.get("max_tokens", 16),
+            reasoned=reasoned,
+            prompt_tokens=self._prompt_tokens(request),
+            tokens=reasoned + visible,
+            finish_reason="length" if reasoned + visible == most else "stop",
+            word=" blur" if needs.isdigit() and reasoned < int(needs) else " word",
             budget=request.get("thought_budget", 0) if behaviour.thinks else 0,
             threshold=request.get("thought_threshold", behaviour.default_threshold),
             with_usage=options.get("include_usage", False),
@@ -213,13 +276,6 @@ class _Server:
                 )  # blocks the loop: no request is answered, no connection accepted
         if self._completions == self._behaviour.die_after:
             os._exit(1)
-
-    async def _stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
-        self._running += 1
-        try:
-            return await self._write_stream(stream, writer)
-        finally:
-            self._running -= 1
 
     async def _write_stream(self, stream: "_Stream", writer: StreamWriter) -> bool:
         writer.write(_HEAD)
@@ -246,7 +302,12 @@ class _Stream:
     behaviour: Behaviour
     fault: Fault | None
     chat: bool
+    reasoned: int
+    prompt_tokens: int
     tokens: int
+    """Reasoning and visible ones."""
+    finish_reason: str
+    word: str
     budget: int
     threshold: float | None
     with_usage: bool
@@ -255,19 +316,17 @@ class _Stream:
 
     def events(self) -> Iterator[tuple[float, bytes]]:
         """Seconds from the start, and the event as it is sent."""
-        size = self.behaviour.tokens_per_chunk
-        for start in range(0, self.tokens, size):
+        for start, end in self._chunks():
             if start >= self.tokens // 2 and self.fault in (Fault.TRUNCATED, Fault.ERROR):
                 if self.fault is Fault.ERROR:
                     yield self._due(start), _event({"error": {"message": "it broke"}})
                 return
-            end = min(start + size, self.tokens)
             # A chunk leaves when its last token is there.
-            yield self._due(end - 1), self._chunk(end - start, end)
+            yield self._due(end - 1), self._chunk(start, end)
         if self.fault is Fault.GARBLED:
             yield 0.0, b"data: {not json\n\n"
-        if self.tokens == 0:
-            yield 0.0, self._chunk(0, 0)
+        if self.tokens == 0 or (self._is_hidden and self.tokens == self.reasoned):
+            yield self._due(self.tokens - 1), self._chunk(self.tokens, self.tokens)
         if self.with_usage:
             last: dict[str, Any] = {"choices": [], "usage": self._usage(self.tokens)}
             if self.threshold is not None and self.behaviour.counts_passes:
@@ -276,6 +335,18 @@ class _Stream:
             yield 0.0, _event(last)
         if self.fault is not Fault.UNMARKED:
             yield 0.0, _DONE
+
+    @property
+    def _is_hidden(self) -> bool:
+        return self.behaviour.reasoning is not None and self.behaviour.reasoning.field == "hidden"
+
+    def _chunks(self) -> Iterator[tuple[int, int]]:
+        """First and last token of each, reasoning apart from the visible ones."""
+        size = self.behaviour.tokens_per_chunk
+        shown = range(0, 0 if self._is_hidden else self.reasoned, size)
+        yield from ((start, min(start + size, self.reasoned)) for start in shown)
+        visible = range(self.reasoned, self.tokens, size)
+        yield from ((start, min(start + size, self.tokens)) for start in visible)
 
     def _due(self, token: int) -> float:
         passes = sum(self._passes(each) for each in range(1, token + 1))
@@ -295,25 +366,44 @@ class _Stream:
     def _thoughts(self, tokens: int) -> int:
         return sum(map(self._thinks, range(tokens)))
 
-    def _chunk(self, new: int, so_far: int) -> bytes:
-        text = " word" * new
+    def _chunk(self, start: int, end: int) -> bytes:
         choice: dict[str, Any] = {"index": 0, "finish_reason": None}
-        choice |= {"delta": {"content": text}} if self.chat else {"text": text}
+        texts = self._texts(start, end)
+        choice |= {"delta": texts} if self.chat else texts
         if self.with_ids:
-            choice["token_ids"] = [1] * new
-        if so_far == self.tokens and self.fault is not Fault.UNFINISHED:
-            choice["finish_reason"] = "length"
+            choice["token_ids"] = [1] * (end - start)
+        if end == self.tokens and self.fault is not Fault.UNFINISHED:
+            choice["finish_reason"] = self.finish_reason
         chunk: dict[str, Any] = {"choices": [choice]}
         if self.with_running_usage:
-            chunk["usage"] = self._usage(so_far)
-        if self.behaviour.thinks and so_far == new:
+            chunk["usage"] = self._usage(end)
+        if self.behaviour.thinks and start == 0:
             chunk["quiet_star"] = {"thought_budget": self.budget}
             if self.threshold is not None:
                 chunk["quiet_star"]["thought_threshold"] = self.threshold
         return _event(chunk)
 
+    def _texts(self, start: int, end: int) -> dict[str, str]:
+        visible = "content" if self.chat else "text"
+        reasoning = self.behaviour.reasoning
+        if reasoning is None or start >= self.reasoned or self._is_hidden:
+            return {visible: self.word * (end - start)}
+        if reasoning.field != "tags":
+            return {reasoning.field: " hm" * (end - start)}
+        last = self.reasoned - 1
+        tags = {0: "<think>", last: "</think>"}
+        return {visible: "".join(tags.get(token, " hm") for token in range(start, end))}
+
     def _usage(self, tokens: int) -> dict[str, Any]:
-        usage: dict[str, Any] = {"prompt_tokens": _PROMPT_TOKENS, "completion_tokens": tokens}
+        reasoning = self.behaviour.reasoning
+        reasoned = min(tokens, self.reasoned)
+        counted = tokens if reasoning is None or reasoning.inside else tokens - reasoned
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": counted,
+        }
+        if reasoning is not None and reasoning.reported:
+            usage["completion_tokens_details"] = {"reasoning_tokens": reasoned}
         if self.fault is Fault.MISCOUNTED and tokens == self.tokens:
             usage["completion_tokens"] += 1
         if self.behaviour.thinks:
@@ -328,6 +418,11 @@ class _Stream:
 def _events(stream: _Stream) -> list[tuple[float, bytes]]:
     """Cached: the same answers are given again and again."""
     return list(stream.events())
+
+
+def _prompt(request: dict[str, Any]) -> str:
+    text = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
+    return str(text)
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -7,11 +7,15 @@ from typing import Any
 
 from quietstar_infer.errors import ThoughtParamsError
 
+# Thoughts of this temperature are noise already; far above it, tokens that must not be sampled
+# become as likely as all others.
+MAX_TEMPERATURE = 100.0
+
 
 @dataclass(frozen=True)
 class ThoughtLimits:
     """What a server allows, and the defaults of requests. `max_budget` 0 means that thinking is
-    off; temperatures are 0 (greedy) or above, thresholds in nats.
+    off; temperatures are from 0 (greedy) to `MAX_TEMPERATURE`, thresholds in nats.
 
     Raises `ValueError` where they contradict each other.
     """
@@ -29,10 +33,10 @@ class ThoughtLimits:
                 f"the default thought budget is {self.default_budget}, must be from 0 to "
                 f"{self.max_budget} (the largest thought budget)"
             )
-        if not is_finite_from_zero(self.default_temperature):
+        if not _is_temperature(self.default_temperature):
             raise ValueError(
-                f"the default thought temperature is {self.default_temperature}, must be a finite "
-                "number from 0 (greedy) up"
+                f"the default thought temperature is {self.default_temperature}, must be a number "
+                f"from 0 (greedy) to {MAX_TEMPERATURE:g}"
             )
         if not is_finite_from_zero(self.default_threshold):
             raise ValueError(
@@ -157,12 +161,17 @@ def is_finite_from_zero(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
+def _is_temperature(value: Any) -> bool:
+    return is_finite_from_zero(value) and value <= MAX_TEMPERATURE
+
+
 def _temperature(value: Any, limits: ThoughtLimits) -> float:
     if value is None:
         return limits.default_temperature
-    if not is_finite_from_zero(value):
+    if not _is_temperature(value):
         raise ThoughtParamsError(
-            f"thought_temperature is {value!r}, must be a finite number from 0 (greedy) up",
+            f"thought_temperature is {value!r}, must be a number from 0 (greedy) to "
+            f"{MAX_TEMPERATURE:g}",
             "thought_temperature",
         )
     return float(value)

@@ -1,6 +1,7 @@
 """An OpenAI-compatible server for models that think before every token.
 
-The way of a request: lifecycle.py (connection) → middleware/ → app.py (route) → api/ → engine/.
+The way of a request: lifecycle.py (connection) → middleware/ → app.py (route) → requests/
+→ api/ → engine/.
 
 __main__.py     `python -m server MODEL [options]`
 cli.py          options of the command line, exit statuses, errors in one line
@@ -12,7 +13,8 @@ first_error.py  request models that stop at the first error of each list and map
 errors.py       refusals of a request, failures to start, exit statuses
 vllm_api.py     everything that is imported from vLLM; no other file imports it
 middleware/     what a request passes before its route: size, time, API key, shutdown
-api/            completions and chats with thoughts: schemas, validation, responses, streams
+requests/       requests: how they are parsed, and which are refused
+api/            completions and chats with thoughts: serving, responses, streams
 admission/      how much work may wait, what a request costs, how long it may take
 engine/         the engine: options, start, failures
 metrics/        `/metrics` for Prometheus

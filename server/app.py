@@ -6,24 +6,21 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from server import __version__
-from server.admission.options import max_body_bytes
+from server.admission.options import max_body_bytes, max_text_bytes
+from server.admission.time_limit import TimeLimit
 from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
 from server.api.completions import ThinkingCompletions
 from server.api.error_responses import add_error_handlers
 from server.api.generation import Generation
-from server.api.schemas import (
-    ThinkingChatRequest,
-    ThinkingChatResponse,
-    ThinkingCompletionRequest,
-    ThinkingCompletionResponse,
-)
 from server.api.service import Service
 from server.api.serving_base import Answer
+from server.api.streaming import EventStream
+from server.api.tokenization import Tokenization
 from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
 from server.first_error import first_errors_only
@@ -31,9 +28,16 @@ from server.greeting import example_prompt
 from server.metrics.route import add_metrics
 from server.middleware.auth import ApiKeys, KeyMiddleware
 from server.middleware.body import BodyMiddleware
+from server.middleware.host import HostMiddleware, is_loopback
 from server.middleware.shutdown import ShutdownMiddleware
 from server.page.api_docs import add_docs
 from server.page.routes import add_page
+from server.requests.schemas import (
+    ThinkingChatRequest,
+    ThinkingChatResponse,
+    ThinkingCompletionRequest,
+    ThinkingCompletionResponse,
+)
 from server.vllm_api import (
     DetokenizeRequest,
     ErrorResponse,
@@ -57,6 +61,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorResponse, "description": "No such model"},
     408: {"model": ErrorResponse, "description": "The request took too long to arrive"},
     413: {"model": ErrorResponse, "description": "The request is too large"},
+    421: {"model": ErrorResponse, "description": "The host is not this server's"},
     429: {
         "model": ErrorResponse,
         "description": "Too many requests; Retry-After says when to retry",
@@ -100,9 +105,16 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     add_error_handlers(app)
     # The middleware that is added last is the outermost. Nothing is received without a key; CORS
     # headers are sent with refusals, too.
-    app.add_middleware(BodyMiddleware, max_bytes=max_body_bytes(args), seconds=args.receive_timeout)
+    app.add_middleware(
+        BodyMiddleware,
+        max_bytes=max_body_bytes(args),
+        max_text_bytes=max_text_bytes(engine.context_length),
+        seconds=args.receive_timeout,
+    )
     if keys:
         app.add_middleware(KeyMiddleware, keys=keys)
+    elif is_loopback(args.host):
+        app.add_middleware(HostMiddleware, allowed=args.allowed_hosts)
     add_vllm_middleware(app, args)
     app.add_middleware(ShutdownMiddleware)
     return app
@@ -144,7 +156,9 @@ def _add_tokenization(app: FastAPI, service: Service) -> None:
     for request in (TokenizeCompletionRequest, TokenizeChatRequest, DetokenizeRequest):
         first_errors_only(request)
     # vLLM's routes read it there.
-    app.state.serving_tokenization = service.parts.tokenization()
+    app.state.serving_tokenization = Tokenization(
+        service.tokenizer_queue, **service.parts.for_tokenization
+    )
     app.include_router(tokenize_router)
 
 
@@ -158,7 +172,7 @@ def _add_completions(
     async def in_flight(
         request: ThinkingCompletionRequest, raw_request: Request
     ) -> AsyncIterator[Generation[ThinkingCompletionRequest]]:
-        generation = completions.accept(request, raw_request.query_params)
+        generation = completions.accept(request, raw_request)
         try:
             yield generation
         finally:
@@ -179,14 +193,14 @@ def _add_completions(
         """Complete a prompt (OpenAI's completions API, with vLLM's additions and ours about
         thoughts)."""
         answer = await completions.complete(generation, raw_request)
-        return _response(answer, keep_alive_interval)
+        return _response(answer, generation.time_limit, keep_alive_interval)
 
 
 def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -> None:
     async def in_flight(
         request: ThinkingChatRequest, raw_request: Request
     ) -> AsyncIterator[Generation[ThinkingChatRequest]]:
-        generation = chats.accept(request, raw_request.query_params)
+        generation = chats.accept(request, raw_request)
         try:
             yield generation
         finally:
@@ -205,14 +219,13 @@ def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -
     ) -> Response:
         """Reply to messages (OpenAI's chat API, with vLLM's additions and ours about thoughts).
         For models with a chat template."""
-        return _response(await chats.reply(generation, raw_request), keep_alive_interval)
+        answer = await chats.reply(generation, raw_request)
+        return _response(answer, generation.time_limit, keep_alive_interval)
 
 
-def _response(answer: Answer, keep_alive_interval: float) -> Response:
+def _response(answer: Answer, time_limit: TimeLimit, keep_alive_interval: float) -> Response:
     if isinstance(answer, ErrorResponse):
         return JSONResponse(answer.model_dump(), status_code=answer.error.code)
     if isinstance(answer, dict):
         return JSONResponse(answer)
-    return StreamingResponse(
-        with_sse_keep_alive(answer, keep_alive_interval), media_type="text/event-stream"
-    )
+    return EventStream(with_sse_keep_alive(answer, keep_alive_interval), time_limit)

@@ -116,6 +116,14 @@ def make_parser() -> Parser:
     more = parser.add_argument_group("more of the HTTP server")  # type: ignore[no-untyped-call]
     for name, arguments in frontend_arguments(FRONTEND_OPTIONS).items():
         more.add_argument(f"--{name.replace('_', '-')}", **arguments)
+    more.add_argument(
+        "--allowed-hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names by which requests may call a server without API keys that listens on this "
+        "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
+    )
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
     # By default the server logs little, and lets running requests finish when it is stopped.

@@ -47,6 +47,14 @@ class Unauthorized(RequestError):
     reason = "api_key"
 
 
+class WrongHost(RequestError):
+    """A request for a host that is not this server's."""
+
+    status = HTTPStatus.MISDIRECTED_REQUEST
+    kind = "MisdirectedRequestError"
+    reason = "host"
+
+
 class ReceiveTimeout(RequestError):
     """A client that takes too long to send its request."""
 

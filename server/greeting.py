@@ -19,9 +19,16 @@ def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
     command = curl_command(url, example_prompt(engine), limits.default_budget, has_api_key)
     return (
         f"{_FRAME}\n{engine.model_names[0]} is served at {url} ({thinking(limits)}). "
+        f"{cache(engine.cached_tokens, engine.config.cache_config.kv_cache_memory_bytes)}\n"
         "Open that in a browser, or ask here, without and with thinking:\n\n"
         f"{command}\n{_FRAME}"
     )
+
+
+def cache(tokens: int, num_bytes: int | None) -> str:
+    """What the KV cache holds, and takes, where that is known beforehand."""
+    size = f"{num_bytes / (1 << 30):.1f} GiB, --kv-cache-memory-bytes" if num_bytes else ""
+    return f"Its KV cache holds {tokens:,} tokens" + (f" ({size})." if size else ".")
 
 
 def thinking(limits: ThoughtLimits) -> str:

@@ -38,6 +38,8 @@ from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
+    TokenizeRequest,
+    TokenizeResponse,
 )
 from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
@@ -55,7 +57,7 @@ from vllm.renderers.chat_utils import (
     validate_chat_template,
 )
 from vllm.renderers.online_renderer import OnlineRenderer
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -63,6 +65,9 @@ from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
+from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from quietstar_infer.plugin import installed_vllm_version
 from quietstar_infer.vllm_plugin.options import (
@@ -72,6 +77,7 @@ from quietstar_infer.vllm_plugin.options import (
     thinking_setup,
 )
 from quietstar_infer.vllm_plugin.thought_usage import take_usage
+from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 
 __all__ = [
     "AsyncEngineArgs",
@@ -107,10 +113,16 @@ __all__ = [
     "ServingTokenization",
     "StatLoggerBase",
     "StatLoggerFactory",
+    "StructuredOutputGrammar",
+    "StructuredOutputManager",
+    "StructuredOutputRequest",
+    "StructuredOutputsParams",
     "ThinkingOptions",
     "ThinkingSetup",
     "TokenizeChatRequest",
     "TokenizeCompletionRequest",
+    "TokenizeRequest",
+    "TokenizeResponse",
     "ToolParserManager",
     "UsageContext",
     "VllmConfig",
@@ -127,6 +139,7 @@ __all__ = [
     "lifespan",
     "load_chat_template",
     "offline_docs",
+    "openmp_environment",
     "prepare_engine_args",
     "take_usage",
     "thinking_setup",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from quietstar_infer.errors import CheckpointError
 from training.demo.cli import add_demo_commands
-from training.errors import UsageError
+from training.errors import TrainingStopped, UsageError
 from training.evaluations.cli import add_evaluate
 from training.gate.cli import add_gate
 from training.options import Commands
@@ -21,12 +21,14 @@ _MOVED = {"benchmark": "step", "scoring-speed": "scoring-speed"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0, or 1 after a one-line error."""
+    """Run one command; the exit status: 0, or after a one-line error 2 for a mistake in the call,
+    its recipe or its data, 1 for anything else.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in _MOVED:
         new = f"python -m benchmarks.training {_MOVED[given[0]]}"
         print(f"error: {given[0]} is now `{new}`", file=sys.stderr)
-        return 1
+        return 2
     options = build_parser().parse_args(given)
     # One thread is the recipe's; without this the tokenizer would start its own.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -34,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except BrokenPipeError:  # `corpus --show 1000 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UsageError, CheckpointError, OSError) as error:
-        # A wrong recipe is wrong in every process.
-        if is_main_process() or not isinstance(error, UsageError):
+    except (UsageError, TrainingStopped, CheckpointError, OSError) as error:
+        # A wrong recipe is wrong in every process, a run stops in all of them.
+        if is_main_process() or not isinstance(error, UsageError | TrainingStopped):
             print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as stopped:
         if is_main_process():
             print(": ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
@@ -74,7 +76,11 @@ def _add_train(commands: Commands) -> None:
         description="Train a base model, or a Quiet-STaR checkpoint, by a recipe, and export the "
         "best checkpoint to the folder `model` of the run's output. On several GPUs: "
         "`torchrun --nproc-per-node 8 -m training train ...`, with FSDP: "
-        "`accelerate launch --use_fsdp -m training train ...`.",
+        "`accelerate launch --use_fsdp -m training train ...`. The progress bar shows the losses "
+        "of the latest step's text in nats per token, after thoughts (nll) and without (base_nll), "
+        "what thoughts gained (gain, their difference), their mean weight (mixing_weight: 0, no "
+        "effect), nats per thought token (thought_entropy: towards 0 all thoughts are the same), "
+        "and text tokens per second. docs/training.md explains every number.",
     )
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file (recipes/)")
     parser.add_argument(
@@ -84,7 +90,12 @@ def _add_train(commands: Commands) -> None:
         metavar="KEY=VALUE",
         help="overrule the recipe, as in --set run.steps=50; may be given again",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in run.output")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in run.output; what does not change its numbers may have "
+        "changed (docs/training.md)",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -107,15 +118,20 @@ def _train(options: argparse.Namespace) -> None:
 def _add_export(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="export the best checkpoint of a run that did not end",
+        help="export the best checkpoint of a run that did not end, or in another precision",
         description="Write the best checkpoint of a run to its folder `model`, in the official "
         "layout. `train` does so at its end.",
     )
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="the run's output folder")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the weights (default: run.export_dtype of the run's recipe)",
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> None:
     from training.trainer.export import export_run
 
-    print(f"written to {export_run(options.run_folder)}")
+    print(f"written to {export_run(options.run_folder, options.dtype)}")

@@ -20,6 +20,7 @@
 | START, END = param times  | 100                | 100                   | 1: 100 is for lr 1e-6  |
 | AdamW betas               | 0.9, 0.999         | 0.9, 0.999            | 0.9, 0.98              |
 | decay, warm-up, clip      | 0.001, 20, 1.0     | 0.001, 20, 1.0        | 0.001, 20, 1.0         |
+| rate of the first step    | 0                  | 0                     | a share of warm-up     |
 | rates after the warm-up   | linearly to 0 at   | as official           | linearly to 0 at the   |
 |                           | step 100,000       |                       | end of the run         |
 
@@ -34,13 +35,19 @@ heads of the official code have no effect there, and are missing here.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 from training.errors import UsageError
 
 Reduction = Literal["mean", "sum"]
 Averaging = Literal["nonzero", "targets"]
 Schedule = Literal["linear", "constant"]
+Beginning: TypeAlias = Literal["tokenizer", "bos", "nothing"]
+"""What stands before a text (`training.beginning`). `tokenizer`: the special tokens that the
+tokenizer itself puts there, as a server does with a prompt; often none. `bos`: the
+beginning-of-text token or, where there is none, the end-of-text token, whatever the tokenizer
+does."""
+BEGINNINGS: tuple[Beginning, ...] = get_args(Beginning)
 Recompute = Literal["nothing", "mlp", "layer"]
 """What the backward pass recomputes (`training.kernels.activation_checkpointing`)."""
 
@@ -98,9 +105,11 @@ class Optimisation:
     each; `embedding_scale` multiplies that of the START and END that are fed, since Adam's step
     does not depend on the scale of a gradient.
 
-    After the warm-up all learning rates fall by `schedule`: `linear`, to 0 at step `decay_steps`
-    (by default the last of the run), or `constant`. The official code decays over 100,000 steps and
-    keeps a checkpoint of the first hundred, so that its rates are all but constant.
+    In the warm-up the learning rates rise linearly; `warmup_from_zero`: from 0, as in the official
+    code, whose first step changes nothing. After it all fall by `schedule`: `linear`, to 0 at step
+    `decay_steps` (by default the last of the run), or `constant`. The official code decays over
+    100,000 steps and keeps a checkpoint of the first hundred, so that its rates are all but
+    constant.
     """
 
     learning_rate: float = 1e-6
@@ -110,6 +119,7 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-3
     warmup_steps: int = 20
+    warmup_from_zero: bool = True
     schedule: Schedule = "linear"
     decay_steps: int | None = 100_000
     max_grad_norm: float = 1.0
@@ -146,6 +156,7 @@ RECOMMENDED = Preset(
         embedding_learning_rate=2e-4,
         embedding_scale=1.0,
         betas=(0.9, 0.98),
+        warmup_from_zero=False,
         decay_steps=None,
     ),
 )

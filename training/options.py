@@ -8,6 +8,8 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+from training.config import BEGINNINGS
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command's parser is added."""
 LARGEST_NUMBER = 2**32 - 1
@@ -66,6 +68,18 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """`--out` and `--force`, for `training.output.prepare_output`."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--force", action="store_true", help="write into a folder that has files")
+
+
+def add_beginning(parser: argparse.ArgumentParser) -> None:
+    """`--beginning`, the rule of `training.beginning`."""
+    parser.add_argument(
+        "--beginning",
+        choices=BEGINNINGS,
+        default="tokenizer",
+        help="what stands before a text, as data.beginning of the recipe that the model was "
+        "trained by: what its tokenizer puts there itself; its beginning-of-text token (or "
+        "end-of-text token) in any case; nothing (default tokenizer, as a server does)",
+    )
 
 
 def add_problems(parser: argparse.ArgumentParser, default: int = 500) -> None:

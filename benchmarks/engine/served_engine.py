@@ -11,7 +11,7 @@ import itertools
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from multiprocessing.connection import Connection
 
 from vllm import RequestOutput, SamplingParams
@@ -113,12 +113,25 @@ class LoadedEngine:
             yield len(output.outputs[0].token_ids)
 
 
+def start(spec: EngineSpec, engine_args: AsyncEngineArgs) -> AsyncLLM:
+    """The engine, in processes of its own, as a server has it."""
+    usage = UsageContext.OPENAI_API_SERVER
+    config = engine_args.create_engine_config(usage_context=usage)
+    environment: AbstractContextManager[None] = nullcontext()
+    if spec.thinking is not None:
+        from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
+
+        environment = openmp_environment(config)
+    with environment:
+        return AsyncLLM.from_vllm_config(config, usage_context=usage)
+
+
 async def serve_loads(pipe: Connection) -> None:
     """Start the engine of the first message, and run loads until the pipe's other end closes."""
     spec: EngineSpec = pipe.recv()
     engine_args = AsyncEngineArgs(**spec.arguments)
     prepare(spec, engine_args)
-    client = AsyncLLM.from_engine_args(engine_args, usage_context=UsageContext.OPENAI_API_SERVER)
+    client = start(spec, engine_args)
     engine = LoadedEngine(spec, client)
     try:
         pipe.send(None)

@@ -45,6 +45,8 @@ class Repeated:
     """One figure of several repeats: the mean, and its t interval if there are two or more."""
 
     values: tuple[float, ...]
+    missing: int = 0
+    """Repeats that do not have it: nothing succeeded, or too little for a percentile."""
 
     @property
     def mean(self) -> float:

@@ -22,9 +22,14 @@ class Latency:
         return self.name != "inter_token_gap"
 
 
-def _time_per_visible_token(record: Record) -> Sequence[float]:
-    value = record.time_per_visible_token
-    return () if value is None else (value,)
+def _if_any(read: Callable[[Record], float | None]) -> Callable[[Record], Sequence[float]]:
+    """The values of a latency that a request has once or never."""
+
+    def of(record: Record) -> Sequence[float]:
+        value = read(record)
+        return () if value is None else (value,)
+
+    return of
 
 
 def _gaps(record: Record) -> Sequence[float]:
@@ -36,13 +41,32 @@ _ALL = (
         "time_to_first_token",
         "time to first token",
         "from the moment the request was due to its first visible token",
-        lambda record: (record.time_to_first_token,),
+        _if_any(lambda record: record.time_to_first_token),
+    ),
+    Latency(
+        "time_to_first_reasoning_token",
+        "time to first reasoning token",
+        "from the moment the request was due to its first reasoning token, where they are streamed",
+        _if_any(lambda record: record.time_to_first_reasoning_token),
+    ),
+    Latency(
+        "thinking_time",
+        "thinking time",
+        "from the first reasoning token to the first visible one, or to the end of an answer that "
+        "was cut before",
+        _if_any(lambda record: record.thinking_time),
+    ),
+    Latency(
+        "time_per_reasoning_token",
+        "time per reasoning token",
+        "mean over a request's reasoning tokens after the first",
+        _if_any(lambda record: record.time_per_reasoning_token),
     ),
     Latency(
         "time_per_visible_token",
         "time per visible token",
         "mean over a request's visible tokens after the first, thoughts included",
-        _time_per_visible_token,
+        _if_any(lambda record: record.time_per_visible_token),
     ),
     Latency(
         "inter_token_gap",

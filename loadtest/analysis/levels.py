@@ -38,8 +38,10 @@ class Level:
 
     def kept(self, record: Record) -> bool:
         """Whether a request stayed within the limit; an answer of a single token has no time per
-        token, and does."""
-        if record.failure is not None:
+        token, and does. One that was cut before its first visible token never showed it."""
+        if record.failure is not None or (
+            self.latency == "time_to_first_token" and record.ended_thinking
+        ):
             return False
         return all(value <= self.limit for value in LATENCIES[self.latency].of(record))
 

@@ -83,6 +83,34 @@ _COUNTED = (
         lambda f: f.passes_per_visible_token,
     ),
     Named(
+        "visible_tokens_per_answer",
+        "visible tokens of an answer, on average",
+        "ratio",
+        None,
+        lambda f: f.visible_tokens_per_answer,
+    ),
+    Named(
+        "thought_tokens_per_answer",
+        "thought tokens of an answer, on average: by usage, else those that were streamed",
+        "ratio",
+        "lower",
+        lambda f: f.thought_tokens_per_answer,
+    ),
+    Named(
+        "tokens_per_answer",
+        "visible and thought tokens of an answer, on average",
+        "ratio",
+        "lower",
+        lambda f: f.tokens_per_answer,
+    ),
+    Named(
+        "cut_thinking_share",
+        "answers cut at their length before the first visible token, of those that succeeded",
+        "share",
+        "lower",
+        lambda f: f.cut_thinking_share,
+    ),
+    Named(
         "thought_share",
         "visible tokens that were thought about, of all",
         "share",
@@ -91,7 +119,7 @@ _COUNTED = (
     ),
     Named(
         "goodput",
-        "requests per second that kept every service level",
+        "of completed_rate, the answers that kept every service level",
         "1/s",
         "higher",
         lambda f: f.goodput,

@@ -4,9 +4,12 @@ The time per visible token grows with the thought tokens x for each about as t(x
 is a pass of the model. Where every token is thought about, x is the budget; where a gate skips
 some, it is what was really thought. The slope c is the price of a thought token in seconds,
 c / t(0) its price in visible tokens, with t(0) as measured if there was a budget 0, else as fitted.
+
+Of a server that reasons before it answers, the time of a whole answer grows with its thought
+tokens: the same line, through mean times of answers over thought tokens per answer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from loadtest.analysis.figures import budget_name, measured
 from loadtest.analysis.intervals import Interval
 from loadtest.analysis.latencies import LATENCIES
-from loadtest.analysis.settings import Setting
+from loadtest.analysis.settings import Setting, mix_name
 from loadtest.analysis.units import duration
 from loadtest.records import Cell, Record
 
@@ -47,7 +50,10 @@ class Price:
     points: tuple[Setting, ...]
     """What the line goes through, by their thought tokens."""
     thoughts: tuple[float, ...]
-    """Their thought tokens per visible token."""
+    """Their thought tokens per visible token, or per answer."""
+    per_answer: bool = False
+    """Of a server that reasons before it answers: `base` is the time of an answer without a
+    thought, `without_thought` the mean time of a visible token."""
 
     def at(self, thoughts: Times) -> Times:
         """The line, in seconds per visible token."""
@@ -56,26 +62,30 @@ class Price:
 
 @dataclass
 class _Point:
-    """What was measured with one setting: times per visible token, an array for each repeat that
-    has any, and the tokens of these requests."""
+    """What was measured with one setting: times per visible token (or of answers), an array for
+    each repeat that has any, and the visible tokens (or answers) and thought tokens of these
+    requests."""
 
     repeats: list[Times] = field(default_factory=list)
-    visible: int = 0
+    units: int = 0
     thought: int = 0
 
     @property
     def thoughts(self) -> float:
-        return self.thought / self.visible
+        return self.thought / self.units
 
     @property
     def mean(self) -> float:
         return float(np.concatenate(self.repeats).mean())
 
 
-def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
+def price_of_a_thought(
+    cells: Iterable[Cell], left_out: Collection[Setting] = (), seed: int = 0
+) -> Price | None:
     """From cells of one load, repeats included; None where fewer than two settings thought
     differently much, and where the time without a thought cannot be told from 0."""
-    points = sorted(_points(cells).items(), key=lambda item: (item[1].thoughts, item[0].thinking))
+    found = [item for item in _points(cells).items() if item[0] not in left_out]
+    points = sorted(found, key=lambda item: (item[1].thoughts, item[0].thinking))
     if len({point.thoughts for _, point in points}) < 2:
         return None
     rng = np.random.default_rng(seed)
@@ -103,14 +113,75 @@ def price_of_a_thought(cells: Iterable[Cell], seed: int = 0) -> Price | None:
     )
 
 
+def price_of_reasoning(
+    cells: Sequence[Cell], left_out: Collection[Setting] = (), seed: int = 0
+) -> Price | None:
+    """The same of a server that reasons before it answers."""
+    found = [item for item in _answers(cells).items() if item[0] not in left_out]
+    points = sorted(found, key=lambda item: item[1].thoughts)
+    times = [
+        time
+        for cell in cells
+        for record in measured(cell.records)
+        if record.failure is None and (time := record.time_per_visible_token) is not None
+    ]
+    token = float(np.mean(times)) if times else 0.0
+    if len({point.thoughts for _, point in points}) < 2 or token <= 0:
+        return None
+    rng = np.random.default_rng(seed)
+    thoughts = np.array([point.thoughts for _, point in points])
+    means = np.array([point.mean for _, point in points])
+    base, slope, _ = _line(thoughts, means)
+    slopes = [
+        _line(thoughts, np.array([_resampled_mean(point.repeats, rng) for _, point in points]))[1]
+        for _ in range(RESAMPLES)
+    ]
+    residual = means - (base + slope * thoughts)
+    return Price(
+        base=base,
+        without_thought=token,
+        slope=slope,
+        slope_interval=_middle(slopes),
+        relative=slope / token,
+        relative_interval=_middle([drawn / token for drawn in slopes]),
+        fit=float(1 - residual.var() / means.var()) if np.ptp(means) else 1.0,
+        repeats=min(len(point.repeats) for _, point in points),
+        points=tuple(setting for setting, _ in points),
+        thoughts=tuple(point.thoughts for _, point in points),
+        per_answer=True,
+    )
+
+
+def cell_reasons(cell: Cell) -> bool:
+    """Whether its server reasons before it answers."""
+    return cell.budget_field is not None or any(r.reasoning_times for r in cell.records)
+
+
+def _answers(cells: Iterable[Cell]) -> dict[Setting, _Point]:
+    """Times of answers; those of settings whose thought tokens are not known are left out."""
+    points: dict[Setting, _Point] = {}
+    for cell in cells:
+        good = [record for record in measured(cell.records) if record.failure is None]
+        if good and cell_reasons(cell):
+            setting = Setting(mix_name(cell), cell.threshold, cell.budget_field)
+            point = points.setdefault(setting, _Point())
+            point.units += len(good)
+            point.thought += sum(record.thought_tokens or 0 for record in good)
+            point.repeats.append(np.array([record.end_to_end for record in good]))
+    return points
+
+
 def price_sentence(price: Price) -> str:
     """The price of a thought token with its interval."""
     low, high = price.relative_interval.low, price.relative_interval.high
+    unit = "answer" if price.per_answer else "visible token"
     return (
-        f"A thought token costs {duration(price.slope)} per visible token, "
+        f"A thought token costs {duration(price.slope)} per {unit}, "
         f"{price.relative:.2f} of a visible token ({low:.2f} to {high:.2f}"
         + (", without what changes from repeat to repeat" if price.repeats < 2 else "")
-        + f"; line fitted over the settings, R² = {price.fit:.3f})."
+        + "; line fitted over the settings"
+        # Any two points lie on a line.
+        + (f", R² = {price.fit:.3f})." if len(set(price.thoughts)) > 2 else ").")
     )
 
 
@@ -124,7 +195,7 @@ def _points(cells: Iterable[Cell]) -> dict[Setting, _Point]:
                 setting = Setting(budget_name(record.budget), cell.threshold)
                 repeat.setdefault(setting, []).extend(times)
                 point = points.setdefault(setting, _Point())
-                point.visible += record.visible_tokens
+                point.units += record.visible_tokens
                 point.thought += _thought_tokens(record, record.budget)
         for setting, values in repeat.items():
             points[setting].repeats.append(np.array(values))

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 from loadtest.analysis.figures import figures, measured
 from loadtest.analysis.levels import Level, LevelVerdict, verdicts
+from loadtest.analysis.steps import keeps_up
 from loadtest.records import Cell
 
 Measure = Callable[[float, int], Cell]
 """From a rate and the number of the repeat to a cell."""
 
-KEPT_UP = 0.9
-"""The share of requests due that a server must complete to keep up."""
 CLIENT_LATE = 0.01
 """The share of requests sent late by the client, above which the client is the limit."""
 
@@ -162,7 +161,7 @@ def kept_up(cells: Sequence[Cell]) -> bool:
     found = [figures(cell) for cell in cells]
     due = sum(f.requests for f in found)
     completed = sum(f.completed_rate * f.seconds for f in found)
-    return completed >= KEPT_UP * due or completed >= due - 3 * due**0.5
+    return keeps_up(due, completed)
 
 
 def client_limits(cell: Cell) -> bool:

@@ -1,16 +1,17 @@
 """A run's cells, sorted into rows: a budget, or a part of a mix, with one threshold under one load,
 with repeats."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from loadtest.analysis.figures import ALL, Figures, budget_name, figures, measured
+from loadtest.analysis.figures import ALL, Figures, figures, has_budget, measured
 from loadtest.analysis.intervals import Repeated, Share
 from loadtest.analysis.levels import Level, parse_level
 from loadtest.analysis.named import NAMED
-from loadtest.analysis.pareto import COSTS, Cost, Front, front
-from loadtest.analysis.price import Price, price_of_a_thought
+from loadtest.analysis.pareto import COSTS, REASONING_COSTS, Cost, Front, front
+from loadtest.analysis.price import Price, cell_reasons, price_of_a_thought, price_of_reasoning
 from loadtest.analysis.settings import Setting, mix_name, setting_name
+from loadtest.analysis.steps import Step, held_sentence, steps_of
 from loadtest.records import Cell, Record, Run, threshold_suffix
 
 
@@ -25,6 +26,8 @@ class Row:
     budget: str
     cells: tuple[Cell, ...]
     repeats: tuple[Figures, ...]
+    rate: float | None = None
+    """Requests per second, of a row that is one step of a ramp."""
 
     @property
     def is_part(self) -> bool:
@@ -33,7 +36,7 @@ class Row:
 
     @property
     def setting(self) -> Setting:
-        return Setting(self.budget, self.threshold)
+        return Setting(self.budget, self.threshold, self.cells[0].budget_field)
 
     @property
     def name(self) -> str:
@@ -42,10 +45,30 @@ class Row:
         return budget + threshold_suffix(self.threshold)
 
     def figure(self, name: str) -> Repeated | None:
-        """A named figure over the repeats; None unless every one of them has it."""
-        values = [NAMED[name].read(repeat) for repeat in self.repeats]
+        """A named figure over the repeats that have it; None where none has."""
+        values = [NAMED[name].read(repeat) for repeat in self.repeats if self._was_asked(repeat)]
         found = tuple(value for value in values if value is not None)
-        return Repeated(found) if found and len(found) == len(values) else None
+        return Repeated(found, len(values) - len(found)) if found else None
+
+    def _was_asked(self, repeat: Figures) -> bool:
+        """Whether any request of a mix had this budget."""
+        return not self.is_part or repeat.requests > 0
+
+    @property
+    def left_out(self) -> str | None:
+        """Why headlines cannot use this row, in words: not every repeat that was measured to its
+        end has an answer. None = they can."""
+        whole = [
+            repeat
+            for cell, repeat in zip(self.cells, self.repeats, strict=True)
+            if not cell.partial and self._was_asked(repeat)
+        ]
+        finished = sum(repeat.succeeded > 0 for repeat in whole)
+        if not whole:
+            return "no repeat was measured to its end"
+        if finished < len(whole):
+            return f"requests succeeded in {finished} of {len(whole)} repeats only"
+        return None
 
     @property
     def accuracy(self) -> Share | None:
@@ -71,7 +94,7 @@ class Row:
             record
             for cell in self.cells
             for record in measured(cell.records)
-            if record.failure is None and self.budget in (ALL, budget_name(record.budget))
+            if record.failure is None and has_budget(cell, record, self.budget)
         ]
 
 
@@ -83,6 +106,10 @@ class LoadSummary:
     mix: str | None
     """None for a sweep of single budgets."""
     rows: tuple[Row, ...]
+    steps: tuple[Row, ...]
+    """Of a ramp: a row for each of `rows` and each step that was measured."""
+    held: tuple[str, ...]
+    """The highest rate of a ramp that held, in words, for each budget or mix."""
     price: Price | None
     fronts: tuple[Front, ...]
     """Accuracy against each cost that was measured of a setting with answers to judge."""
@@ -115,6 +142,11 @@ class Summary:
     def rows(self) -> list[Row]:
         return [row for load in self.loads for row in load.rows]
 
+    @property
+    def rows_and_steps(self) -> list[Row]:
+        """Rows of whole cells, then those of their steps, load by load."""
+        return [row for load in self.loads for row in (*load.rows, *load.steps)]
+
 
 def summarise(run: Run) -> Summary:
     """The figures of a run; raises `LoadTestError` for invalid service levels."""
@@ -124,7 +156,13 @@ def summarise(run: Run) -> Summary:
         mix = None if len(cell.budgets) == 1 else mix_name(cell)
         groups.setdefault((cell.load, mix), []).append(cell)
     loads = tuple(_load_summary(load, mix, cells, levels) for (load, mix), cells in groups.items())
-    return Summary(run, levels, loads, tuple(all_warnings(run)))
+    left_out = (
+        f"budget {row.name}, {row.load}: {row.left_out}; no headline uses what they show"
+        for load in loads
+        for row in load.rows
+        if row.left_out and any(repeat.succeeded for repeat in row.repeats)
+    )
+    return Summary(run, levels, loads, (*all_warnings(run), *left_out))
 
 
 def _load_summary(
@@ -145,10 +183,33 @@ def _load_summary(
         for (name, threshold), same in by_mix.items()
         for budget in (([ALL] if mix else []) + list(same[0].budgets))
     )
-    fronts = (_front(cost, rows) for cost in COSTS)
+    reasons = any(cell_reasons(cell) for cell in cells)
+    fronts = (_front(cost, rows) for cost in (REASONING_COSTS if reasons else COSTS))
+    left_out = {row.setting for row in rows if row.left_out}
+    by_step = [(row, [steps_of(cell, levels) for cell in row.cells]) for row in rows]
+    held = (held_sentence(row.name, steps) for row, steps in by_step if not row.is_part)
     return LoadSummary(
-        load, mix, rows, price_of_a_thought(cells), tuple(found for found in fronts if found)
+        load=load,
+        mix=mix,
+        rows=rows,
+        steps=tuple(found for row, steps in by_step for found in _step_rows(row, steps, levels)),
+        held=tuple(sentence for sentence in held if sentence),
+        price=(price_of_reasoning if reasons else price_of_a_thought)(cells, left_out),
+        fronts=tuple(found for found in fronts if found),
     )
+
+
+def _step_rows(row: Row, repeats: list[list[Step]], levels: Sequence[Level]) -> Iterator[Row]:
+    longest = max(repeats, key=lambda steps: len(steps))
+    for number, step in enumerate(longest):
+        cells = [steps[number].cell for steps in repeats if len(steps) > number]
+        yield replace(
+            row,
+            load=f"{row.load}, step {number + 1}: {step.rate:g}/s",
+            cells=tuple(cells),
+            repeats=tuple(figures(cell, levels, row.budget) for cell in cells),
+            rate=step.rate,
+        )
 
 
 def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:
@@ -157,7 +218,8 @@ def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:
         value = row.figure(cost.figure)
         if row.budget != ALL and row.accuracy is not None and value is not None:
             points[row.setting] = (value.mean, row.accuracy)
-    return front(cost, points) if points else None
+    left_out = {row.setting for row in rows if row.left_out}
+    return front(cost, points, left_out) if points else None
 
 
 def all_warnings(run: Run) -> list[str]:

@@ -1,4 +1,8 @@
-"""A streamed answer: its tokens, when they arrived, and what is wrong with it."""
+"""A streamed answer: its reasoning and visible tokens, and what is wrong with it.
+
+Reasoning arrives in a field of its own (`reasoning_content`, `reasoning` or `thinking`, of a chat's
+delta or of a completion's choice), or as text that begins with `<think>`, until `</think>`.
+"""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from loadtest.client.channels import Channels, split_tokens
 from loadtest.records import Failure
 
 _DONE = b"[DONE]"
@@ -20,14 +25,23 @@ class Counting(StrEnum):
     """The usage in each chunk is the number of tokens so far."""
     CHUNKS = "chunks"
     """They cannot be counted: a chunk with text is taken for a token, and further tokens in the
-    final usage are taken to have arrived with the last chunk."""
+    final usage are taken to have arrived with the last chunk of their kind."""
 
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    thinking: Any = None
+
+    @property
+    def thought(self) -> str:
+        """The text of whichever field the server fills; some send objects beside it."""
+        fields = (self.reasoning_content, self.reasoning, self.thinking)
+        return next((text for text in fields if text and isinstance(text, str)), "")
 
 
-class _Choice(msgspec.Struct):
+class _Choice(_Delta):
     text: str | None = None
     delta: _Delta | None = None
     token_ids: list[int] | None = None
@@ -85,10 +99,13 @@ class Problem(NamedTuple):
 
 @dataclass
 class Answer:
-    """What has arrived. `token_times` are on the clock of the caller of `add`."""
+    """What has arrived. Times are on the clock of the caller of `add`."""
 
     counting: Counting
     token_times: list[float] = field(default_factory=list)
+    """Of visible tokens."""
+    reasoning_times: list[float] = field(default_factory=list)
+    """Of reasoning tokens that the stream shows."""
     usage: Usage | None = None
     finish_reason: str | None = None
     budget_in_force: int | None = None
@@ -100,14 +117,39 @@ class Answer:
     ended: bool = False
     """Its end mark (`[DONE]`) has arrived."""
     error: str | None = None
-    pieces: list[str] = field(default_factory=list)
+    _channels: Channels = field(default_factory=Channels)
+    _undecided: list[float] = field(default_factory=list)
+    """Of tokens without a text, before the first text: those of the channel that it is in."""
+    _apart: bool = False
+    """The running usage leaves reasoning tokens out of `completion_tokens`."""
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        """What is visible."""
+        return self._channels.visible.text
 
     @property
     def thought_tokens(self) -> int | None:
+        """As the usage counts them, else as the stream shows them; None where neither does."""
+        reported = self._reported_thoughts
+        return (len(self.reasoning_times) or None) if reported is None else reported
+
+    @property
+    def ended_thinking(self) -> bool:
+        """Whether it was cut at its length before its first visible token."""
+        return (
+            self.finish_reason == "length"
+            and not self.token_times
+            and bool(self.thought_tokens or self.reasoning_times)
+        )
+
+    @property
+    def arrivals(self) -> list[float]:
+        """Times of all tokens, reasoning first."""
+        return [*self.reasoning_times, *self.token_times]
+
+    @property
+    def _reported_thoughts(self) -> int | None:
         details = self.usage and self.usage.completion_tokens_details
         return details.reasoning_tokens if details else None
 
@@ -140,28 +182,71 @@ class Answer:
             self.passes = self.passes if said.passes is None else said.passes
 
     def _add_choice(self, choice: _Choice, usage: Usage | None, time: float) -> None:
-        text = choice.text or (choice.delta and choice.delta.content) or ""
-        if text:
-            self.pieces.append(text)
+        delta = choice.delta or choice
+        text = choice.text or delta.content or ""
+        thought, shown = self._channels.add(delta.thought, text)
         self.finish_reason = choice.finish_reason or self.finish_reason
-        self.token_times += [time] * self._new_tokens(choice, usage, text)
+        if self._channels.began and self._undecided:
+            self._settle()
+        if self.counting is Counting.CHUNKS:
+            new = (bool(thought) + bool(shown)) or bool(text)
+        elif self.counting is Counting.TOKEN_IDS:
+            new = len(choice.token_ids or ())
+        else:
+            new = self._newly_used(usage, bool(thought), bool(shown))
+        reasoning, visible = split_tokens(new, len(thought), len(shown), self._channels.is_thinking)
+        if reasoning + visible and not self._channels.began:
+            self._undecided += [time] * visible
+            return
+        self.reasoning_times += [time] * reasoning
+        self.token_times += [time] * visible
 
-    def _new_tokens(self, choice: _Choice, usage: Usage | None, text: str) -> int:
-        match self.counting:
-            case Counting.TOKEN_IDS:
-                return len(choice.token_ids or ())
-            case Counting.RUNNING_USAGE:
-                so_far = usage.completion_tokens if usage else None
-                return max(0, (so_far or 0) - len(self.token_times))
-        return 1 if text else 0
+    def _settle(self) -> None:
+        """Give the tokens before the first text to the channel that it is in."""
+        times = self.reasoning_times if self._channels.thinks_first else self.token_times
+        times += self._undecided
+        self._undecided = []
+
+    def _newly_used(self, usage: Usage | None, thought: bool, visible: bool) -> int:
+        """The new tokens of a chunk by the running usage. Where that leaves reasoning out of
+        `completion_tokens`, its count of reasoning tokens, or else the chunk, says how many."""
+        if usage is None:
+            return 0
+        so_far = usage.completion_tokens or 0
+        before = len(self.token_times) + len(self._undecided)
+        self._apart |= thought and not visible and so_far <= before
+        if not self._apart:
+            return max(0, so_far - before - len(self.reasoning_times))
+        if thought and not visible:
+            return max(1, (self._reported_thoughts or 0) - len(self.reasoning_times))
+        return max(0, so_far - before)
 
     def complete(self) -> None:
-        """Where tokens cannot be counted, add those that only the final usage counts, at the time
-        of the last chunk."""
+        """At the end of the stream. Where tokens cannot be counted, add those that only the final
+        usage counts, at the time of the last chunk of their kind."""
+        self._channels.finish()
+        self._settle()
         counted = self.usage.completion_tokens if self.usage else None
-        if self.counting is Counting.CHUNKS and counted is not None and self.token_times:
-            missing = max(0, counted - len(self.token_times))
-            self.token_times += [self.token_times[-1]] * missing
+        if self.counting is not Counting.CHUNKS or counted is None:
+            return
+        thoughts, visible = self._in_usage(counted)
+        for times, number in ((self.reasoning_times, thoughts), (self.token_times, visible)):
+            if times:
+                times += [times[-1]] * max(0, number - len(times))
+
+    def _in_usage(self, counted: int) -> tuple[int, int]:
+        """Reasoning and visible tokens by the usage. Where it does not tell them apart, those that
+        are missing are shared out in proportion to the characters."""
+        thoughts = self._reported_thoughts
+        if thoughts is None:
+            if counted < len(self.arrivals):  # fewer than chunks: without reasoning
+                return len(self.reasoning_times), counted
+            missing = counted - len(self.arrivals)
+            share = self._channels.thought_share
+            more = round(missing * share)
+            return len(self.reasoning_times) + more, len(self.token_times) + missing - more
+        apart = self.budget_in_force is not None or counted - thoughts < len(self.token_times)
+        return thoughts, counted if apart else counted - thoughts
 
 
 def find_problem(answer: Answer, asked: Asked) -> Problem | None:
@@ -172,18 +257,24 @@ def find_problem(answer: Answer, asked: Asked) -> Problem | None:
         return Problem(Failure.TRUNCATED, "the stream ended without its end mark ([DONE])")
     if answer.finish_reason is None:
         return Problem(Failure.TRUNCATED, "the stream ended without a finish reason")
-    if not answer.token_times:
-        return Problem(Failure.EMPTY, "no visible token")
+    if not answer.token_times and not answer.ended_thinking:
+        after = f" after {len(answer.reasoning_times)} reasoning tokens"
+        return Problem(Failure.EMPTY, "no visible token" + after * bool(answer.reasoning_times))
     return _count_problem(answer, asked) or _thought_problem(answer, asked)
 
 
 def _count_problem(answer: Answer, asked: Asked) -> Problem | None:
-    visible = len(answer.token_times)
+    visible, reasoning = len(answer.token_times), len(answer.reasoning_times)
     counted = answer.usage.completion_tokens if answer.usage else None
-    if counted is not None and counted != visible:
-        return Problem(
-            Failure.MISCOUNTED, f"{visible} visible tokens arrived, usage says {counted}"
-        )
+    # Usage counts reasoning as completion tokens (OpenAI, vLLM), or apart from them (ours).
+    right = {visible, visible + reasoning}
+    if asked.budget is None:
+        right.add(visible + (answer.thought_tokens or 0))
+    if counted is not None and counted not in right:
+        arrived = f"{visible} visible tokens arrived"
+        if reasoning:
+            arrived = f"{reasoning} reasoning and {arrived}"
+        return Problem(Failure.MISCOUNTED, f"{arrived}, usage says {counted}")
     if visible > asked.tokens:
         return Problem(
             Failure.MISCOUNTED, f"{visible} visible tokens arrived, {asked.tokens} were allowed"

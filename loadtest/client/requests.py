@@ -1,9 +1,9 @@
 """The requests of a cell, each by its index in the schedule."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadtest.client.answer import Asked, Counting
 from loadtest.errors import LoadTestError
@@ -35,6 +35,13 @@ _RESERVED = {
 """Fields that the load tester sets itself, and why a user may not."""
 
 
+class Turn(NamedTuple):
+    """A prompt of a session and its visible answer."""
+
+    prompt: str
+    answer: str
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request ready to be sent."""
@@ -44,6 +51,9 @@ class Request:
     body: bytes
     asked: Asked
     expected: str | None
+    text: str
+    """The prompt, without earlier turns."""
+    turn: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,8 @@ class RequestMaker:
     repeat: int
     salt: str | None = None
 
-    def make(self, index: int, measured: bool) -> Request:
+    def make(self, index: int, measured: bool, earlier: Sequence[Turn] = ()) -> Request:
+        """The request of an index, as the next turn after the earlier ones of its session."""
         rng = rng_for(self.seed, "budget", self.repeat, index)
         budget = self.budgets.draw(rng)
         threshold = None if budget == 0 else self.budgets.threshold
@@ -75,9 +86,19 @@ class RequestMaker:
             # Thoughts are sampled: with a seed they are the same in every run.
             **({"seed": rng.getrandbits(31)} if thinking else {}),
             **({} if self.salt is None else {"cache_salt": self.salt}),
-            **request_fields(self.target, prompt.text),
+            **request_fields(self.target, prompt.text, earlier),
         }
-        return Request(index, measured, json.dumps(body).encode(), _asked(body), prompt.expected)
+        if self.budgets.field is not None:
+            self.budgets.field.put_into(body)
+        return Request(
+            index=index,
+            measured=measured,
+            body=json.dumps(body).encode(),
+            asked=_asked(body),
+            expected=prompt.expected,
+            text=prompt.text,
+            turn=len(earlier),
+        )
 
 
 def _asked(body: Mapping[str, Any]) -> Asked:
@@ -89,12 +110,23 @@ def _asked(body: Mapping[str, Any]) -> Asked:
     )
 
 
-def request_fields(target: Target, text: str) -> dict[str, Any]:
+def prompt_fields(target: Target, text: str, earlier: Sequence[Turn] = ()) -> dict[str, Any]:
+    """The prompt of a completion, or the messages of a chat, with earlier turns before it."""
+    if not target.chat:
+        return {"prompt": "".join(f"{turn.prompt}{turn.answer}\n" for turn in earlier) + text}
+    said = [
+        {"role": role, "content": content}
+        for turn in earlier
+        for role, content in (("user", turn.prompt), ("assistant", turn.answer))
+    ]
+    return {"messages": [*said, {"role": "user", "content": text}]}
+
+
+def request_fields(target: Target, text: str, earlier: Sequence[Turn] = ()) -> dict[str, Any]:
     """The prompt, and the fields that all requests to a target have in common. Fields that the user
     adds override the others."""
-    prompt = {"messages": [{"role": "user", "content": text}]} if target.chat else {"prompt": text}
     return {
-        **prompt,
+        **prompt_fields(target, text, earlier),
         "stream": True,
         "temperature": target.temperature,
         **({"ignore_eos": True} if target.ignore_eos else {}),
@@ -104,11 +136,19 @@ def request_fields(target: Target, text: str) -> dict[str, Any]:
 
 def headers(target: Target) -> dict[str, str]:
     """HTTP headers of every request."""
-    return {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    key = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    overridden = {name.lower() for name in target.headers}
+    kept = {name: value for name, value in key.items() if name.lower() not in overridden}
+    return {**kept, **target.headers}
 
 
-def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+def check_fields(extra_body: Mapping[str, Any], budgets: Sequence[BudgetMix]) -> None:
     """Raise `LoadTestError` for fields that the load tester sets itself."""
     for name in extra_body:
         if name in _RESERVED:
             raise LoadTestError(f"{name} cannot be set in the extra body: {_RESERVED[name]}")
+    for mix in budgets:
+        name = mix.field.name.partition(".")[0] if mix.field else ""
+        if name in _RESERVED or name == "max_tokens":
+            why = _RESERVED.get(name, "there is --output-tokens")
+            raise LoadTestError(f"{name} cannot be the budget field: {why}")

@@ -15,6 +15,10 @@ from loadtest.reporting.table import with_spread
 _COMPARED = (
     "mean time_to_first_token",
     "p95 time_to_first_token",
+    "mean time_to_first_reasoning_token",
+    "p95 time_to_first_reasoning_token",
+    "mean thinking_time",
+    "mean time_per_reasoning_token",
     "mean time_per_visible_token",
     "p95 time_per_visible_token",
     "p95 end_to_end",
@@ -22,6 +26,8 @@ _COMPARED = (
     "goodput",
     "failure_share",
     "passes_per_visible_token",
+    "thought_tokens_per_answer",
+    "cut_thinking_share",
     "accuracy",
 )
 TOLERANCE = re.compile(r"(?P<figure>.+?)\s*[=>]\s*(?P<percent>\d+(\.\d+)?)\s*%")
@@ -103,15 +109,20 @@ class Comparison:
         ]
 
     def lost(self, figure: str) -> list[tuple[RowKey, str]]:
-        """The rows of which another run lacks a figure that the baseline has, and which run: it did
-        not reach the budget, or too few requests with it succeeded."""
+        """The rows of which another run lacks a figure that the baseline has, and in what: it did
+        not reach the budget, or too few requests with it succeeded, in all or in some repeats."""
         baseline, *others = self.labels
-        return [
-            (row, label)
-            for (row, name), found in self.figures.items()
-            for label in others
-            if name == figure and baseline in found and label not in found
-        ]
+        lost = []
+        for (row, name), found in self.figures.items():
+            for label in others:
+                if name != figure or baseline not in found:
+                    continue
+                if label not in found:
+                    lost.append((row, label))
+                elif found[label].missing > 0 == found[baseline].missing:
+                    total = found[label].missing + len(found[label].values)
+                    lost.append((row, f"{found[label].missing} of {total} repeats of {label}"))
+        return lost
 
 
 def parse_tolerance(text: str) -> Tolerance:
@@ -136,16 +147,19 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
             f"all runs are labelled {labels[0]!r}, which makes them repeats of one: give the "
             "others another one with --labels"
         )
-    values: dict[tuple[RowKey, str], dict[str, tuple[float, ...]]] = {}
+    values: dict[tuple[RowKey, str], dict[str, Repeated]] = {}
     for summary in summaries:
-        for row in summary.rows:
+        for row in summary.rows_and_steps:
             for figure in dict.fromkeys((*_COMPARED, *more)):
                 found = row.figure(figure)
                 if found:
                     key = RowKey(row.mix, row.load, row.budget, row.threshold)
                     by_label = values.setdefault((key, figure), {})
                     label = summary.run.label
-                    by_label[label] = by_label.get(label, ()) + found.values
+                    before = by_label.get(label, Repeated(()))
+                    by_label[label] = Repeated(
+                        before.values + found.values, before.missing + found.missing
+                    )
     in_common = {key: found for key, found in values.items() if labels[0] in found}
     if not any(len(found) > 1 for found in in_common.values()):
         raise LoadTestError(
@@ -154,7 +168,7 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
     return Comparison(
         labels,
         {
-            key: {label: Repeated(found) for label, found in by_label.items()}
+            key: by_label
             for key, by_label in values.items()
             if len(by_label) > 1 or labels[0] in by_label
         },
@@ -198,9 +212,9 @@ def _change(change: Change | None) -> str:
 def regressions(comparison: Comparison, tolerances: Sequence[Tolerance]) -> list[str]:
     """What is worse than allowed, or not there to be judged, in words."""
     lost = [
-        f"{row.name}: {tolerance.figure} was not measured in {label}"
+        f"{row.name}: {tolerance.figure} was not measured in {where}"
         for tolerance in tolerances
-        for row, label in comparison.lost(tolerance.figure)
+        for row, where in comparison.lost(tolerance.figure)
     ]
     return lost + [
         f"{change.row.name}: {change.figure} is "

@@ -105,7 +105,7 @@ def colours(rows: Sequence[Row]) -> dict[Setting, str]:
     """A colour for each budget and threshold of a run, the same in all plots, from little thinking
     to much."""
     settings = {
-        Setting(budget, cell.threshold)
+        Setting(budget, cell.threshold, cell.budget_field)
         for row in rows
         for cell in row.cells
         for budget in cell.budgets
@@ -185,12 +185,15 @@ def price_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot
     if price is None:
         return None
     rows = {row.setting: row for row in load.by_budget}
+    figure = "mean end_to_end" if price.per_answer else "mean time_per_visible_token"
+    unit = "answer" if price.per_answer else "visible token"
 
     def fill(panel: Axes) -> None:
         ends = np.array([0, max(price.thoughts)])
         panel.plot(
             ends,
-            price.without_thought * (ends + 1),
+            (price.base if price.per_answer else price.without_thought)
+            + price.without_thought * ends,
             color=MUTED,
             linestyle=":",
             linewidth=1.4,
@@ -200,7 +203,7 @@ def price_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot
             ends, price.at(ends), color=MUTED, linestyle="--", linewidth=1.4, label="fitted line"
         )
         for setting, thoughts in zip(price.points, price.thoughts, strict=True):
-            times = rows[setting].figure("mean time_per_visible_token")
+            times = rows[setting].figure(figure)
             if times:
                 panel.errorbar(
                     thoughts,
@@ -212,7 +215,7 @@ def price_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot
                     color=colour[setting],
                     zorder=3,
                 )
-        panel.set(xlabel="thought tokens per visible token", ylabel="mean time per visible token")
+        panel.set(xlabel=f"thought tokens per {unit}", ylabel=f"mean time per {unit}")
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter(SECONDS)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -264,10 +267,10 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
         f"What it buys, by {front.cost.title} · {load.title}",
         (f"{front.sentence} " if front.is_choice else "")
         + "Exactly right answers with 95 % Wilson intervals. The line joins the settings that no "
-        "other one beats in both; the pale ones are beaten.",
+        "other one beats in both; the pale ones are beaten, or lack repeats.",
         "; ".join(
             f"{p.setting.label}: {p.accuracy.value:.1%} for {front.cost.of(p.cost)}"
-            + ("" if p.on_front else ", beaten by a cheaper one")
+            + ("" if p.on_front else ", incomplete" if p.left_out else ", beaten by a cheaper one")
             for p in front.points
         )
         + ".",
@@ -397,5 +400,5 @@ def _fill_occupancy(panel: Axes, cell: Cell) -> None:
 def budgets_of(cell: Cell) -> str:
     """`b = 8`, or the mix, with the threshold."""
     if len(cell.budgets) == 1:
-        return Setting(mix_name(cell), cell.threshold).label
+        return Setting(mix_name(cell), cell.threshold, cell.budget_field).label
     return f"mix {mix_name(cell)}{threshold_suffix(cell.threshold)}"

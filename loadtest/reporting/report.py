@@ -1,7 +1,7 @@
 """The HTML report: one file that needs nothing else."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from loadtest.analysis.failures import Reason, reasons
 from loadtest.analysis.named import NAMED, named_figures
 from loadtest.analysis.settings import Setting, setting_name
 from loadtest.analysis.summary import LoadSummary, Summary
@@ -25,8 +26,9 @@ from loadtest.reporting.plots import (
     timeline_plot,
 )
 from loadtest.reporting.results import replace_file
-from loadtest.reporting.table import Column, first_heads, parts
-from loadtest.reporting.terminal import table_rows
+from loadtest.reporting.table import Column, first_heads, parts, step_columns, step_heads
+from loadtest.reporting.terminal import step_table_rows, table_rows
+from loadtest.reporting.verdict import verdict
 
 TEMPLATE = "report.html.jinja"
 MOST_TILES = 5
@@ -69,10 +71,10 @@ class Section:
     load: LoadSummary
     about: str
     tables: list[Table]
-    """Latencies, then rates."""
+    """Latencies, rates, and the steps of a ramp."""
     plots: list[Plot]
-    failures: list[tuple[str, str, int, str]]
-    """Row, kind, number, an example's message."""
+    failures: list[tuple[str, Reason]]
+    """Row, and why requests failed."""
 
 
 def write_report(summary: Summary, path: Path) -> None:
@@ -96,6 +98,7 @@ def render(summary: Summary) -> str:
         run=run,
         command=shlex.join(run.command),
         headline=headline(summary),
+        verdicts=[(load.title, text) for load in summary.loads if (text := verdict(load))],
         throughput=throughput(summary),
         sections=[section(n, load, summary) for n, load in enumerate(summary.loads)],
         timelines=[
@@ -123,13 +126,13 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
             bounds = load.price.relative_interval
             text = f"visible tokens for a thought token ({bounds.low:.2f} to {bounds.high:.2f})"
             tiles.append((f"{load.price.relative:.2f}", f"{text}, {load.title}"))
-        for front in load.fronts[:1]:
+        for front in [front for front in load.fronts[:1] if front.judged]:
             best, enough = front.most_accurate, front.recommended
             text = f"right answers with budget {best.setting.name}, the most accurate, {load.title}"
             tiles.append((f"{best.accuracy.value:.1%}", text))
             if front.is_choice:
-                text = f"per visible token with budget {enough.setting.name}, the cheapest within "
-                text += f"1 point of that, {load.title}"
+                text = f"per {front.cost.unit} with budget {enough.setting.name}, "
+                text += f"the cheapest within 1 point of that, {load.title}"
                 tiles.append((front.cost.show(enough.cost), text))
     whole = [row for row in summary.rows if not row.is_part]
     requests = sum(repeat.requests for row in whole for repeat in row.repeats)
@@ -158,15 +161,36 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     return Section(
         load,
         LOADS[load.load.partition(":")[0]],
-        [Table(heads_of(load, part), rows_of(load, part, colour)) for part in parts(load)],
+        [
+            *(
+                Table(heads_of(first_heads(load), part), rows_of(load, part, colour))
+                for part in parts(load)
+            ),
+            *steps_table(load, colour),
+        ],
         [plot for plot in plots if plot],
-        [found for row in load.rows if not row.is_part for found in failures(row.name, row.cells)],
+        [
+            (row.name, reason)
+            for row in load.rows
+            if not row.is_part
+            for reason in reasons(row.cells)
+        ],
     )
 
 
-def heads_of(load: LoadSummary, shown: Sequence[Column]) -> list[Head]:
+def steps_table(load: LoadSummary, colour: Mapping[Setting, str]) -> Iterator[Table]:
+    """The steps of a ramp."""
+    if load.steps:
+        rows = zip(load.steps, step_table_rows(load), strict=True)
+        yield Table(
+            heads_of(step_heads(load), step_columns(load)),
+            [(VARIABLES.get(colour.get(row.setting, "")), cells) for row, cells in rows],
+        )
+
+
+def heads_of(first: Sequence[str], shown: Sequence[Column]) -> list[Head]:
     """Headings; adjacent columns of one group share one."""
-    heads = [Head(text) for text in first_heads(load)]
+    heads = [Head(text) for text in first]
     for group, members in groupby(shown, lambda column: column.group):
         texts = tuple(column.head for column in members)
         heads += [Head(group, texts)] if group else [Head(text) for text in texts]
@@ -181,17 +205,6 @@ def rows_of(
         (VARIABLES.get(colour.get(row.setting, "")), cells)
         for row, cells in zip(load.rows, table_rows(load, shown), strict=True)
     ]
-
-
-def failures(name: str, cells: Sequence[Cell]) -> list[tuple[str, str, int, str]]:
-    """Kinds of failures with an example each, without warm-up."""
-    found: dict[str, tuple[int, str]] = {}
-    for cell in cells:
-        for record in cell.records:
-            if record.failure is not None and not record.warmup:
-                count, example = found.get(record.failure.value, (0, record.message or ""))
-                found[record.failure.value] = (count + 1, example)
-    return [(name, kind, count, example) for kind, (count, example) in found.items()]
 
 
 def counters(cell: Cell) -> list[tuple[str, str]]:
@@ -211,7 +224,7 @@ def counters(cell: Cell) -> list[tuple[str, str]]:
 def every_figure(summary: Summary) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
     """Each row of the tables: its name, how many repeats it has, and its figures in each."""
     found = []
-    for row in summary.rows:
+    for row in summary.rows_and_steps:
         repeats = [named_figures(figures) for figures in row.repeats]
         names = [name for name in NAMED if any(name in repeat for repeat in repeats)]
         lines = [

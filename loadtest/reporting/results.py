@@ -25,7 +25,7 @@ from loadtest.analysis.named import NAMED, named_figures
 from loadtest.analysis.settings import mix_name
 from loadtest.analysis.summary import Summary
 from loadtest.errors import LoadTestError
-from loadtest.records import SCHEMA_VERSION, Cell, Record, Run
+from loadtest.records import SCHEMA_VERSION, Cell, Record, Run, window_up_to
 
 RUN, REQUESTS, SUMMARY, REPORT = "run.json", "requests.jsonl", "summary.csv", "report.html"
 ABOUT = {
@@ -155,7 +155,8 @@ def _unfinished(cell: Cell) -> Cell:
     """A cell that was started and did not end: its window ends with the last answer."""
     start = min((r.scheduled for r in cell.records if not r.warmup), default=0.0)
     end = max((r.finished for r in cell.records if r.finished is not None), default=start)
-    return cell.model_copy(update={"window": (start, max(start, end)), "partial": True})
+    window = (start, window_up_to(max(start, end)))
+    return cell.model_copy(update={"window": window, "partial": True})
 
 
 def write_summary(summary: Summary, path: Path) -> None:
@@ -165,7 +166,7 @@ def write_summary(summary: Summary, path: Path) -> None:
     writer = csv.writer(text)
     kinds = ["label", "load", "budgets", "budget", "threshold", "repeat", "partial", "levels"]
     writer.writerow([*kinds, *NAMED])
-    for row in summary.rows:
+    for row in summary.rows_and_steps:
         for cell, repeat in zip(row.cells, row.repeats, strict=True):
             values = named_figures(repeat)
             writer.writerow(

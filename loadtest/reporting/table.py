@@ -6,7 +6,7 @@ from loadtest.analysis.figures import ALL
 from loadtest.analysis.intervals import Repeated
 from loadtest.analysis.named import NAMED
 from loadtest.analysis.summary import LoadSummary, Row
-from loadtest.analysis.units import show
+from loadtest.analysis.units import show, three_digits
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Column:
     group: str
     head: str
     figure: str
+    of_reasoning: bool = False
+    """Shown only where a server streams its reasoning."""
 
     @property
     def title(self) -> str:
@@ -31,6 +33,11 @@ class Column:
 COLUMNS = (
     Column("", "requests", "requests"),
     Column("", "failed", "failure_share"),
+    Column("first reasoning token", "p50", "p50 time_to_first_reasoning_token"),
+    Column("first reasoning token", "p95", "p95 time_to_first_reasoning_token"),
+    Column("thinking", "mean", "mean thinking_time"),
+    Column("thinking", "p95", "p95 thinking_time"),
+    Column("per reasoning token", "mean", "mean time_per_reasoning_token"),
     Column("first token", "p50", "p50 time_to_first_token"),
     Column("first token", "p95", "p95 time_to_first_token"),
     Column("first token", "p99", "p99 time_to_first_token"),
@@ -46,22 +53,61 @@ COLUMNS = (
     Column("", "thought tokens/s", "thought_tokens_per_s"),
     Column("passes", "per s", "passes_per_s"),
     Column("passes", "per token", "passes_per_visible_token"),
+    Column("tokens per answer", "thought", "thought_tokens_per_answer", of_reasoning=True),
+    Column("tokens per answer", "visible", "visible_tokens_per_answer", of_reasoning=True),
+    Column("", "cut while thinking", "cut_thinking_share", of_reasoning=True),
     Column("", "thought about", "thought_share"),
     Column("", "right", "accuracy"),
+)
+
+STEP_FIGURES = (
+    "requests",
+    "failure_share",
+    "completed_rate",
+    "goodput",
+    "visible_tokens_per_s",
+    "p50 time_to_first_reasoning_token",
+    "p50 time_to_first_token",
+    "p95 time_to_first_token",
+    "mean time_per_visible_token",
+    "p95 time_per_visible_token",
+    "p95 end_to_end",
 )
 
 
 def parts(load: LoadSummary) -> list[list[Column]]:
     """The columns of a load's two tables, latencies and rates, without those that would be
     empty."""
-    shown = [c for c in COLUMNS if any(row.figure(c.figure) for row in load.rows)]
+    reasons = any(row.figure("cut_thinking_share") for row in load.rows)
+    shown = [
+        column
+        for column in COLUMNS
+        if any(row.figure(column.figure) for row in load.rows)
+        and (reasons or not column.of_reasoning)
+    ]
     tables = ([column for column in shown if column.timed is timed] for timed in (True, False))
     return [columns for columns in tables if columns]
+
+
+def step_columns(load: LoadSummary) -> list[Column]:
+    """Those of a ramp's table of steps: all in one."""
+    shown = [column for part in parts(load) for column in part]
+    return [column for column in shown if column.figure in STEP_FIGURES] if load.steps else []
 
 
 def first_heads(load: LoadSummary) -> list[str]:
     """The headings of the columns that say what a row is."""
     return ["budget", *(["threshold"] if load.has_thresholds else []), "cost"]
+
+
+def step_heads(load: LoadSummary) -> list[str]:
+    """Those of a ramp's steps."""
+    return [*first_heads(load)[:-1], "due/s"]
+
+
+def step_entries(load: LoadSummary, row: Row) -> list[str]:
+    """The entries below `step_heads`."""
+    return [*first_entries(load, row)[:-1], three_digits(row.rate or 0.0)]
 
 
 def first_entries(load: LoadSummary, row: Row) -> list[str]:
@@ -82,22 +128,38 @@ def entry(row: Row, column: Column) -> str:
 
 
 def with_spread(found: Repeated, figure: str) -> str:
-    """`12.3 ms ± 4 %`."""
+    """`12.3 ms ± 4 %`, or `12.3 ms (1 of 3)` where repeats do not have it. Where the interval is
+    wider than the figure itself, `0.25 (0.02 to 0.47)`: the repeats as they are."""
     text = show(found.mean, NAMED[figure].unit)
+    total = len(found.values) + found.missing
+    missing = f" ({len(found.values)} of {total})" if found.missing else ""
+    return text + _spread(found, figure) + missing
+
+
+def _spread(found: Repeated, figure: str) -> str:
     half = found.half_width
     if half is None or not half or not found.mean:
-        return text
-    if NAMED[figure].unit == "share":
-        return f"{text} ± {100 * half:.1f}"
+        return ""
+    unit = NAMED[figure].unit
+    beyond_1 = unit == "share" and found.mean + half > 1
+    if half >= abs(found.mean) or beyond_1:
+        return f" ({show(min(found.values), unit)} to {show(max(found.values), unit)})"
+    if unit == "share":
+        return f" ± {100 * half:.1f}"
     relative = 100 * half / abs(found.mean)
-    return f"{text} ± {relative:.0f} %" if relative >= 0.95 else text
+    return f" ± {relative:.0f} %" if relative >= 0.95 else ""
 
 
 def relative_cost(load: LoadSummary, row: Row) -> str:
-    """The mean time per visible token over that of budget 0 under the same load."""
+    """The mean time per visible token over that of budget 0 under the same load; with a budget
+    field, the mean time of an answer over that of the least value."""
+    figure = "mean time_per_visible_token"
     base = next((other for other in load.by_budget if other.budget == "0"), None)
+    if any(other.setting.field for other in load.rows):
+        figure = "mean end_to_end"
+        base = min(load.rows, key=lambda other: other.setting.thinking)
     if base is None or row.budget == ALL:
         return "–"
-    own, zero = (r.figure("mean time_per_visible_token") for r in (row, base))
+    own, zero = (r.figure(figure) for r in (row, base))
     # If all tokens arrive at once, the time per token is 0.
     return f"{own.mean / zero.mean:.1f} ×" if own and zero and zero.mean else "–"

@@ -10,20 +10,33 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.analysis.failures import reasons
 from loadtest.analysis.figures import CUT_SHORT
 from loadtest.analysis.latencies import LATENCIES
 from loadtest.analysis.percentiles import distribution
 from loadtest.analysis.price import price_sentence
-from loadtest.analysis.summary import LoadSummary, Summary
+from loadtest.analysis.summary import LoadSummary, Row, Summary
 from loadtest.analysis.units import duration, three_digits
-from loadtest.records import Cell, Record, threshold_suffix
-from loadtest.reporting.table import Column, entry, first_entries, first_heads, parts
+from loadtest.records import Cell, Record
+from loadtest.reporting.table import (
+    Column,
+    entry,
+    first_entries,
+    first_heads,
+    parts,
+    step_columns,
+    step_entries,
+    step_heads,
+)
+from loadtest.reporting.verdict import verdict
 from loadtest.sending.progress import Snapshot, Upcoming
 
 RECENT_SECONDS = 10.0
 RECENT_REQUESTS = 5000
 """Number of requests whose latencies are shown while the test runs: sorting all of them several
 times a second would take CPU time that the workers need."""
+MOST_REASONS = 3
+"""Reasons of failures that the terminal shows of a row."""
 _SHOWN = ("time_to_first_token", "time_per_visible_token", "end_to_end")
 
 
@@ -43,6 +56,7 @@ class LiveView:
         self._cell: Upcoming | None = None
         self._records: deque[Record] = deque(maxlen=RECENT_REQUESTS)
         self._recent: deque[tuple[float, int]] = deque()
+        self._latest_failure = ""
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -56,6 +70,7 @@ class LiveView:
         self._cell = cell
         self._records.clear()
         self._recent.clear()
+        self._latest_failure = ""
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
         self._bar.add_task(_title(cell), total=cell.seconds or cell.requests)
@@ -64,6 +79,8 @@ class LiveView:
         if not self._console.is_terminal or self._cell is None:
             return
         self._records += [r for r in snapshot.fresh if r.failure is None and not r.warmup]
+        for record in snapshot.fresh:
+            self._latest_failure = record.message or self._latest_failure
         self._recent.append((snapshot.elapsed, snapshot.finished))
         while snapshot.elapsed - self._recent[0][0] > RECENT_SECONDS:
             self._recent.popleft()
@@ -77,9 +94,11 @@ class LiveView:
         failures = [record.failure for record in cell.records if record.failure is not None]
         failed = sum(failure not in CUT_SHORT for failure in failures)
         line = f"{_title(self._cell)}: {len(cell.records)} requests"
-        self._console.print(
-            Text(line + (f", {failed} failed" if failed else "") + (", cut short" * cell.partial))
-        )
+        if failed:
+            line += f", {failed} failed"
+            line += "".join(f" ({reason.text})" for reason in reasons([cell])[:1])
+        line += ", cut short" * cell.partial + ", stopped" * (cell.stopped is not None)
+        self._console.print(Text(line), soft_wrap=not self._console.is_terminal)
 
     def _counts(self, snapshot: Snapshot) -> RenderableType:
         since, before = self._recent[0]
@@ -91,6 +110,8 @@ class LiveView:
             f"{three_digits(rate)} per second"
         )
         failures = ", ".join(f"{count} {kind}" for kind, count in snapshot.failures.items())
+        if failures and self._latest_failure:
+            failures += f"; the latest: {self._latest_failure[:200]}"
         return Group(
             Text(line), Text(f"failures: {failures}" if failures else "", style="bold red")
         )
@@ -112,8 +133,8 @@ class LiveView:
 
 def _title(cell: Upcoming) -> str:
     of = f"/{cell.total}" if cell.total else ""
-    budgets = cell.budgets + threshold_suffix(cell.threshold)
-    return f"[{cell.number + 1}{of}] budget {budgets}, {cell.load}, repeat {cell.repeat + 1}"
+    name = f"budget {cell.budgets.name}, {cell.load}, repeat {cell.repeat + 1}"
+    return f"[{cell.number + 1}{of}] {name}"
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -133,6 +154,13 @@ def print_summary(summary: Summary, console: Console) -> None:
                 console.print(_table(load, shown))
             else:
                 print_table([heads(load, shown), *table_rows(load, shown)], console)
+        if load.steps:
+            lines = [step_table_heads(load), *step_table_rows(load)]
+            print_table(lines, console)
+        for sentence in load.held:
+            say(sentence, "bold")
+        if text := verdict(load):
+            say(text, "bold")
         if load.price:
             say(price_sentence(load.price))
         for front in load.fronts:
@@ -141,15 +169,37 @@ def print_summary(summary: Summary, console: Console) -> None:
     for note in summary.run.notes:
         say(note, "bold")
     for row in summary.rows:
-        for kind, count in row.failures.items():
-            if not row.is_part:
-                say(f"failed: {row.name}, {row.load}: {count} {kind}", "red")
+        if not row.is_part:
+            for line in failure_lines(row):
+                say(line, "red")
 
 
 def table_rows(load: LoadSummary, shown: list[Column]) -> list[list[str]]:
     """The rows of a load's table as text."""
     return [
         [*first_entries(load, row), *(entry(row, column) for column in shown)] for row in load.rows
+    ]
+
+
+def failure_lines(row: Row) -> list[str]:
+    """The commonest reasons of a row's failures."""
+    found = reasons(row.cells)
+    lines = [f"failed: {row.name}, {row.load}: {reason.text}" for reason in found[:MOST_REASONS]]
+    if rest := sum(reason.number for reason in found[MOST_REASONS:]):
+        lines.append(f"failed: {row.name}, {row.load}: {rest} for other reasons (in the report)")
+    return lines
+
+
+def step_table_heads(load: LoadSummary) -> list[str]:
+    """The headings of a ramp's table of steps."""
+    return [*step_heads(load), *(column.title for column in step_columns(load))]
+
+
+def step_table_rows(load: LoadSummary) -> list[list[str]]:
+    """The rows of a ramp's table of steps as text."""
+    shown = step_columns(load)
+    return [
+        [*step_entries(load, row), *(entry(row, column) for column in shown)] for row in load.steps
     ]
 
 

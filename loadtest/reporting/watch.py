@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from loadtest.records import Cell
 from loadtest.reporting.results import Recorder
 from loadtest.sending.progress import Progress, Snapshot, Upcoming
-from loadtest.traffic.budgets import parse_budgets
 
 
 class Watchers:
@@ -39,9 +38,9 @@ class Writer:
         self.trouble: OSError | None = None
 
     def started(self, cell: Upcoming) -> None:
-        (mix,) = parse_budgets(cell.budgets)
         planned = Cell(
-            budgets=mix.by_name,
+            budgets=cell.budgets.by_name,
+            budget_field=cell.budgets.field.name if cell.budgets.field else None,
             threshold=cell.threshold,
             load=cell.load,
             asked_rate=None,

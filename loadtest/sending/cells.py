@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from loadtest.client.answer import Asked, most_thoughts
-from loadtest.records import Cell, Failure, Record
+from loadtest.records import Cell, Failure, Record, window_up_to
 from loadtest.sending.health import combine, complaints
 from loadtest.sending.pool import Collected
 from loadtest.sending.progress import Phase, Snapshot
-from loadtest.traffic.arrivals import ClosedLoop, Load
+from loadtest.traffic.arrivals import ClosedLoop, Load, Ramp
 from loadtest.traffic.budgets import BudgetMix
 from loadtest.traffic.plan import Extent, Plan
 from loadtest.traffic.schedule import Timing
@@ -50,21 +50,34 @@ def make_cell(
     warnings = _warnings(records, plan)
     if health is not None:
         warnings += complaints(health, collected.sent)
+    stopped = collected.cut is not None and collected.cut == collected.stop
     if collected.cut is not None:
-        warnings.insert(0, f"cut short after {collected.cut_at:.1f} s: {collected.cut}")
+        what = "stopped, as asked," if stopped else "cut short"
+        warnings.insert(0, f"{what} after {collected.cut_at:.1f} s: {collected.cut}")
     return Cell(
         budgets=budgets.by_name,
+        budget_field=budgets.field.name if budgets.field else None,
         threshold=budgets.threshold,
         load=str(load),
         asked_rate=None if isinstance(load, ClosedLoop) else load.rate,
         concurrency=load.concurrency if isinstance(load, ClosedLoop) else None,
         repeat=repeat,
         window=_window(records, plan.extent, timing, collected.cut_at, is_closed),
+        steps=_steps(load, timing.warmup_ends) if isinstance(load, Ramp) else [],
         records=records,
         client=health,
-        partial=collected.cut is not None,
+        partial=collected.cut is not None and not stopped,
+        stopped=collected.cut if stopped else None,
         warnings=warnings,
     )
+
+
+def _steps(ramp: Ramp, start: float) -> list[tuple[float, float, float]]:
+    length = ramp.seconds / ramp.steps
+    return [
+        (rate, start + number * length, start + (number + 1) * length)
+        for number, rate in enumerate(ramp.rates)
+    ]
 
 
 def _window(
@@ -77,8 +90,8 @@ def _window(
     measured = [record for record in records if not record.warmup]
     end = timing.window_ends
     if is_closed and len(measured) == extent.requests:
-        # Without a fixed duration the cell ends with the last answer.
-        end = max(record.finished or 0.0 for record in measured)
+        # Without a fixed duration the cell ends with the last answer, which counts.
+        end = window_up_to(max(record.finished or 0.0 for record in measured))
     if cut_at is not None:
         end = cut_at if end is None else min(end, cut_at)
     assert end is not None, "a closed loop without a time ends after its last request"
@@ -91,10 +104,15 @@ def _warnings(records: Sequence[Record], plan: Plan) -> list[str]:
     warnings = []
     if not measured:
         warnings.append("no request was due in the measured part: measure longer, or load more")
+    if unseen := sum(record.ended_thinking for record in good):
+        warnings.append(
+            f"{unseen} of {len(good)} answers reached their length while they still reasoned, and "
+            "show nothing: a larger --output-tokens would let them answer"
+        )
     if short := sum(_thought_less(record, plan) for record in good):
         warnings.append(f"{short} of {len(good)} requests thought less than their budget")
     if plan.target.ignore_eos and (
-        cut := sum(record.visible_tokens < record.asked_tokens for record in good)
+        cut := sum(r.reasoning_tokens + r.visible_tokens < r.asked_tokens for r in good)
     ):
         warnings.append(
             f"{cut} of {len(good)} answers are shorter than asked although they were not to stop "

@@ -1,6 +1,7 @@
 """One worker's share of one cell, from the first request to the last answer."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,13 +10,13 @@ from functools import partial
 import aiohttp
 
 from loadtest.client.exchange import Exchange, exchange
-from loadtest.client.requests import Request, RequestMaker
+from loadtest.client.requests import Request, RequestMaker, Turn
 from loadtest.records import Failure, Record
 from loadtest.sending.health import LATE_AFTER
 from loadtest.traffic.arrivals import ClosedLoop, Load, OpenLoop
 from loadtest.traffic.plan import Extent
 from loadtest.traffic.prompts import is_correct
-from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of
+from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of, timing_of
 
 # The server counts as gone after so many requests in a row without a connection, over so many
 # seconds.
@@ -37,6 +38,8 @@ class Job:
     workers: int
     max_in_flight: int
     """Of this worker, in an open loop."""
+    turns: int = 1
+    """Of a session, in a closed loop."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class JobRunner:
         self._fresh: list[Record] = []
         self._unconnected: list[float] = []
         """When each of the latest requests failed to connect, with no other result in between."""
+        self._last_answer = _last_answer(job)
+        self._drained = False
         self._dues = [] if isinstance(job.load, ClosedLoop) else self._my_dues(job.load)
 
     def _my_dues(self, load: OpenLoop) -> list[Due]:
@@ -90,6 +95,13 @@ class JobRunner:
                     group.create_task(self._user(indices))
             else:
                 await self._send_when_due(group)
+
+    def is_drained(self) -> bool:
+        """Whether last answers have been awaited for long enough: the job should be cancelled. From
+        then on, requests in flight are failures."""
+        if self._last_answer is not None and self._now() >= self._last_answer:
+            self._drained = True
+        return self._drained
 
     def report(self) -> JobReport:
         """What is new since the last call."""
@@ -128,31 +140,43 @@ class JobRunner:
             self._slots.release()
 
     async def _user(self, indices: Iterator[tuple[int, bool]]) -> None:
-        """One user of a closed loop."""
-        while True:
-            due = self._now()
-            place = next(indices, None)
-            if place is None:
-                return
-            self._due += 1
-            await self._send(self._job.maker.make(*place), due)
-            if self._unconnected:
-                await asyncio.sleep(_RETRY_SECONDS)
+        """One user of a closed loop: session after session, turn after turn."""
+        while places := list(itertools.islice(indices, self._job.turns)):
+            earlier: list[Turn] = []
+            for place in places:
+                due = self._now()
+                if earlier and due >= self._end:
+                    return
+                self._due += 1
+                request = self._job.maker.make(*place, earlier)
+                answer = await self._send(request, due)
+                # A turn without an answer begins a new session.
+                earlier = [*earlier, Turn(request.text, answer)] if answer is not None else []
+                if self._unconnected:
+                    await asyncio.sleep(_RETRY_SECONDS)
+
+    @property
+    def _end(self) -> float:
+        """When a closed loop sends no more."""
+        extent = self._job.extent
+        return extent.warmup + (extent.seconds or float("inf"))
 
     def _closed_indices(self, load: ClosedLoop) -> Iterator[tuple[int, bool]]:
         """Index of the next request and whether it is measured; shared by all users."""
         job, extent = self._job, self._job.extent
-        for index in closed_indices(load, job.worker, job.workers, None):
-            if self._now() >= extent.warmup:
+        for index in closed_indices(load, job.worker, job.workers, None, job.turns):
+            # Whole sessions: those that begin in the warm-up belong to it.
+            if index % job.turns == 0 and self._now() >= extent.warmup:
                 break
             yield -1 - index, False
-        end = extent.warmup + (extent.seconds or float("inf"))
-        for index in closed_indices(load, job.worker, job.workers, extent.requests):
-            if self._now() >= end:
+        requests = closed_indices(load, job.worker, job.workers, extent.requests, job.turns)
+        for index in requests:
+            if index % job.turns == 0 and self._now() >= self._end:
                 break
             yield index, True
 
-    async def _send(self, request: Request, due: float, was_held: bool = False) -> None:
+    async def _send(self, request: Request, due: float, was_held: bool = False) -> str | None:
+        """Send a request and record its result; the visible answer, None if it failed."""
         sent = self._now()
         self._sent += 1
         self.late_sends += not was_held and sent - due > LATE_AFTER
@@ -170,6 +194,7 @@ class JobRunner:
             self._note_cut(request, due, sent)
             raise
         self._note_result(request, due, result)
+        return None if result.problem else result.answer.text
 
     def _note_result(self, request: Request, due: float, result: Exchange) -> None:
         answer, problem = result.answer, result.problem
@@ -185,6 +210,7 @@ class JobRunner:
             self._record(request, due)(
                 sent=result.sent,
                 token_times=answer.token_times,
+                reasoning_times=answer.reasoning_times,
                 finished=result.finished,
                 prompt_tokens=answer.usage.prompt_tokens if answer.usage else None,
                 thought_tokens=answer.thought_tokens,
@@ -199,12 +225,14 @@ class JobRunner:
         )
 
     def _note_cut(self, request: Request, due: float, sent: float | None) -> None:
+        failure = Failure.UNSENT if sent is None else Failure.CUT
+        message = "the cell was cut short"
+        if self._drained:
+            failure = Failure.UNDRAINED
+            message = f"not answered {self._job.extent.drain:g} s after the last request was due"
         self._fresh.append(
             self._record(request, due)(
-                sent=sent,
-                finished=self._now(),
-                failure=Failure.UNSENT if sent is None else Failure.CUT,
-                message="the cell was cut short",
+                sent=sent, finished=self._now(), failure=failure, message=message
             )
         )
 
@@ -216,6 +244,7 @@ class JobRunner:
             worker=self._job.worker,
             budget=request.asked.budget,
             threshold=request.asked.threshold,
+            turn=request.turn,
             warmup=not request.measured,
             scheduled=due,
             asked_tokens=request.asked.tokens,
@@ -229,3 +258,10 @@ class JobRunner:
         # uvloop's timers have a resolution of one millisecond, and may fire half of one early.
         while (pause := due - self._now()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(pause)
+
+
+def _last_answer(job: Job) -> float | None:
+    """When answers are awaited no longer, in seconds from the start; None = whenever they come."""
+    sending = timing_of(job.load, job.extent, job.maker.seed, job.maker.repeat).sending_ends
+    drain = job.extent.drain
+    return None if sending is None or drain is None else sending + drain

@@ -38,6 +38,8 @@ class Collected:
     cut: str | None = None
     """Why it was cut short, in words."""
     cut_at: float | None = None
+    stop: str | None = None
+    """Set by the caller to end it: why, in words."""
 
 
 class Pool:
@@ -86,6 +88,8 @@ class Pool:
             if any(report.gone for report in reports.values()):
                 self._cut(collected, "the server cannot be reached any more")
             yield collected
+            if collected.stop is not None:
+                self._cut(collected, collected.stop)
             collected.fresh = []
 
     def _tell(self, orders: Sequence[Order]) -> None:

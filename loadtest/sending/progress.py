@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from loadtest.records import Cell, Failure, Record
+from loadtest.traffic.budgets import BudgetMix
 
 
 class Phase(StrEnum):
@@ -24,8 +25,7 @@ class Upcoming:
     """Counts from 0 over the whole run."""
     total: int | None
     """How many cells there will be; None where that depends on the results (a search)."""
-    budgets: str
-    """As on the command line: `8`, `0:0.5,4:0.5`, `none`."""
+    budgets: BudgetMix
     threshold: float | None
     load: str
     repeat: int

@@ -7,7 +7,7 @@ from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
 from loadtest.client.probe import ServerFacts, completions_url, probe
-from loadtest.client.requests import RequestMaker, check_extra_body
+from loadtest.client.requests import RequestMaker, check_fields
 from loadtest.client.tokens import Count, token_count
 from loadtest.errors import LoadTestError
 from loadtest.records import Cell, ServerSample
@@ -16,11 +16,13 @@ from loadtest.sending.interrupts import noted_interrupts
 from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
-from loadtest.traffic.arrivals import Load
+from loadtest.sending.stops import StopWatch
+from loadtest.traffic.arrivals import ClosedLoop, Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
-from loadtest.traffic.prompts import DEFAULT_OUTPUT, Prompts, SyntheticPrompts, file_prompts
+from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
 from loadtest.traffic.schedule import timing_of
+from loadtest.traffic.seeds import rng_for
 from loadtest.traffic.thresholds import crossed
 from loadtest.traffic.words import count_by_tokens, count_by_words
 
@@ -45,13 +47,21 @@ def prepare(plan: Plan) -> Prepared:
     smaller budgets only, and where a file of prompts cannot be read. A server without thought
     budgets, or without thresholds, is sent none, with a warning.
     """
-    check_extra_body(plan.target.extra_body)
+    if plan.prompts.turns > 1 and not all(isinstance(load, ClosedLoop) for load in plan.loads):
+        raise LoadTestError(
+            "--turns needs closed loops (--load closed:8): a turn is sent when its user has the "
+            "answer to the one before"
+        )
+    check_fields(plan.target.extra_body, plan.budgets)
     server = probe(plan.target)
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
     budgets, more = _fitting_budgets(fitting, server)
     warnings += more
-    with token_count(plan.prompts.tokenizer, plan.target, server) as count:
+    synthetic = plan.prompts.source == "synthetic"
+    with token_count(plan.prompts.tokenizer, plan.target, server, synthetic) as count:
         source = _prompts(plan.prompts, count)
+        if count and isinstance(source, SyntheticPrompts):
+            warnings += _inexact(source, count, plan.seed)
     if not server.counts_tokens:
         warnings.append(
             "this server does not say how many tokens a chunk of its stream brings: each is taken "
@@ -103,13 +113,21 @@ def _fitting_budgets(
 def _prompts(plan: PromptPlan, count: Count | None) -> Prompts:
     if plan.source != "synthetic":
         return file_prompts(plan, count or (lambda text: len(text.split())))
-    return SyntheticPrompts(
-        count_by_tokens(count) if count else count_by_words(),
-        plan.input_lengths,
-        plan.output_lengths or DEFAULT_OUTPUT,
-        plan.prefix_length,
-        plan.prefix_share,
-    )
+    return synthetic_prompts(plan, count_by_tokens(count) if count else count_by_words())
+
+
+def _inexact(prompts: SyntheticPrompts, count: Count, seed: int) -> list[str]:
+    """A warning where a prompt does not have the length that it should."""
+    rng = rng_for(seed, "a prompt to count")
+    vocabulary = prompts.vocabulary
+    asked = max(prompts.input_lengths.draw(rng), vocabulary.opening)
+    found = count(vocabulary.text(rng, asked))
+    if found == asked and vocabulary.is_exact:
+        return []
+    return [
+        f"synthetic prompts are not exact here: one that should have {asked} tokens has {found}; "
+        "prompt_tokens of the records are the server's count"
+    ]
 
 
 def run_cells(prepared: Prepared, progress: Progress) -> Iterator[Cell]:
@@ -154,16 +172,21 @@ class Sender:
     def __exit__(self, *error: object) -> None:
         self._pool.close()
 
-    def run(self, budgets: BudgetMix, load: Load, repeat: int = 0) -> Cell:
-        """Run one cell; partial cells as in `run_cells`."""
+    def run(
+        self, budgets: BudgetMix, load: Load, repeat: int = 0, seconds: float | None = None
+    ) -> Cell:
+        """Run one cell, for as many seconds as given, else for the plan's extent; partial cells as
+        in `run_cells`."""
         plan, server = self._prepared.plan, self._prepared.server
-        jobs = self._jobs(budgets, load, repeat)
+        if seconds is not None:
+            plan = replace(plan, extent=replace(plan.extent, seconds=seconds))
+        jobs = self._jobs(plan, budgets, load, repeat)
         timing = timing_of(load, plan.extent, plan.seed, repeat)
         self._progress.started(
             Upcoming(
                 number=self._number,
                 total=self._total,
-                budgets=str(budgets),
+                budgets=budgets,
                 threshold=budgets.threshold,
                 load=str(load),
                 repeat=repeat,
@@ -173,11 +196,13 @@ class Sender:
         )
         self._number += 1
         collected = Collected()
+        stops = StopWatch(plan.stops, load)
         with noted_interrupts() as interrupts:
             before = read_counters(plan.target, server)
             with OccupancyWatch(plan.target, server) as watch:
                 for collected in self._pool.run(jobs, interrupts):
                     self._progress.update(snapshot(collected, timing))
+                    collected.stop = collected.stop or stops.reason(collected)
             after = read_counters(plan.target, server)
             cell = make_cell(plan, budgets, load, repeat, collected, timing)
         cell.server = changes(before, after)
@@ -190,8 +215,8 @@ class Sender:
         self._progress.finished(cell)
         return cell
 
-    def _jobs(self, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
-        plan, server = self._prepared.plan, self._prepared.server
+    def _jobs(self, plan: Plan, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
+        server = self._prepared.server
         salted = server.salts_cache and not plan.reuse_cache
         maker = RequestMaker(
             target=plan.target,
@@ -207,12 +232,13 @@ class Sender:
         return [
             Job(
                 maker=maker,
-                url=completions_url(server.url, plan.target.chat),
+                url=completions_url(server.api, plan.target.chat),
                 load=load,
                 extent=plan.extent,
                 worker=worker,
                 workers=plan.workers,
                 max_in_flight=max(1, plan.max_in_flight // plan.workers),
+                turns=plan.prompts.turns,
             )
             for worker in range(plan.workers)
         ]

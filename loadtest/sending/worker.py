@@ -96,7 +96,7 @@ class _Worker:
                 await asyncio.wait(
                     {work, cut}, timeout=REPORT_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
-                if cut.done() and not work.done():
+                if (cut.done() or runner.is_drained()) and not work.done():
                     work.cancel()
                     await asyncio.wait({work})
                 self._pipe.send(runner.report())

@@ -17,10 +17,14 @@ from typing import Any, Protocol, TypeAlias
 from loadtest.errors import LoadTestError
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_MANY_USERS = 256
+"""Of `throughput` without a number."""
 _STEPS = 5
 """Of a ramp without `steps`."""
 
 FORMS = """\
+synchronous               one request after the other: closed:1
+throughput[:256]          as many as the server can answer: so many users without a pause
 closed:8                  8 users, each sends its next request when the last one is answered
 constant:5                5 requests per second, evenly spaced
 poisson:12.5              12.5 requests per second, at random (exponential gaps)
@@ -199,6 +203,10 @@ def _parse(kind: str, rest: str) -> Load | None:
     match kind:
         case "closed" if re.fullmatch(r"[1-9]\d*", rest):
             return ClosedLoop(int(rest))
+        case "synchronous" if not rest:
+            return ClosedLoop(1)
+        case "throughput" if re.fullmatch(r"|[1-9]\d*", rest):
+            return ClosedLoop(int(rest or _MANY_USERS))
         case "constant" if rate := _positive(rest):
             return ConstantRate(rate)
         case "poisson" if rate := _positive(rest):

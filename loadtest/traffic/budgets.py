@@ -1,11 +1,38 @@
-"""Thought budgets: fixed, or a mix from which the budget of each request is drawn."""
+"""Thought budgets: fixed, or a mix from which the budget of each request is drawn; and the fields
+with which other servers are told how much to think."""
 
+import json
 import random
+import re
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any, NamedTuple
 
 from loadtest.errors import LoadTestError
 from loadtest.records import threshold_suffix
+
+
+class FieldValue(NamedTuple):
+    """A field of a request and its value, in JSON; dots lead into objects:
+    `chat_template_kwargs.enable_thinking`."""
+
+    name: str
+    json: str
+
+    @property
+    def text(self) -> str:
+        """The value as on the command line."""
+        value = json.loads(self.json)
+        return value if isinstance(value, str) else self.json
+
+    def put_into(self, body: dict[str, Any]) -> None:
+        """Set it, beside whatever else is in the objects on the way to it."""
+        *path, last = self.name.split(".")
+        for name in path:
+            inner = body.get(name)
+            body[name] = dict(inner) if isinstance(inner, dict) else {}
+            body = body[name]
+        body[last] = json.loads(self.json)
 
 
 @dataclass(frozen=True)
@@ -15,6 +42,8 @@ class BudgetMix:
     shares: tuple[tuple[int | None, float], ...]
     threshold: float | None = None
     """The thought threshold of those that think, in nats. None sends none: the server's own."""
+    field: FieldValue | None = None
+    """Sent in place of a budget."""
 
     def draw(self, rng: random.Random) -> int | None:
         """The budget of one request."""
@@ -25,6 +54,8 @@ class BudgetMix:
     @property
     def by_name(self) -> dict[str, float]:
         """As in `Cell.budgets`."""
+        if self.field is not None:
+            return {self.field.text: 1.0}
         return {"none" if budget is None else str(budget): share for budget, share in self.shares}
 
     @property
@@ -68,6 +99,30 @@ def parse_budgets(text: str) -> tuple[BudgetMix, ...]:
         if mix in mixes[:number]:
             raise LoadTestError(f"budgets {text!r}: {mix} is there twice")
     return tuple(mixes)
+
+
+def parse_budget_field(text: str) -> tuple[BudgetMix, ...]:
+    """`reasoning_effort=low,medium,high`: one cell for each value, which is JSON, or else text.
+
+    Raises `LoadTestError`.
+    """
+    name, _, values = text.partition("=")
+    name, parts = name.strip(), [part.strip() for part in values.split(",")]
+    if not re.fullmatch(r"\w+(\.\w+)*", name) or not all(parts):
+        raise LoadTestError(
+            f"budget field {text!r} is not like reasoning_effort=low,medium,high or "
+            "thinking_token_budget=0,256,1024"
+        )
+    if len(set(parts)) < len(parts):
+        raise LoadTestError(f"budget field {text!r}: a value is there twice")
+    return tuple(BudgetMix(((None, 1.0),), field=FieldValue(name, _json(part))) for part in parts)
+
+
+def _json(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text))
+    except ValueError:
+        return json.dumps(text)
 
 
 def _mix(parts: list[str], text: str) -> BudgetMix:

@@ -13,12 +13,22 @@ _NUMBER = r"\d+(?:\.\d+)?"
 class Lengths(Protocol):
     """Draws lengths of 1 or more."""
 
+    @property
+    def least(self) -> int | None:
+        """The shortest that was asked for; None for a distribution that reaches down to 1 by
+        rounding up."""
+        ...
+
     def draw(self, rng: random.Random) -> int: ...
 
 
 @dataclass(frozen=True)
 class Constant:
     length: int
+
+    @property
+    def least(self) -> int:
+        return self.length
 
     def __str__(self) -> str:
         return str(self.length)
@@ -34,6 +44,10 @@ class Uniform:
     low: int
     high: int
 
+    @property
+    def least(self) -> int:
+        return self.low
+
     def draw(self, rng: random.Random) -> int:
         return rng.randint(self.low, self.high)
 
@@ -47,6 +61,7 @@ class Normal:
 
     mean: float
     spread: float
+    least = None
 
     def draw(self, rng: random.Random) -> int:
         return max(1, round(rng.gauss(self.mean, self.spread)))
@@ -61,6 +76,7 @@ class LogNormal:
 
     median: float
     sigma: float
+    least = None
 
     def draw(self, rng: random.Random) -> int:
         return max(1, round(self.median * rng.lognormvariate(0.0, self.sigma)))

@@ -18,7 +18,7 @@ class Target:
     """The server, and fields that all requests to it have in common."""
 
     url: str
-    """With or without `/v1`."""
+    """With or without `/v1` or an endpoint."""
     model: str | None = None
     """None = the first one that the server lists."""
     api_key: str | None = None
@@ -29,6 +29,8 @@ class Target:
     temperature: float = 0.0
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Fields added to every request, which override others."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """HTTP headers of every request, which override others."""
     timeout: float = 600.0
     """Seconds that a request may take from the moment it is sent."""
 
@@ -45,13 +47,15 @@ class PromptPlan:
     output_lengths: Lengths | None = None
     """`max_tokens`. None = the lengths of recorded answers (ShareGPT), else 64. A `max_tokens` in a
     line of a file takes precedence."""
+    turns: int = 1
+    """Requests of a session, of which each has those before it and their answers in its prompt."""
     prefix_length: int = 0
     """Tokens (or words) of a text that `prefix_share` of the synthetic prompts begin with, on top
     of their length."""
     prefix_share: float = 0.0
     tokenizer: str | None = None
     """A folder or hub name to count tokens with. None = the server's `/tokenize` where there is
-    one, else words."""
+    one, else, for synthetic prompts, the usage of short requests, else words."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Extent:
     cooldown: float = 0.0
     """Seconds for which an open loop goes on sending after it, so that the last measured requests
     meet the same load as the others."""
+    drain: float | None = None
+    """Seconds for which last answers are awaited after the last request was due; None = until they
+    have come. Where only a number of requests ends a closed loop, it waits for all of them."""
 
     def __post_init__(self) -> None:
         if self.seconds is None and self.requests is None:
@@ -79,6 +86,16 @@ class Extent:
 
 
 @dataclass(frozen=True)
+class StopRules:
+    """When a cell stops before its time. The next cells are run all the same."""
+
+    error_rate: float | None = None
+    """If a larger share of the finished requests has failed."""
+    over_saturation: bool = False
+    """If the server falls ever further behind an open loop."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole load test: every load with every mix of budgets, `repeats` times over."""
 
@@ -87,6 +104,7 @@ class Plan:
     budgets: tuple[BudgetMix, ...]
     prompts: PromptPlan = PromptPlan()
     extent: Extent = Extent()
+    stops: StopRules = StopRules()
     repeats: int = 1
     seed: int = 0
     workers: int = 1

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -59,6 +59,8 @@ class SyntheticPrompts:
     @property
     def description(self) -> str:
         text = f"synthetic, lengths in {self.vocabulary.unit}: {self.input_lengths}"
+        if self.input_lengths.least is None and self.vocabulary.opening > 1:
+            text += f" ({self.vocabulary.opening} or more)"
         if self.prefix_share:
             text += f"; {self.prefix_share:.0%} begin with the same {self.prefix_length} more"
         return text
@@ -71,6 +73,24 @@ class SyntheticPrompts:
         words = rng_for(place.seed, "text", place.cell, place.index)
         text = self.vocabulary.text(words, length, prefix)
         return Prompt(text, max_tokens)
+
+
+def synthetic_prompts(plan: PromptPlan, vocabulary: Vocabulary) -> SyntheticPrompts:
+    """Raises `LoadTestError` for lengths that no prompt has."""
+    least = plan.input_lengths.least
+    if least is not None and least < vocabulary.opening:
+        raise LoadTestError(
+            f"--prompt-tokens {plan.input_lengths}: the shortest prompt has {vocabulary.opening} "
+            "tokens here, those included that the tokenizer or the chat's template adds; ask for "
+            "as many, or give prompts of your own with --prompts"
+        )
+    return SyntheticPrompts(
+        vocabulary,
+        plan.input_lengths,
+        plan.output_lengths or DEFAULT_OUTPUT,
+        plan.prefix_length,
+        plan.prefix_share,
+    )
 
 
 class Line(NamedTuple):
@@ -89,10 +109,13 @@ class FilePrompts:
     description: str
     lines: Sequence[Line]
     output_lengths: Lengths
+    group: int = 1
+    """Consecutive lines that stay together: the turns of a conversation."""
 
     def at(self, place: PromptPosition) -> Prompt:
-        order = _order(len(self.lines), place.seed, place.repeat)
-        line = self.lines[order[place.index % len(order)]]
+        order = _order(len(self.lines) // self.group, place.seed, place.repeat)
+        session, turn = divmod(place.index, self.group)
+        line = self.lines[order[session % len(order)] * self.group + turn]
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
         max_tokens = line.max_tokens or self.output_lengths.draw(lengths)
         return Prompt(line.text, max_tokens, line.expected)
@@ -112,7 +135,9 @@ def file_prompts(plan: PromptPlan, count: Callable[[str], int]) -> FilePrompts:
     readers: dict[str, Callable[[str], list[Line]]] = {
         "jsonl": _read_jsonl,
         "answers": functools.partial(_read_jsonl, expected=True),
-        "sharegpt": functools.partial(_read_sharegpt, count=None if plan.output_lengths else count),
+        "sharegpt": functools.partial(
+            _read_sharegpt, count=None if plan.output_lengths else count, turns=plan.turns
+        ),
     }
     try:
         lines = readers[plan.source](plan.path.read_text(encoding="utf-8"))
@@ -122,8 +147,10 @@ def file_prompts(plan: PromptPlan, count: Callable[[str], int]) -> FilePrompts:
         raise LoadTestError(f"prompts {plan.path}: {error}") from error
     if not lines:
         raise LoadTestError(f"prompts {plan.path}: there are none in it")
-    description = f"{plan.path.name}, {len(lines)} prompts"
-    return FilePrompts(description, lines, plan.output_lengths or DEFAULT_OUTPUT)
+    group = plan.turns if plan.source == "sharegpt" else 1
+    what = "prompts" if group == 1 else f"conversations of {group} turns"
+    description = f"{plan.path.name}, {len(lines) // group} {what}"
+    return FilePrompts(description, lines, plan.output_lengths or DEFAULT_OUTPUT, group)
 
 
 def _read_jsonl(text: str, expected: bool = False) -> list[Line]:
@@ -153,20 +180,39 @@ def _line(content: dict[str, Any], with_expected: bool) -> Line:
     return Line(prompt, max_tokens, expected)
 
 
-def _read_sharegpt(text: str, count: Callable[[str], int] | None) -> list[Line]:
-    """The first turn of each conversation, and the length of its answer."""
+def _read_sharegpt(text: str, count: Callable[[str], int] | None, turns: int = 1) -> list[Line]:
+    """The first turns of each conversation that has as many, and the lengths of their answers; a
+    JSON array, or JSONL."""
     lines = []
     try:
-        for conversation in json.loads(text):
-            turns = [turn["value"] for turn in conversation["conversations"][:2]]
-            if len(turns) == 2 and all(turns):
-                lines.append(Line(turns[0], count(turns[1]) if count else None, None))
-    except (TypeError, KeyError) as error:
+        for conversation in _conversations(text):
+            said = [_said(turn) for turn in conversation][: 2 * turns]
+            if len(said) == 2 * turns and all(said):
+                asked, answers = said[::2], said[1::2]
+                lines += [
+                    Line(prompt, count(answer) if count else None, None)
+                    for prompt, answer in zip(asked, answers, strict=True)
+                ]
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             'not like [{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", '
-            f'"value": "…"}}]}}] ({error!r})'
+            '"value": "…"}]}] or [{"messages": [{"role": "user", "content": "…"}, …]}] '
+            f"({error!r})"
         ) from error
     return lines
+
+
+def _conversations(text: str) -> Iterator[list[dict[str, str]]]:
+    """The turns of each conversation, without a system's."""
+    whole = text.lstrip().startswith("[")
+    lines = (json.loads(line) for line in text.splitlines() if line.strip())
+    for content in json.loads(text) if whole else lines:
+        said = content["conversations"] if "conversations" in content else content["messages"]
+        yield [turn for turn in said if turn.get("from", turn.get("role")) != "system"]
+
+
+def _said(turn: dict[str, str]) -> str:
+    return turn["value"] if "value" in turn else turn["content"]
 
 
 def is_correct(text: str, expected: str) -> bool:

@@ -63,10 +63,10 @@ def timing_of(load: Load, extent: Extent, seed: int, repeat: int) -> Timing:
     return Timing(start, end, end + extent.cooldown)
 
 
-def worker_of(index: int, load: Load, workers: int) -> int:
+def worker_of(index: int, load: Load, workers: int, turns: int = 1) -> int:
     """The worker that sends a request. In a closed loop each worker has a share of the users, and
-    the same share of the requests."""
-    user = index % load.concurrency if isinstance(load, ClosedLoop) else index
+    the same share of the requests, or of the sessions."""
+    user = index // turns % load.concurrency if isinstance(load, ClosedLoop) else index
     return user % workers
 
 
@@ -76,8 +76,9 @@ def share_of(load: ClosedLoop, worker: int, workers: int) -> int:
 
 
 def closed_indices(
-    load: ClosedLoop, worker: int, workers: int, requests: int | None
+    load: ClosedLoop, worker: int, workers: int, requests: int | None, turns: int = 1
 ) -> Iterator[int]:
-    """The requests of a worker in a closed loop, in order; without end where only time ends it."""
+    """The requests of a worker in a closed loop, in order; without end where only time ends it.
+    Each session's are consecutive."""
     indices = itertools.count() if requests is None else range(requests)
-    return (index for index in indices if worker_of(index, load, workers) == worker)
+    return (index for index in indices if worker_of(index, load, workers, turns) == worker)

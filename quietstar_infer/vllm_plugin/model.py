@@ -21,11 +21,13 @@ from quietstar_infer.checkpoint import (
     load_gate,
     meta_embeddings,
 )
+from quietstar_infer.errors import CheckpointError
 from quietstar_infer.gate import ThoughtGate, prediction_entropy
 from quietstar_infer.mixing import MixingHead, mix
 from quietstar_infer.sampling import mask_meta_tokens
 from quietstar_infer.vllm_plugin.options import thinking_setup
 
+_CHECKED = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 
 
@@ -70,9 +72,17 @@ class QuietStarMixin(nn.Module):
 
     def load_weights(self, weights: NamedTensors) -> set[str]:
         """Load a checkpoint in the official layout; raises `CheckpointError` naming the tensors
-        that it lacks.
+        that it lacks, or the one that has another shape than the model, or numbers that are not
+        finite.
         """
-        loaded: set[str] = super().load_weights(self._with_meta_embeddings(weights))  # type: ignore[misc]
+        watch = _Watch(self._source)
+        tensors = watch.named(self._with_meta_embeddings(_finite(weights, self._source)))
+        try:
+            loaded: set[str] = super().load_weights(tensors)  # type: ignore[misc]
+        except (AssertionError, RuntimeError, ValueError, KeyError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(watch.misfit(error)) from error
         return loaded | self._load_gate()
 
     def _load_gate(self) -> set[str]:
@@ -83,8 +93,11 @@ class QuietStarMixin(nn.Module):
             return set()
         gate = load_gate(Path(self._source), self.quiet_star)
         assert gate is not None, "the configuration has one"
+        tensors = {GATE_PREFIX + name: tensor for name, tensor in gate.state_dict().items()}
+        for _ in _finite(tensors.items(), self._source):
+            pass
         self.thought_gate.load_state_dict(gate.state_dict())
-        return {GATE_PREFIX + name for name in gate.state_dict()}
+        return set(tensors)
 
     def _with_meta_embeddings(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors, with START's and END's vectors put into the embedding table; before vLLM
@@ -110,6 +123,40 @@ class QuietStarMixin(nn.Module):
             end_H,
         )
         yield EMBED_TOKENS, table_VH
+
+
+def _finite(weights: NamedTensors, source: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors; raises `CheckpointError` for one with NaN or infinities."""
+    for name, tensor in weights:
+        # The small formats of quantised checkpoints have no such check.
+        if tensor.dtype in _CHECKED and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: tensor {name} has numbers that are not finite (NaN or infinity)"
+            )
+        yield name, tensor
+
+
+class _Watch:
+    """Follows the tensors of a checkpoint on their way into the model: vLLM's errors do not name
+    the one that they are about."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._last = "none"
+
+    def named(self, weights: NamedTensors) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors, as they are."""
+        for name, tensor in weights:
+            self._last = f"{name} of shape {tuple(tensor.shape)}"
+            yield name, tensor
+
+    def misfit(self, error: Exception) -> str:
+        """What to say about an error of vLLM's while it loaded a tensor."""
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return (
+            f"{self._source}: tensor {self._last} does not fit the model that config.json "
+            f"describes: {reason}"
+        )
 
 
 class QuietStarLlamaForCausalLM(QuietStarMixin, LlamaForCausalLM):

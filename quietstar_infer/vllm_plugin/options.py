@@ -20,7 +20,7 @@ from quietstar_infer.plugin import register
 from quietstar_infer.vllm_plugin.architectures import thinking_architecture
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
-INTERRUPTING_EXECUTOR = "quietstar_infer.vllm_plugin.workers.executor.InterruptingExecutor"
+SINGLE_CPU_EXECUTOR = "quietstar_infer.vllm_plugin.workers.executor.SingleCPUExecutor"
 CPU_WORKER = "quietstar_infer.vllm_plugin.workers.cpu.ThinkingCPUWorker"
 CUDA_WORKER = "quietstar_infer.vllm_plugin.workers.cuda.ThinkingCUDAWorker"
 
@@ -92,14 +92,14 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine_args.scheduler_cls = SCHEDULER
     engine_args.worker_cls = CPU_WORKER if current_platform.is_cpu() else CUDA_WORKER
     if _has_one_cpu_worker(engine_args):
-        engine_args.distributed_executor_backend = INTERRUPTING_EXECUTOR
+        engine_args.distributed_executor_backend = SINGLE_CPU_EXECUTOR
     engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
     # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
     os.environ[V2_RUNNER] = "0"
 
 
 def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
-    """Whether the engine gets one CPU worker, in a process of its own."""
+    """Whether the engine is in a process of its own and gets one CPU worker."""
     return (
         current_platform.is_cpu()
         and envs.VLLM_ENABLE_V1_MULTIPROCESSING

@@ -35,10 +35,16 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     "receive-timeout": (
         60.0,
         "S",
-        "seconds that a client may take to send its headers, and again to send its body",
+        "seconds that a client may take to send its headers, its body, and may stop reading for",
+    ),
+    "grammar-timeout": (
+        5.0,
+        "S",
+        "seconds in which the grammar of a request must compile",
     ),
     "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }
+_MAX_TEXT_BYTES = 1 << 20
 
 
 def add_limit_options(group: Any) -> None:
@@ -64,6 +70,12 @@ def max_body_bytes(args: Namespace) -> int:
     """The largest body of a request, of a parsed command line; 0 = no limit."""
     bytes_: int = args.max_body_mib << 20
     return bytes_
+
+
+def max_text_bytes(context_length: int) -> int:
+    """The most bytes of text in the body of a request, names of fields included, on a server with a
+    context of so many tokens."""
+    return max(_MAX_TEXT_BYTES, 32 * context_length)
 
 
 def _whole_number(text: str) -> int:

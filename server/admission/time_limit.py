@@ -8,6 +8,8 @@ from typing import TypeVar
 from server.errors import OutOfTime
 
 _T = TypeVar("_T")
+# What is sent may take so long, in seconds, even when the time is up: the error that says so.
+_SECONDS_TO_SEND = 2.0
 
 
 class TimeLimit:
@@ -22,8 +24,17 @@ class TimeLimit:
 
     async def wait_for(self, work: Awaitable[_T]) -> _T:
         """The work's result; raises `OutOfTime`."""
+        return await self._until(self._end, work)
+
+    async def wait_for_sending(self, sending: Awaitable[_T]) -> _T:
+        """The same for a part of the response, which a client that does not read holds up. When the
+        time is up it has two seconds more, for the error that says so."""
+        now = asyncio.get_running_loop().time()
+        return await self._until(self._end and max(self._end, now + _SECONDS_TO_SEND), sending)
+
+    async def _until(self, end: float | None, work: Awaitable[_T]) -> _T:
         try:
-            async with asyncio.timeout_at(self._end) as timeout:
+            async with asyncio.timeout_at(end) as timeout:
                 result = await work
         except TimeoutError:
             if not timeout.expired():

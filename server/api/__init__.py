@@ -1,16 +1,13 @@
 """Completions and chats with thoughts, on vLLM's own serving classes.
 
-The way of a request: schemas.py parses it, generation.py validates and admits it and follows it to
+The way of a request: requests/ parses it, generation.py validates and admits it and follows it to
 its end, completions.py or chat.py has vLLM serve it, thoughts.py adds what was thought.
 
-schemas.py            requests and responses beyond vLLM's own; pure pydantic
-thought_fields.py     our request fields: parsing, and where they may stand
-validation.py         what a server refuses of a well-formed request
-validation_errors.py  what pydantic finds wrong with a request, in one sentence
 error_responses.py    responses to refused requests, in OpenAI's error shape
 service.py            what all endpoints share: engine, queue, limits
 generation.py         one request in flight
 engine_client.py      the engine's client as one request in flight uses it
+tokenization.py       long texts on their way to the tokenizer, `/tokenize` and `/detokenize`
 scoring.py            log-probabilities of a prompt with a thought before each token
 usage.py              what one request has spent: tokens, thoughts, passes
 thoughts.py           the thoughts of one request, from the workers to the response

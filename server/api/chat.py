@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import Request
 
 from server.api.generation import Generation
-from server.api.schemas import ThinkingChatRequest
 from server.api.service import Service
 from server.api.serving_base import Answer, ThinkingServing
 from server.api.streaming import role_first, with_chat_counts, with_thoughts
+from server.requests.schemas import ThinkingChatRequest
 from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -43,7 +43,8 @@ class ThinkingChats(ThinkingServing, OpenAIServingChat):
         self, request: ChatCompletionRequest
     ) -> tuple[list[ConversationMessage], list[EngineInput]] | ErrorResponse:
         """Tokenize the messages, and admit the request."""
-        rendered = await super().render_chat_request(request)
+        async with self.tokenizer_queue.turn([request.messages, request.tools]):
+            rendered = await super().render_chat_request(request)
         if not isinstance(rendered, ErrorResponse):
             _, prompts = rendered
             self.generation.admit(prompts)

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import Request
 
 from server.api.generation import Generation
-from server.api.schemas import ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.serving_base import Answer, ThinkingServing
 from server.api.streaming import with_counts, with_thoughts
+from server.requests.schemas import ThinkingCompletionRequest
 from server.vllm_api import (
     CompletionRequest,
     CompletionResponse,
@@ -38,7 +38,8 @@ class ThinkingCompletions(ThinkingServing, OpenAIServingCompletion):
         self, request: CompletionRequest
     ) -> list[EngineInput] | ErrorResponse:
         """Tokenize the prompts, and admit the request."""
-        prompts = await super().render_completion_request(request)
+        async with self.tokenizer_queue.turn(request.prompt):
+            prompts = await super().render_completion_request(request)
         if not isinstance(prompts, ErrorResponse):
             self.generation.admit(prompts)
         return prompts

@@ -5,12 +5,17 @@ before they begin a response: here sampling parameters become those of a thinkin
 """
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from server.api.generation import Generation
 from server.api.scoring import with_params
 from server.api.service import Service
 from server.vllm_api import AsyncLLM, EngineInput, RequestOutput, SamplingParams
+
+# Of the thoughts of a request that asks for the likeliest tokens, and names no seed: it asks for
+# the same answer every time, and thoughts are sampled.
+GREEDY_SEED = 0
 
 
 class RequestClient:
@@ -38,19 +43,42 @@ class RequestClient:
         sampling_params.thinking_token_budget = None
         assert sampling_params.max_tokens is not None, "vLLM's serving classes set it"
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
-        self._verify(sampling_params)
+        if sampling_params.temperature == 0 and sampling_params.seed is None and params.budget > 0:
+            sampling_params.seed = GREEDY_SEED
+        self._generation.check_tokens(self._verified(sampling_params))
+        request_id = self._generation.watched_id(request_id)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:
-            return self._scorer.generate(
+            outputs = self._scorer.generate(
                 prompt, sampling_params, params, scoring_usage_key, request_id, options
             )
-        sampling_params.extra_args = with_params(sampling_params, params)
-        return self._client.generate(prompt, sampling_params, request_id, **options)
+        else:
+            sampling_params.extra_args = with_params(sampling_params, params)
+            outputs = self._client.generate(prompt, sampling_params, request_id, **options)
+        if sampling_params.structured_outputs is None:
+            return outputs
+        return self._with_grammar(sampling_params, outputs)
 
-    def _verify(self, sampling_params: SamplingParams) -> None:
+    async def _with_grammar(
+        self, sampling_params: SamplingParams, outputs: AsyncGenerator[RequestOutput]
+    ) -> AsyncGenerator[RequestOutput]:
+        """The engine's outputs, which begin when the grammar has been checked."""
+        async with aclosing(outputs):
+            sampling_params.structured_outputs = await self._generation.checked_grammar()
+            async for output in outputs:
+                yield output
+
+    def _verified(self, sampling_params: SamplingParams) -> SamplingParams:
+        """A copy, checked and completed as vLLM does it later."""
         processor = self._client.input_processor
-        sampling_params.clone().verify(
+        params = sampling_params.clone()
+        params.verify(
             processor.model_config,
             processor.speculative_config,
             processor.structured_outputs_config,
             processor.tokenizer,
         )
+        params.update_from_generation_config(
+            processor.generation_config_fields, processor.renderer.get_eos_token_id()
+        )
+        params.update_from_tokenizer(processor.renderer.get_tokenizer())
+        return params

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from quietstar_infer.errors import ThoughtParamsError
-from server.api.validation_errors import invalid
 from server.errors import BadRequest, RequestError
 from server.metrics.requests import REQUESTS_REFUSED
+from server.requests.validation_errors import invalid
 from server.vllm_api import (
     ChatTemplateResolutionError,
     create_error_response,

@@ -1,16 +1,20 @@
 """One request in flight: all the state that the server keeps of it, from validation to the end."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
 from quietstar_infer.params import ThoughtParams
-from server.admission.cost import PromptCost
+from server.admission.cost import PromptCost, Spending, always_thinking
 from server.admission.time_limit import TimeLimit
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.thoughts import RequestThoughts
-from server.api.validation import check_options, check_prompt
-from server.vllm_api import EngineInput
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.requests.token_constraints import token_constraints
+from server.requests.validation import check_options, check_prompt
+from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
 
@@ -29,13 +33,14 @@ class Generation(Generic[_RequestT]):
 
     `params` says how it thinks: parsed here, once, it travels as an object to the engine's
     sampling parameters. Its time begins with the construction of this object, and its place in the
-    queue with `admit`; `close` ends both.
+    queue with `admit`; `close` ends both, and the place is free as soon as the engine is done,
+    whether its client reads or not.
     """
 
     def __init__(
         self,
         request: _RequestT,
-        query: Mapping[str, str],
+        query: Sequence[tuple[str, str]],
         service: Service,
         decode: Callable[[Sequence[int]], str],
     ) -> None:
@@ -59,8 +64,14 @@ class Generation(Generic[_RequestT]):
             self._ticket.correct,
         )
         self._model = service.model
+        self._ledger = service.engine.ledger
+        self._grammars = service.engine.grammars
+        self._grammar_check: asyncio.Future[StructuredOutputsParams] | None = None
         self._prompts: list[AdmittedPrompt] = []
         self._num_sent = 0
+        self._watched_ids: list[str] = []
+        # By choice that the engine is done with: its visible tokens.
+        self._ended: list[int] = []
 
     def admit(self, prompts: Sequence[EngineInput]) -> None:
         """Check the tokenized prompts, and take a place in the queue for them.
@@ -87,7 +98,42 @@ class Generation(Generic[_RequestT]):
         self._num_sent += 1
         return prompt
 
+    def check_tokens(self, sampling_params: SamplingParams) -> None:
+        """Check which tokens may be sampled, and begin to check the grammar, if there is one; it is
+        the same for all prompts.
+
+        `sampling_params`: as vLLM has completed them. Raises `BadRequest`.
+        """
+        constraints = token_constraints(sampling_params, self._model)
+        grammar = sampling_params.structured_outputs
+        if grammar is not None and self._grammar_check is None:
+            self._grammar_check = asyncio.ensure_future(self._grammars.check(grammar, constraints))
+
+    async def checked_grammar(self) -> StructuredOutputsParams | None:
+        """The grammar, ready for the engine, if there is one. Raises `BadRequest`."""
+        return None if self._grammar_check is None else copy(await self._grammar_check)
+
+    def watched_id(self, request_id: str) -> str:
+        """The id by which the engine is to serve the next prompt: unique, whatever id the client
+        gave, so that this request learns when the engine is done with it."""
+        unique = f"{request_id}-{secrets.token_hex(8)}"
+        self._watched_ids.append(unique)
+        self._ledger.watch(unique, self._choice_ended)
+        return unique
+
+    def _choice_ended(self, tokens: int) -> None:
+        self._ended.append(tokens)
+        if len(self._ended) == len(self._prompts) * (self.request.n or 1):
+            # With a gate the engine has reported it all.
+            most = [always_thinking(self.params, tokens) for tokens in self._ended]
+            spent = Spending() if self.params.is_gated else sum(most, self.thoughts.scoring_spent)
+            self._ticket.close(spent)
+
     def close(self) -> None:
         """The response has been sent, or cannot be sent any more."""
+        if self._grammar_check is not None:
+            self._grammar_check.cancel()
+        for request_id in self._watched_ids:
+            self._ledger.unwatch(request_id)
         self._ticket.close(self.thoughts.spent)
         self.thoughts.forget()

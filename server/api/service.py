@@ -5,9 +5,10 @@ from argparse import Namespace
 from server.admission.options import admission_limits
 from server.admission.queue import Admission
 from server.api.scoring import PromptScorer
-from server.api.validation import ServedModel
+from server.api.tokenization import TokenizerQueue
 from server.engine.engine import Engine
 from server.engine.serving_parts import ServingParts
+from server.requests.validation import ServedModel
 
 
 class Service:
@@ -19,6 +20,7 @@ class Service:
         # The other half of the batch is left to requests that do not score.
         self.scorer = PromptScorer(engine, max_rows=max(1, engine.max_rows // 2))
         self.admission = Admission(admission_limits(args), engine.prompt_chunk)
+        self.tokenizer_queue = TokenizerQueue(engine.context_length)
         self.allow_return = bool(args.allow_return_thoughts)
         self.request_timeout = float(args.request_timeout)
         self.model = ServedModel(

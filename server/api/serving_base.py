@@ -1,14 +1,17 @@
 """What completions and chats share: vLLM's serving classes, with thoughts."""
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from copy import copy
 from typing import Any, Self, TypeAlias, TypeVar
 
+from fastapi import Request
+
 from server.api.engine_client import RequestClient
 from server.api.generation import Generation
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.api.service import Service
 from server.api.streaming import with_errors
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.requests.validation import check_request_id
 from server.vllm_api import (
     ChatCompletionResponse,
     CompletionResponse,
@@ -39,12 +42,15 @@ class ThinkingServing(GenerateBaseServing):
         """`parts`: the arguments of vLLM's class."""
         super().__init__(**parts)
         self._service = service
+        self.tokenizer_queue = service.tokenizer_queue
 
-    def accept(self, request: _RequestT, query: Mapping[str, str]) -> Generation[_RequestT]:
-        """The state of a request that has arrived; `query`: of its URL.
+    def accept(self, request: _RequestT, raw_request: Request) -> Generation[_RequestT]:
+        """The state of a request that has arrived.
 
         Raises `RequestError` and `ThoughtParamsError` for a request that is refused.
         """
+        query = raw_request.query_params.multi_items()
+        check_request_id(raw_request.headers.get("X-Request-Id"), "X-Request-Id")
         return Generation(request, query, self._service, self._decode)
 
     def serving(self, generation: Generation[Any]) -> Self:
@@ -61,6 +67,8 @@ class ThinkingServing(GenerateBaseServing):
         if isinstance(result, ErrorResponse):
             return result
         if isinstance(result, AsyncGenerator):
+            # Its status must not be sent before this is known.
+            await time_limit.wait_for(self.generation.checked_grammar())
             return with_errors(time_limit.limit(result))
         await thoughts.fetch_all()
         response = result.model_dump()

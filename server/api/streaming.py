@@ -6,9 +6,15 @@ from contextlib import aclosing
 from copy import copy
 from typing import Any
 
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from server.admission.time_limit import TimeLimit
 from server.api.error_responses import LAST_EVENT, refusal_event
 from server.api.thoughts import RequestThoughts
-from server.errors import RequestError
+from server.errors import OutOfTime, RequestError
+from server.metrics.requests import REQUESTS_REFUSED
+from server.middleware.connection import cut
 from server.vllm_api import RequestOutput
 
 
@@ -92,3 +98,24 @@ async def with_errors(lines: AsyncGenerator[str]) -> AsyncGenerator[str]:
     except RequestError as error:
         yield refusal_event(error)
         yield LAST_EVENT
+
+
+class EventStream(StreamingResponse):
+    """Sends the lines of a stream. A client that does not read them is cut off when the time of its
+    request is up: it cannot be told why."""
+
+    def __init__(self, lines: AsyncGenerator[str], time_limit: TimeLimit) -> None:
+        super().__init__(lines, media_type="text/event-stream")
+        self._lines = lines
+        self._time_limit = time_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            await self._time_limit.wait_for_sending(send(message))
+
+        async with aclosing(self._lines):
+            try:
+                await super().__call__(scope, receive, send_in_time)
+            except OutOfTime as error:
+                REQUESTS_REFUSED.labels(error.reason).inc()
+                await cut(scope, receive)

@@ -87,6 +87,11 @@ class RequestThoughts:
         """What the whole request has spent, as far as its outputs were counted."""
         return self._usage.total
 
+    @property
+    def scoring_spent(self) -> Spending:
+        """What it has taken to score its prompts, as far as the engine has reported it."""
+        return self._usage.of_prompts
+
     def count_tokens(self, prompt: int, output: RequestOutput) -> None:
         """Count the visible tokens that an output of the engine adds to its choices, and keep the
         thoughts about its prompt."""

@@ -9,11 +9,19 @@ from server.engine.failures import report_failures
 
 _PR_SET_PDEATHSIG = 1
 
-# Ctrl-C goes to a whole process group, and only the server should get it: it lets running requests
-# finish, and then stops the engine.
-os.setpgid(0, 0)
-# vLLM's processes would outlive a server that is killed. SIGKILL, because an engine that is still
-# starting reacts to any other signal only after it has waited for its server for minutes.
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-report_failures()
+
+def end_with_parent() -> None:
+    """End this process with the one that started it, and not by Ctrl-C."""
+    # Ctrl-C goes to a whole process group, and only the server should get it: it lets running
+    # requests finish, and then stops the engine.
+    os.setpgid(0, 0)
+    # vLLM's processes would outlive a server that is killed. SIGKILL, because an engine that is
+    # still starting reacts to any other signal only after it has waited for its server for minutes.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+# multiprocessing runs this module under this name in each process that vLLM starts, see __main__.
+if __name__ == "__mp_main__":
+    end_with_parent()
+    report_failures()

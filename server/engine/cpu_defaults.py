@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 GIB = 1 << 30
+CONTEXTS = 128
+"""More requests than a CPU answers in sensible time."""
 # x86's names and ARM's.
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
@@ -27,7 +29,21 @@ def cpu_dtype(
     return "auto" if flags & _BF16_FLAGS else "float32"
 
 
-def cpu_kv_cache_bytes() -> int:
-    """A quarter of the machine's memory, at most 4 GiB: vLLM would take nearly all of it."""
+def cpu_kv_cache_bytes(bytes_per_context: int) -> int:
+    """The whole context of 128 requests, of so many bytes each, at most a quarter of the machine's
+    memory and 4 GiB: vLLM would take nearly all of it.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(total // 4, 4 * GIB)
+    return min(CONTEXTS * bytes_per_context, total // 4, 4 * GIB)
+
+
+def context_bytes(checkpoint: Mapping[str, Any], length: int | None, bytes_per_number: int) -> int:
+    """What the keys and values of one context take, of `length` tokens, or of as many as a
+    checkpoint's `config.json` allows.
+    """
+    heads = checkpoint["num_attention_heads"]
+    head_size = checkpoint.get("head_dim") or checkpoint["hidden_size"] // heads
+    key_heads = checkpoint.get("num_key_value_heads") or heads
+    numbers: int = 2 * checkpoint["num_hidden_layers"] * key_heads * head_size
+    tokens: int = length or checkpoint["max_position_embeddings"]
+    return numbers * bytes_per_number * tokens

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from server.engine.failures import explanation, failure_file, known_remedy
+from server.engine.grammars import GrammarChecker, grammar_checker
+from server.engine.reminder import reminder
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
@@ -21,6 +24,7 @@ from server.vllm_api import (
     ThinkingSetup,
     UsageContext,
     VllmConfig,
+    openmp_environment,
     thinking_setup,
 )
 
@@ -38,6 +42,7 @@ class Engine(NamedTuple):
     model_names: tuple[str, ...]
     request_metrics: RequestMetrics
     ledger: UsageLedger
+    grammars: GrammarChecker
 
     @property
     def gate_kind(self) -> GateKind:
@@ -67,6 +72,12 @@ class Engine(NamedTuple):
     def has_priorities(self) -> bool:
         """Whether requests are scheduled by priority rather than by arrival."""
         return self.config.scheduler_config.policy == "priority"
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+        cache = self.config.cache_config
+        return (cache.num_gpu_blocks or 0) * cache.block_size
 
     @property
     def prompt_chunk(self) -> int:
@@ -117,8 +128,10 @@ class _VisibleTokens(StatLoggerBase):
 
 
 @asynccontextmanager
-async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
-    """An engine for the length of a `with` block.
+async def running_engine(
+    engine_args: AsyncEngineArgs, grammar_seconds: float
+) -> AsyncIterator[Engine]:
+    """An engine for the length of a `with` block, whose grammars compile in so many seconds.
 
     Raises `StartError` where vLLM refuses the options, `EngineFailed` where the engine does not
     start.
@@ -126,13 +139,17 @@ async def running_engine(engine_args: AsyncEngineArgs) -> AsyncIterator[Engine]:
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
-    client = _start(config, engine_args, metrics)
-    ledger = UsageLedger()
-    collect_usage(client, ledger)
-    try:
-        yield Engine(client, config, setup, names, metrics, ledger)
-    finally:
-        client.shutdown(timeout=config.shutdown_timeout)
+    with grammar_checker(config, grammar_seconds) as grammars:
+        with reminder():
+            client = _start(config, engine_args, metrics)
+        # vLLM would compile grammars in the event loop, twice.
+        client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
+        ledger = UsageLedger()
+        collect_usage(client, ledger)
+        try:
+            yield Engine(client, config, setup, names, metrics, ledger, grammars)
+        finally:
+            client.shutdown(timeout=config.shutdown_timeout)
 
 
 def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
@@ -142,14 +159,15 @@ def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMet
         stat_loggers.append(lambda *_: _VisibleTokens(metrics))
     with failure_file() as file:
         try:
-            return AsyncLLM.from_vllm_config(
-                config,
-                stat_loggers=stat_loggers,
-                usage_context=UsageContext.OPENAI_API_SERVER,
-                enable_log_requests=engine_args.enable_log_requests,
-                aggregate_engine_logging=engine_args.aggregate_engine_logging,
-                disable_log_stats=engine_args.disable_log_stats,
-            )
+            with openmp_environment(config):
+                return AsyncLLM.from_vllm_config(
+                    config,
+                    stat_loggers=stat_loggers,
+                    usage_context=UsageContext.OPENAI_API_SERVER,
+                    enable_log_requests=engine_args.enable_log_requests,
+                    aggregate_engine_logging=engine_args.aggregate_engine_logging,
+                    disable_log_stats=engine_args.disable_log_stats,
+                )
         except (RuntimeError, ValueError, OSError) as error:
             reason = file.read_text() if file.exists() else str(error)
             remedy = known_remedy(reason)
@@ -163,9 +181,16 @@ def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
     try:
         return engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     except ValidationError as error:
-        raise StartError("; ".join(problem["msg"] for problem in error.errors())) from error
+        raise StartError("; ".join(map(_problem, error.errors()))) from error
     except (ValueError, NotImplementedError) as error:
         raise StartError(str(error)) from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    """What pydantic finds wrong with an option, with its name where it knows it."""
+    option = "-".join(str(part) for part in error["loc"]).replace("_", "-")
+    message = error["msg"]
+    return f"--{option} is {error['input']!r}: {message}" if option else message
 
 
 def _model_names(engine_args: AsyncEngineArgs) -> tuple[str, ...]:

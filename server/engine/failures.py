@@ -35,6 +35,16 @@ class Remedy(NamedTuple):
 
 _REMEDIES = (
     Remedy(
+        ExitStatus.NO_MODEL,
+        "the checkpoint cannot be served",
+        ("does not fit the model that config.json describes", "numbers that are not finite"),
+    ),
+    Remedy(
+        ExitStatus.BAD_OPTION,
+        "--block-size is not supported by the attention backend here: leave it out",
+        ("no common block size",),
+    ),
+    Remedy(
         ExitStatus.DISK_FULL,
         "make room, or point HF_HOME (models) and VLLM_CACHE_ROOT (compiled kernels) to another "
         "disk",

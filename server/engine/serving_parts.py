@@ -11,7 +11,6 @@ from server.vllm_api import (
     OnlineRenderer,
     OpenAIServingModels,
     RequestLogger,
-    ServingTokenization,
     init_entrypoints_middleware,
     load_chat_template,
 )
@@ -76,11 +75,15 @@ class ServingParts:
             "response_role": self._args.response_role,
         }
 
-    def tokenization(self) -> ServingTokenization:
-        """What answers `/tokenize` and `/detokenize`."""
-        return ServingTokenization(
-            self.models, self._renderer, request_logger=self._logger, **self._templates
-        )
+    @property
+    def for_tokenization(self) -> dict[str, Any]:
+        """The arguments of `ServingTokenization`."""
+        return {
+            "models": self.models,
+            "online_renderer": self._renderer,
+            "request_logger": self._logger,
+            **self._templates,
+        }
 
 
 def add_vllm_middleware(app: FastAPI, args: Namespace) -> None:

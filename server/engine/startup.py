@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quietstar_infer.config import read_json
-from server.engine.cpu_defaults import cpu_dtype, cpu_kv_cache_bytes
+from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
@@ -44,6 +44,12 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
             ExitStatus.NO_MODEL,
         ) from None
     prepare_engine_args(engine_args, options)
+    # One for a long text, one for the others.
+    engine_args.renderer_num_workers = max(engine_args.renderer_num_workers, 2)
+    # vLLM's "auto" takes what can compile the first grammar that it gets, and has that compile all
+    # later ones, which then fail or mean something else.
+    if engine_args.structured_outputs_config.backend == "auto":
+        engine_args.structured_outputs_config.backend = "xgrammar"
     if current_platform.is_cpu():
         _set_cpu_defaults(engine_args)
     return engine_args
@@ -65,12 +71,18 @@ def _check_chat_options(args: Namespace) -> None:
 
 
 def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
+    checkpoint = read_json(Path(engine_args.model) / "config.json")
     if engine_args.dtype == "auto":
-        engine_args.dtype = cpu_dtype(read_json(Path(engine_args.model) / "config.json"))
+        engine_args.dtype = cpu_dtype(checkpoint)
     has_cache_size = (
         engine_args.kv_cache_memory_bytes is not None
         or engine_args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization
         or os.environ.get("VLLM_CPU_KVCACHE_SPACE")
     )
     if not has_cache_size:
-        engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes()
+        bytes_per_number = 4 if engine_args.dtype in ("float32", "float") else 2
+        # vLLM's -1: as long as the memory allows.
+        length = engine_args.max_model_len if (engine_args.max_model_len or 0) > 0 else None
+        engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes(
+            context_bytes(checkpoint, length, bytes_per_number)
+        )

@@ -1,7 +1,8 @@
-"""How often the requests in flight have thought, where a gate decides it and only the engine knows.
+"""What the engine reports of the requests in flight, before any of it has reached a client: how
+often they have thought, where a gate decides it and only the engine knows, and when they end.
 
-The engine reports it with its outputs (`quietstar_infer.vllm_plugin.thought_usage`), under a key of
-the HTTP request.
+The engine reports thoughts with its outputs (`quietstar_infer.vllm_plugin.thought_usage`), under a
+key of the HTTP request.
 """
 
 import secrets
@@ -15,6 +16,8 @@ from server.vllm_api import AsyncLLM, EngineCoreOutput, take_usage
 
 # Told what an engine request has spent since its last report.
 OnSpending: TypeAlias = Callable[[Spending], None]
+# Told how many visible tokens an engine request has sampled, when it ends.
+OnEnd: TypeAlias = Callable[[int], None]
 
 
 class UsageHistory:
@@ -47,6 +50,7 @@ class UsageLedger:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[OnSpending, dict[str, UsageHistory]]] = {}
+        self._on_end: dict[str, OnEnd] = {}
 
     def open(self, on_spending: OnSpending) -> str:
         """A new key, to be put into `ThoughtParams.usage_key`, and to be closed in the end."""
@@ -73,20 +77,42 @@ class UsageLedger:
         history.add(spent)
         on_spending(since)
 
+    def watch(self, request_id: str, on_end: OnEnd) -> None:
+        """Have it told when each of the engine requests (one per choice) ends that are made of a
+        request with this id, which must be unique; to be ended with `unwatch`."""
+        self._on_end[request_id] = on_end
+
+    def unwatch(self, request_id: str) -> None:
+        """Forget a watched request, whose engine requests may still run."""
+        self._on_end.pop(request_id, None)
+
+    def end(self, request_id: str, tokens: int) -> None:
+        """One of the engine requests of a request has ended, after so many visible tokens."""
+        if request_id in self._on_end:
+            self._on_end[request_id](tokens)
+
 
 def collect_usage(client: AsyncLLM, ledger: UsageLedger) -> None:
-    """Have all usage that the engine reports to a client recorded in a ledger.
+    """Have all that the engine reports to a client recorded in a ledger.
 
     vLLM's outputs of the engine reach its front end in `OutputProcessor.process_outputs`, and what
     it makes of them has no field for a usage of ours: so this one method of this one object takes
-    it out first. It can go when `RequestOutput` carries fields of a plugin's own.
+    it out first. It can go when `RequestOutput` carries fields of a plugin's own. What it makes of
+    them waits until a client reads it: ends are noticed here, too.
     """
     processor = client.output_processor
     process = processor.process_outputs
 
     def process_and_collect(outputs: list[EngineCoreOutput], *args: Any, **kwargs: Any) -> Any:
-        _collect(outputs, processor.request_states, ledger)
-        return process(outputs, *args, **kwargs)
+        states = processor.request_states
+        _collect(outputs, states, ledger)
+        states_before = {it.request_id: states.get(it.request_id) for it in outputs}
+        processed = process(outputs, *args, **kwargs)
+        for request_id, state in states_before.items():
+            # Ended by the engine, or by a stop string, which vLLM finds here.
+            if state is not None and state.detokenizer and request_id not in states:
+                ledger.end(state.external_req_id, state.detokenizer.num_output_tokens())
+        return processed
 
     processor.process_outputs = process_and_collect  # type: ignore[method-assign, assignment]
 

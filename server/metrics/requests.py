@@ -64,6 +64,7 @@ for _reason in (
     "receive_timeout",
     "body_size",
     "api_key",
+    "host",
     "stopping",
 ):
     REQUESTS_REFUSED.labels(_reason)  # reported as 0 from the start

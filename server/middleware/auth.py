@@ -45,15 +45,20 @@ class ApiKeys:
 def read_keys(args: Namespace, environment: Mapping[str, str]) -> ApiKeys:
     """All keys of the command line, the key file and the environment.
 
-    Raises `StartError` for a key file that cannot be read or has no key: a user who names a file
-    does not want an open server.
+    Raises `StartError` for an option, a file or a variable that is given and has no key: who gives
+    one does not want an open server.
     """
-    keys = set(args.api_key or ())
+    keys: set[str] = set()
+    if args.api_key is not None:
+        keys |= _some(args.api_key, "--api-key")
     if args.api_key_file is not None:
         keys |= _keys_in(args.api_key_file)
-    keys |= set(environment.get(KEYS_VARIABLE, "").replace(",", " ").split())
-    keys |= set(environment.get(VLLM_KEY_VARIABLE, "").split())
-    return ApiKeys(key for key in keys if key)
+    for variable in (KEYS_VARIABLE, VLLM_KEY_VARIABLE):
+        if variable in environment:
+            text = environment[variable]
+            several = text.replace(",", " ") if variable == KEYS_VARIABLE else text
+            keys |= _some(several.split(), f"the environment variable {variable}")
+    return ApiKeys(keys)
 
 
 def add_key_option(group: Any) -> None:
@@ -67,9 +72,18 @@ def add_key_option(group: Any) -> None:
     )
 
 
+def _some(keys: Iterable[str | None], where: str) -> set[str]:
+    """The keys, stripped; raises `StartError` where there is none or one is empty."""
+    # vLLM's parser makes None of an empty one.
+    stripped = {(key or "").strip() for key in keys}
+    if not stripped or "" in stripped:
+        raise StartError(f"{where} holds no key: leave it out for a server without keys")
+    return stripped
+
+
 def _keys_in(file: Path) -> set[str]:
     try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
+        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"--api-key-file {file} cannot be read: {error}") from error
     keys = {line for line in lines if line and not line.startswith("#")}

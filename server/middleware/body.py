@@ -7,20 +7,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.error_responses import refusal
 from server.errors import BodyTooLarge, ReceiveTimeout
-from server.middleware.json_size import MAX_VALUES, has_too_many_values
+from server.middleware.json_size import MAX_VALUES, has_too_many_values, has_too_much_text
+
+# All others are answered without what is sent to them.
+_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"})
+
+
+def _wants_body(scope: Scope) -> bool:
+    return (
+        scope["method"] == "POST"
+        and scope["path"].removeprefix(scope.get("root_path", "")) in _PATHS
+    )
 
 
 class BodyMiddleware:
-    """Receives the whole body of a request before the application sees the request."""
+    """Receives the whole body of a request that should have one, before the application sees the
+    request."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_text_bytes: int, seconds: float) -> None:
         """0 = no limit."""
         self._app = app
         self._max_bytes = max_bytes
+        self._max_text_bytes = max_text_bytes
         self._seconds = seconds or None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not _wants_body(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -53,6 +65,11 @@ class BodyMiddleware:
                     raise BodyTooLarge(
                         f"the request's body has more than {MAX_VALUES} values (numbers, texts, "
                         "lists and maps), which this server takes at most: send several requests"
+                    )
+                if has_too_much_text(body, self._max_text_bytes):
+                    raise BodyTooLarge(
+                        f"the texts in the request's body have more than {self._max_text_bytes} "
+                        "bytes, which this server takes at most: send several requests"
                     )
                 return bytes(body)
 

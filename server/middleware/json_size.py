@@ -1,4 +1,4 @@
-"""How many values the text of a JSON document has, found without parsing it."""
+"""How many values a JSON document has, and how much text, found without parsing it."""
 
 # A parsed value takes up to a few hundred bytes, for two bytes of text.
 MAX_VALUES = 1 << 20
@@ -16,10 +16,28 @@ def has_too_many_values(body: bytes | bytearray) -> bool:
     if b"\0" in body:
         return True
     # A value may be a text that has a name: four quotes.
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    unescaped = _unescaped(body)
     if unescaped.count(b'"') > 4 * MAX_VALUES:
         return True
     return _separators(b" ".join(unescaped.split(b'"')[::2])) >= MAX_VALUES
+
+
+def has_too_much_text(body: bytes | bytearray, max_bytes: int) -> bool:
+    """Whether the texts of a body, names of fields included, have more bytes than that in all.
+
+    For a body of which `has_too_many_values` is false.
+    """
+    if len(body) <= max_bytes:
+        return False
+    if b"\0" in body:
+        return True
+    texts = _unescaped(body, b"..").split(b'"')[1::2]
+    return sum(map(len, texts)) > max_bytes
+
+
+def _unescaped(body: bytes | bytearray, instead: bytes = b"") -> bytes | bytearray:
+    """A body without escaped quotes and backslashes, so that every quote begins or ends a text."""
+    return body.replace(b"\\\\", instead).replace(b'\\"', instead)
 
 
 def _separators(text: bytes | bytearray) -> int:

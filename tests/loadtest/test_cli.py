@@ -163,6 +163,8 @@ def test_a_full_disk_is_reported_and_costs_only_what_came_after(
         (["--url", "{url}", "--duration", "0"], "'0' is not a number above 0"),
         (["--url", "{url}", "--answers", "nowhere"], "no such file"),
         (["--url", "{url}", "--body", "[]"], "is no JSON object"),
+        (["--url", "{url}", "--header", "X-Team"], "'X-Team' is no header"),
+        (["--url", "{url}", "--header", "X Team: a"], "'X Team: a' is no header"),
         (["--url", "{url}", "--out", "{folder}", "--budgets", "0"], "never overwritten"),
         (["--url", "http://127.0.0.1:1"], "127.0.0.1:1"),
         (["scenario", "none", "--url", "{url}"], "no scenario 'none'"),
@@ -188,7 +190,7 @@ def test_help_has_examples_and_all_commands(capsys: pytest.CaptureFixture[str]) 
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "python -m loadtest --url" in out
-    for command in ("run", "search", "scenario", "soak", "compare", "report", "capacity"):
+    for command in ("run", "sweep", "search", "scenario", "soak", "compare", "report", "capacity"):
         assert f"\n  {command} " in out
         if command != "scenario":
             with pytest.raises(SystemExit):
@@ -202,6 +204,7 @@ def test_help_has_examples_and_all_commands(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.usefixtures("reused_workers")
 def test_the_key_is_in_no_file(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    arguments = ["--url", url, "--budgets", "0", "--api-key", "hush-hush", *QUICK]
+    keys = ["--api-key", "hush-hush", "--header", "X-Key: hush-hush", "--header=X-Two: hush-hush"]
+    arguments = ["--url", url, "--budgets", "0", *keys, *QUICK]
     assert main([*arguments, "--out", str(folder)]) == 0
     assert not any("hush-hush" in path.read_text() for path in folder.iterdir())

@@ -33,9 +33,10 @@ def test_round_trip() -> None:
         ({"thought_budget": "5"}, LIMITS, "a whole number from 0 to 16"),
         ({"thought_budget": True}, LIMITS, "a whole number from 0 to 16"),
         ({"thought_budget": 1}, OFF, "thinking is off"),
-        ({"thought_temperature": -0.5}, LIMITS, "from 0 (greedy) up"),
-        ({"thought_temperature": float("nan")}, LIMITS, "from 0 (greedy) up"),
-        ({"thought_temperature": "hot"}, LIMITS, "from 0 (greedy) up"),
+        ({"thought_temperature": -0.5}, LIMITS, "from 0 (greedy) to 100"),
+        ({"thought_temperature": float("nan")}, LIMITS, "from 0 (greedy) to 100"),
+        ({"thought_temperature": 100.1}, LIMITS, "from 0 (greedy) to 100"),
+        ({"thought_temperature": "hot"}, LIMITS, "from 0 (greedy) to 100"),
         ({"thinking_token_budget": -3}, LIMITS, "from 0 up"),
         ({"thinking_token_budget": 1.5}, LIMITS, "from 0 up"),
     ],
@@ -53,7 +54,7 @@ def test_bad_limits_are_refused(max_budget: int, default_budget: int) -> None:
         ThoughtLimits(max_budget, default_budget)
 
 
-@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [-0.1, 100.1, float("nan"), float("inf")])
 def test_a_bad_default_temperature_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="from 0"):
         ThoughtLimits(16, 5, temperature)

@@ -33,6 +33,7 @@ LIMITS = (
     "--max-request-passes",
     "--request-timeout",
     "--receive-timeout",
+    "--grammar-timeout",
     "--max-body-mib",
 )
 
@@ -143,11 +144,12 @@ def test_no_option_has_two_meanings() -> None:
         (["a", "--max-queued-requests", "-1"], "-1 is negative, must be 0 (no limit) or more"),
         (["a", "--request-timeout", "inf"], "inf must be 0 (no limit) or more seconds"),
         ([str(DEMO), "--default-thought-budget", "17"], "must be from 0 to 16"),
-        ([str(DEMO), "--default-thought-temperature", "nan"], "must be a finite number from 0"),
+        ([str(DEMO), "--default-thought-temperature", "nan"], "must be a number from 0"),
         ([str(DEMO), "--pipeline-parallel-size", "2"], "pipeline parallelism"),
         ([str(DEMO), "--runner", "pooling"], "pooling"),
         ([str(DEMO), "--dtype", "float7"], "--dtype"),
         ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),
+        ([str(DEMO), "--port", "0", "--api-key", ""], "--api-key holds no key"),
     ],
 )
 def test_a_mistake_is_one_line(

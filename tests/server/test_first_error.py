@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, TypeAdapter, ValidationError
 
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
 
 NUMBER = 50_000
 PROMPT: dict[str, Any] = {"prompt": "a"}

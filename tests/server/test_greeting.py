@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quietstar_infer.params import ThoughtLimits
-from server.greeting import curl_command, thinking
+from server.greeting import cache, curl_command, thinking
 
 
 def bodies(command: str, folder: Path) -> list[dict[str, object]]:
@@ -41,6 +41,13 @@ def test_without_thinking_there_is_one_request(tmp_path: Path) -> None:
 
 def test_the_command_reads_the_key_from_a_variable() -> None:
     assert "$API_KEY" in curl_command("http://localhost:1", "a", budget=1, has_api_key=True)
+
+
+def test_the_kv_cache_in_words() -> None:
+    assert cache(131072, 1 << 29) == (
+        "Its KV cache holds 131,072 tokens (0.5 GiB, --kv-cache-memory-bytes)."
+    )
+    assert cache(131072, None) == "Its KV cache holds 131,072 tokens."
 
 
 @pytest.mark.parametrize(

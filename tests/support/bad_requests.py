@@ -53,6 +53,19 @@ BAD_COMPLETIONS: dict[str, dict[str, Any]] = {
     "negative temperature": {"thought_temperature": -0.1},
     "temperature as text": {"thought_temperature": "hot"},
     "huge temperature": {"thought_temperature": 10**400},
+    "temperature of noise": {"thought_temperature": 1e38},
+    "another's budget": {"reasoning_budget": 100},
+    "the paper's budget": {"n_ahead": 8},
+    "another's switch": {"enable_thinking": False},
+    "an effort without a chat": {"reasoning_effort": "low"},
+    "vLLM's former grammar": {"guided_json": {"type": "object"}},
+    "an argument of a client": {"extra_body": {"thought_budget": 8}},
+    "options of another": {"options": {"thought_budget": 8}},
+    "a budget in an unknown field": {"anything": {"thought_budget": 8}},
+    "a schema of itself": {"structured_outputs": {"json": {"$ref": "#"}}},
+    "a long id": {"request_id": "a" * 1000},
+    "long bad words": {"bad_words": ["t5 " * 20_000]},
+    "a choice of bad words": {"structured_outputs": {"choice": ["t5"]}, "bad_words": ["t5"]},
     "negative threshold": {"thought_threshold": -0.1},
     "threshold as text": {"thought_threshold": "0.1"},
     "threshold as a truth": {"thought_threshold": True},
@@ -284,9 +297,10 @@ BROKEN: dict[str, Bad] = {
     "a chat by GET": Bad(b"", path=CHATS, method="GET"),
     "truncated text to tokenize": Bad(b'{"prompt": "', path="/tokenize"),
 }
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 # Name: bytes on the wire.
 ON_THE_WIRE: dict[str, bytes] = {
+    "a host of others": b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     "another protocol": b"\x16\x03\x01\x02\x00 hello\r\n\r\n",
     "another version": b"GET / HTTP/9.9\r\n\r\n",
     "a negative length": HEAD + b"Content-Length: -1\r\n\r\n",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.options import (
     Commands,
+    add_beginning,
     add_evaluated_model,
     count,
     seed,
@@ -41,8 +42,8 @@ def add_evaluate(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="TASK=PATH",
-        help="take a task's rows from here: a file (.jsonl, .json, .parquet, .txt), a folder or a "
-        "hub name with the same columns; may be given again",
+        help="take a task's rows from here: a file (.jsonl, .json, .csv, .parquet, .txt; also "
+        ".gz), a folder or a hub name with the same columns; may be given again",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="the first N rows of each task")
     parser.add_argument(
@@ -70,6 +71,7 @@ def add_evaluate(commands: Commands) -> None:
         default=1234,
         help="of thoughts and votes (default 1234, as lm-evaluation-harness sends)",
     )
+    add_beginning(parser)
     parser.add_argument(
         "--document-tokens",
         type=count,

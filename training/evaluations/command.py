@@ -13,9 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from quietstar_infer.config import QuietStarConfig, load_tokenizer
+from training.beginning import beginning_ids
+from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.backends.http import served_by
@@ -30,7 +33,14 @@ from training.evaluations.heat_map import write_heat_map
 from training.evaluations.plots import draw_sweeps
 from training.evaluations.record import REPORT, RESULTS, Record
 from training.evaluations.report import measures_table, report_markdown
-from training.evaluations.runner import BASE, THINKER, EvaluatedBackend, Limits, evaluate
+from training.evaluations.runner import (
+    BASE,
+    THINKER,
+    EvaluatedBackend,
+    Limits,
+    check_rows,
+    evaluate,
+)
 from training.evaluations.summary import task_summary
 from training.evaluations.sweep import Cell, drawn_cell, sweep_cells
 from training.evaluations.tasks.definitions import Task, load_task
@@ -61,13 +71,18 @@ def run_evaluation(options: argparse.Namespace) -> None:
         options.seed,
         tuple(sorted(set(options.threshold))),
     )
-    limits = Limits(options.batch_size, options.document_tokens, options.heat_maps)
+    limits = Limits(
+        options.batch_size, options.document_tokens, options.heat_maps, options.beginning
+    )
     folder = local_folder(options.model)
-    _check_thresholds(thoughts, folder, options.model)
+    _check_thoughts(thoughts, folder, options.model)
     with ExitStack() as stack:
         models = [_thinker(options, folder, thoughts, stack)]
         if options.base is not None:
             models.append(_base(options))
+        for model in models:
+            for task in tasks:
+                check_rows(task.name, task.task, task.rows, model, limits)
         run = _run_facts(options, folder, thoughts, tasks, models)
         record = Record(options.out, run, resume=options.resume)
         stack.callback(record.close)
@@ -80,16 +95,19 @@ def run_evaluation(options: argparse.Namespace) -> None:
         print(f"written to {path}")
 
 
-def _check_thresholds(thoughts: ThoughtSettings, folder: Path, name: str) -> None:
-    """Raise `UsageError` for a threshold without thoughts that it could decide about."""
-    if not any(thoughts.thresholds):
-        return
-    if not has_thought_parts(folder):
-        raise UsageError(
-            f"{name} is a plain base model, which has learned no thoughts: --threshold is for "
-            "Quiet-STaR checkpoints"
+def _check_thoughts(thoughts: ThoughtSettings, folder: Path, name: str) -> None:
+    """Raise `UsageError` for thoughts of a model that has learned none, and for a threshold without
+    thoughts that it could decide about.
+    """
+    has_thresholds = any(thoughts.thresholds)
+    if not has_thought_parts(folder) and (thoughts.longest or has_thresholds):
+        wanted = (
+            "--threshold is for Quiet-STaR checkpoints"
+            if has_thresholds
+            else "add --budgets 0 to measure it without"
         )
-    if not thoughts.longest:
+        raise UsageError(f"{name} is a plain base model, which has learned no thoughts: {wanted}")
+    if has_thresholds and not thoughts.longest:
         raise UsageError("--threshold decides about thoughts: give --budgets above 0, too")
 
 
@@ -147,6 +165,7 @@ def _run_facts(
         "gate": _gate_kind(folder) if any(thoughts.thresholds) else None,
         "temperature": thoughts.temperature,
         "seed": thoughts.seed,
+        "beginning": _beginning(options.beginning, models[0].tokenizer),
         "document_tokens": options.document_tokens,
         "heat_maps": options.heat_maps,
         "batch_size": options.batch_size,
@@ -159,6 +178,12 @@ def _run_facts(
             **{name: version(name) for name in ("quietstar", "torch", "transformers", "datasets")},
         },
     }
+
+
+def _beginning(rule: Beginning, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What stands before every text: by which rule, and the tokens."""
+    ids = beginning_ids(tokenizer, rule)
+    return {"rule": rule, "tokens": tokenizer.convert_ids_to_tokens(ids)}
 
 
 def _gate_kind(folder: Path) -> str:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
+from training.beginning import text_ids
+from training.config import Beginning
 from training.evaluations.backends.base import Backend, PassageScores, Sampling, TokenScore
 from training.evaluations.cost import Cost
 from training.evaluations.sweep import Cell
@@ -91,6 +93,7 @@ def chain_outcomes(
     tokenizer: PreTrainedTokenizerBase,
     cells: Sequence[Cell],
     seed: int,
+    beginning: Beginning = "tokenizer",
 ) -> Iterator[tuple[str, Outcome]]:
     """By cell, of the votes on one question; `number` is the question's."""
     prompt, gold = task.ask(row), first_number(gold_number(row))
@@ -100,13 +103,14 @@ def chain_outcomes(
     )
     reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
     for cell in cells:
-        chains = backend.continue_text(tokenizer.encode(prompt), cell, reasoning)
+        asked = text_ids(tokenizer, prompt, beginning)
+        chains = backend.continue_text(asked, cell, reasoning)
         cost = sum((chain.cost for chain in chains), Cost(0))
         texts = [chain.text for chain in chains]
         if task.conclusion is None:
             answers = [last_number(text) for text in texts]
         else:
-            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer)
+            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer, beginning)
             texts, answers = concluded.texts, concluded.answers
             cost += concluded.cost
         yield cell.key, {**vote_outcome(answers, gold, texts), "cost": asdict(cost)}
@@ -128,6 +132,7 @@ def _conclude(
     cell: Cell,
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
+    beginning: Beginning,
 ) -> _Concluded:
     """Continue each chain with the conclusion, for its answer."""
     assert task.conclusion is not None
@@ -135,7 +140,7 @@ def _conclude(
     for chain, seed in zip(chains, seeds, strict=True):
         concluding = (prompt + chain).rstrip() + task.conclusion
         short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
-        (found,) = backend.continue_text(tokenizer.encode(concluding), cell, short)
+        (found,) = backend.continue_text(text_ids(tokenizer, concluding, beginning), cell, short)
         texts.append(concluding.removeprefix(prompt) + found.text)
         answers.append(first_number(found.text))
         cost += found.cost

@@ -5,7 +5,9 @@
     results.json  run.json and the figures computed from the items
     report.md, *.svg, heat-map-*.html
 
-An evaluation that was stopped is resumed behind the last complete line of items.jsonl.
+An evaluation that was stopped is resumed behind the last complete line of items.jsonl. Nothing is
+written before the first result is known: one that fails before it leaves nothing that the corrected
+command would stumble over.
 """
 
 import json
@@ -45,16 +47,15 @@ class Record:
                 f"{folder} is not empty; add --resume to go on with the evaluation in it"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, run)
-        self._rewrite()
-        # Line-buffered: whatever stops the program, results so far are on disk.
-        self._lines: IO[str] = (folder / ITEMS).open("a", encoding="utf-8", buffering=1)
+        self._lines: IO[str] | None = None
 
     def __contains__(self, place: Place) -> bool:
         return place in self.items
 
     def add(self, place: Place, content: dict[str, Any]) -> None:
         """Add the result of an item."""
+        if self._lines is None:
+            self._lines = self._open()
         self.items[place] = content
         self._lines.write(_line(place, content))
 
@@ -65,14 +66,18 @@ class Record:
 
     def close(self) -> None:
         """Close items.jsonl."""
-        self._lines.close()
+        if self._lines is not None:
+            self._lines.close()
 
-    def _rewrite(self) -> None:
-        """Leave out a line that was cut short."""
+    def _open(self) -> IO[str]:
+        """Write the settings, and open items.jsonl, without a line that was cut short."""
+        write_json(self.folder / RUN, self.run)
         part = self.folder / f"{ITEMS}.part"
         lines = (_line(place, content) for place, content in self.items.items())
         part.write_text("".join(lines), encoding="utf-8")
         part.replace(self.folder / ITEMS)
+        # Line-buffered: whatever stops the program, results so far are on disk.
+        return (self.folder / ITEMS).open("a", encoding="utf-8", buffering=1)
 
 
 def _line(place: Place, content: Mapping[str, Any]) -> str:

@@ -19,6 +19,11 @@ def estimate_cell(measure: str, estimate: Mapping[str, float]) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} … {high:.{digits}f})"
 
 
+def _measured(measure: str, entry: Mapping[str, Any], cell: Cell) -> str:
+    """A measure in a cell; where nothing is thought there is nothing that thoughts gain."""
+    return "–" if measure == "gain" and not cell.budget else estimate_cell(measure, entry[measure])
+
+
 def measures_table(results: Mapping[str, Any]) -> str:
     """A row per task, measure and threshold, a column per budget, the base model before them."""
     budgets, thresholds = results["budgets"], results["thresholds"]
@@ -29,10 +34,10 @@ def measures_table(results: Mapping[str, Any]) -> str:
         for measure, threshold in product(MEASURES[task["kind"]], thresholds):
             unit = ", %" if measure in SHARES else ""
             base = task.get("base")
-            cells = [estimate_cell(measure, base["0"][measure]) if base else "–"]
+            cells = [_measured(measure, base["0"], Cell(0)) if base else "–"]
             cells += [
-                estimate_cell(measure, task["thinker"][Cell(budget, threshold).key][measure])
-                for budget in budgets
+                _measured(measure, task["thinker"][cell.key], cell)
+                for cell in (Cell(budget, threshold) for budget in budgets)
             ]
             over = [f"{threshold:g}"] if several else []
             rows.append([f"{name}: {measure}{unit}", str(task["items"]), *over, *cells])
@@ -70,7 +75,7 @@ def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             f"{100 * cost['thought_about']:.1f}",
             str(cost["thought_tokens"]),
             f"{cost['passes_per_token']:.2f}",
-            estimate_cell(measure, entry[measure]),
+            _measured(measure, entry, cell),
         ]
         if task["kind"] == "text":
             kept = gain_kept(task, cell)
@@ -109,7 +114,7 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
         f"# {model['source']}",
         f"Weights {model['sha256'][:16]}, thoughts at temperature {results['temperature']}, seed "
         f"{results['seed']}, 95 % intervals. `b` is the thought budget. "
-        f"{_when_it_thinks(results)}",
+        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}",
         measures_table(results),
     ]
     for name, task in results["tasks"].items():
@@ -122,6 +127,17 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
     parts += [f"![{name}]({name})" for name in files if name.endswith(".svg")]
     parts += [f"[{name}]({name})" for name in files if name.endswith(".html")]
     return "\n\n".join(parts) + "\n"
+
+
+def _before_texts(beginning: Mapping[str, Any]) -> str:
+    rule = {
+        "tokenizer": "as its tokenizer puts it there",
+        "bos": "by --beginning bos",
+        "nothing": "by --beginning nothing",
+    }[beginning["rule"]]
+    if not beginning["tokens"]:
+        return f"Texts begin without a special token ({rule}): their first token is not predicted."
+    return f"Before every text stands `{' '.join(beginning['tokens'])}` ({rule})."
 
 
 def _when_it_thinks(results: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
+from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.outcomes import chain_outcomes, item_outcomes
@@ -33,12 +34,13 @@ class EvaluatedBackend:
 @dataclass(frozen=True)
 class Limits:
     """`batch_size`: items per call; most tokens of a document; documents whose thoughts are kept
-    for heat maps.
+    for heat maps. `beginning`: what stands before every text.
     """
 
     batch_size: int
     document_tokens: int
     heat_maps: int
+    beginning: Beginning = "tokenizer"
 
 
 def evaluate(
@@ -59,6 +61,17 @@ def evaluate(
             bar.update()
 
 
+def check_rows(
+    task_name: str, task: Task, rows: Sequence[Any], model: EvaluatedBackend, limits: Limits
+) -> None:
+    """Raise `UsageError` for the first row of a task that cannot be scored."""
+    if isinstance(task, ChainTask):
+        return
+    make = item_maker(task, model.tokenizer, limits.document_tokens, limits.beginning)
+    for number, row in enumerate(rows):
+        _made(make, row, f"{task_name}, row {number}")
+
+
 def _results(
     task_name: str,
     task: Task,
@@ -71,11 +84,18 @@ def _results(
     if isinstance(task, ChainTask):
         for n in todo:
             outcomes = chain_outcomes(
-                task, rows[n], n, model.backend, model.tokenizer, model.cells, seed
+                task,
+                rows[n],
+                n,
+                model.backend,
+                model.tokenizer,
+                model.cells,
+                seed,
+                limits.beginning,
             )
             yield n, {"outcomes": dict(outcomes)}
         return
-    make = item_maker(task, model.tokenizer, limits.document_tokens)
+    make = item_maker(task, model.tokenizer, limits.document_tokens, limits.beginning)
     shown = limits.heat_maps if task.kind == "text" and model.role == THINKER else 0
     # Items whose thoughts are kept are scored apart: keeping all thoughts would take much memory.
     kept, others = [n for n in todo if n < shown], [n for n in todo if n >= shown]
@@ -94,7 +114,10 @@ def _made(make: MakeItem, row: Any, name: str) -> Item:
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     if any(passage.num_scored < 1 for passage in item.passages):
-        raise UsageError(f"{name} has nothing to predict: an empty answer or document")
+        raise UsageError(
+            f"{name} has nothing to predict: an empty answer, or a document without a second token "
+            "(--beginning bos puts one before the first)"
+        )
     return item
 
 

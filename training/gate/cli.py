@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from training.gate.settings import GateSettings
-from training.options import Commands, count, seed
+from training.options import Commands, add_beginning, count, seed
 
 _DEFAULT = GateSettings()
 
@@ -70,8 +70,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="PATH",
-        help="documents like those that will be served: a file (.jsonl, .json, .parquet, or .txt "
-        "with a document per line), a folder or a hub name",
+        help="documents like those that will be served: a file (.jsonl, .json, .csv, .parquet, "
+        "or .txt with a document per line; also .gz), a folder or a hub name",
     )
     parser.add_argument(
         "--eval-data",
@@ -82,6 +82,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the hub's configuration")
     parser.add_argument("--split", default="train", help="of the data set (default train)")
     parser.add_argument("--column", default="text", help="where the text is (default text)")
+    add_beginning(parser)
     parser.add_argument(
         "--streaming", action="store_true", help="read only as much of the data set as is needed"
     )
@@ -102,6 +103,7 @@ def _fit_gate(options: argparse.Namespace) -> None:
             column=options.column,
             eval_path=options.eval_data,
             streaming=options.streaming,
+            beginning=options.beginning,
         ),
         GateSettings(
             budgets=tuple(options.budgets),

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import QuietStarConfig
+from training.beginning import text_ids
 from training.errors import UsageError
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.gate.fit import fit_gate
@@ -113,7 +114,7 @@ def _read(
             raise UsageError(
                 f"{path}: {data.column!r} of document {number} is not text but {text!r}"
             )
-        ids: list[int] = tokenizer(text, verbose=False)["input_ids"] + end
+        ids = text_ids(tokenizer, text, data.beginning) + end
         if len(ids) >= 2:
             found.append(ids[: settings.document_tokens])
     return found

@@ -4,7 +4,8 @@ The scores of a position's path tokens run over two kinds of keys: the text's, w
 share, and the path's own. Both kinds go through one softmax but are never laid side by side, and
 only a few positions are computed at a time: time and memory are linear in the length of a path. The
 scores are recomputed in the backward pass. Where flash attention kernels are available, they are
-used (`training.kernels.flash_attention`).
+used (`training.kernels.flash_attention`), but not for texts of several documents, which do not see
+each other.
 
 Shapes: B sequences, G key-value heads, Q query heads of each, T text positions, C consecutive ones
 of them, P thoughts per position, L path tokens that are queries, M path tokens that are keys
@@ -80,6 +81,14 @@ def _hide_future(scores: _Scores, positions: int, queries: int) -> None:
     own_QLM.masked_fill_(later_LM.triu(1 + keys - queries), -torch.inf)
 
 
+def _hide_documents(scores: _Scores, first_key_BC: Tensor) -> None:
+    """Put -inf where a position would see the text of an earlier document, in place."""
+    sequences, positions = first_key_BC.shape
+    text_BGCRJ = scores.text.unflatten(1, (positions, -1)).unflatten(0, (sequences, -1))
+    key_J = torch.arange(text_BGCRJ.shape[-1], device=text_BGCRJ.device)
+    text_BGCRJ.masked_fill_(key_J < first_key_BC[:, None, :, None, None], -torch.inf)
+
+
 def _rows_like(rows: Tensor, part: Tensor) -> Tensor:
     """One number per score row, for broadcasting over either part."""
     return rows.reshape(*part.shape[:2], 1)
@@ -100,21 +109,25 @@ class _PathAttention(torch.autograd.Function):
         own_key: Tensor,
         own_value: Tensor,
         scaling: float,
+        first_key_BC: Tensor | None,
     ) -> Tensor:
         out = _empty_by_token(query)
         log_sum = torch.empty(query.shape[:-1], device=query.device)
         for chunk in _chunks(query, text_key.shape[2], own_key.shape[4]):
             at = (slice(None), slice(None), chunk.positions)
-            scores = _scores(query[at] * scaling, _keys(text_key, own_key, chunk))
+            first_key = None if first_key_BC is None else first_key_BC[:, chunk.positions]
+            scores = _scores(query[at] * scaling, _keys(text_key, own_key, chunk), first_key)
             values = _keys(text_value, own_value, chunk)
             out[at], log_sum[at] = _merge(scores, values, like=query[at])
-        ctx.save_for_backward(query, text_key, text_value, own_key, own_value, out, log_sum)
+        kept = (query, text_key, text_value, own_key, own_value, out, log_sum, first_key_BC)
+        ctx.save_for_backward(*kept)
         ctx.scaling = scaling
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, text_key, text_value, own_key, own_value, out, log_sum = ctx.saved_tensors
+        *kept, out, log_sum, first_key_BC = ctx.saved_tensors
+        query, text_key, text_value, own_key, own_value = kept
         (grad_out,) = gradients
         grad_query = torch.empty_like(query)
         # All positions add to the text's gradients: summed in float32, whatever the dtype.
@@ -126,7 +139,8 @@ class _PathAttention(torch.autograd.Function):
             text = (slice(None), slice(None), chunk.text)
             part, grad_part = query[at] * ctx.scaling, grad_out[at].contiguous()
             keys = _keys(text_key, own_key, chunk)
-            weights = _weights(_scores(part, keys), log_sum[at])
+            first_key = None if first_key_BC is None else first_key_BC[:, chunk.positions]
+            weights = _weights(_scores(part, keys, first_key), log_sum[at])
             grad_values = _transposed(weights, grad_part)
             _add_keys(grad_values, grad_text_value[text], grad_own_value[at])
             grad_scores = _products(grad_part, _keys(text_value, own_value, chunk))
@@ -144,6 +158,7 @@ class _PathAttention(torch.autograd.Function):
             grad_own_key,
             grad_own_value,
             None,
+            None,
         )
 
 
@@ -158,10 +173,12 @@ def _empty_by_token(query_BGCPQLD: Tensor) -> Tensor:
     return out.permute(0, 4, 1, 2, 5, 3, 6)
 
 
-def _scores(query: Tensor, keys: _Keys) -> _Scores:
+def _scores(query: Tensor, keys: _Keys, first_key_BC: Tensor | None) -> _Scores:
     """Scaled queries · keys, -inf where a token is not seen."""
     scores = _products(query, keys)
     _hide_future(scores, positions=query.shape[2], queries=query.shape[-2])
+    if first_key_BC is not None:
+        _hide_documents(scores, first_key_BC)
     return scores
 
 
@@ -213,14 +230,16 @@ def path_attention(
     own_key_BGCPMD: Tensor,
     own_value_BGCPMD: Tensor,
     scaling: float,
+    first_key_BC: Tensor | None = None,
 ) -> Tensor:
-    """softmax(scaling · q·k) v of path tokens over text and own keys, in the query's shape."""
-    kernels = (
-        flash_attention.FlashAttention
-        if flash_attention.supports(query_BGCPQLD)
-        else _PathAttention
-    )
-    out: Tensor = kernels.apply(  # type: ignore[no-untyped-call]  # torch's
-        query_BGCPQLD, text_key_BGJD, text_value_BGJD, own_key_BGCPMD, own_value_BGCPMD, scaling
-    )
+    """softmax(scaling · q·k) v of path tokens over text and own keys, in the query's shape.
+
+    `first_key_BC`: the first text key that each position sees, where it does not see all.
+    """
+    inputs = (query_BGCPQLD, text_key_BGJD, text_value_BGJD, own_key_BGCPMD, own_value_BGCPMD)
+    out: Tensor
+    if first_key_BC is None and flash_attention.supports(query_BGCPQLD):
+        out = flash_attention.FlashAttention.apply(*inputs, scaling)  # type: ignore[no-untyped-call]  # torch's
+    else:
+        out = _PathAttention.apply(*inputs, scaling, first_key_BC)  # type: ignore[no-untyped-call]
     return out

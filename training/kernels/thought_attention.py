@@ -25,13 +25,33 @@ IMPLEMENTATION = "quiet_star"
 class TextAttention:
     """Causal attention over a text; keeps keys and values of each layer for the text's paths.
 
+    A text of several documents has the index of the first token of each token's document,
+    `document_start_BT`: nothing attends to another document, and positions begin anew.
+
     With `needs_grad`, `UsageError` is raised where keys and values come without an autograd graph,
     as they do under reentrant activation checkpointing.
     """
 
-    def __init__(self, *, needs_grad: bool) -> None:
+    def __init__(self, *, needs_grad: bool, document_start_BT: Tensor | None = None) -> None:
         self.needs_grad = needs_grad
+        self.document_start_BT = document_start_BT
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._mask_B1TT = None
+        if document_start_BT is not None:
+            index_T = torch.arange(document_start_BT.shape[1], device=document_start_BT.device)
+            same_BTT = index_T >= document_start_BT[..., None]
+            self._mask_B1TT = (same_BTT & (index_T <= index_T[:, None]))[:, None]
+
+    def positions(self, first: int, last: int, device: torch.device) -> Tensor:
+        """The positions [first, last) in their documents, (B, C), or (1, C) where a text is one."""
+        index_1C = torch.arange(first, last, device=device)[None]
+        start_BT = self.document_start_BT
+        return index_1C if start_BT is None else index_1C - start_BT[:, first:last]
+
+    def first_keys(self, first: int, last: int) -> Tensor | None:
+        """The first text key that the positions [first, last) see, (B, C); None: the text's."""
+        start_BT = self.document_start_BT
+        return None if start_BT is None else start_BT[:, first:last]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
@@ -41,8 +61,9 @@ class TextAttention:
             raise UsageError("thoughts need gradient checkpointing with use_reentrant=False")
         # When activation checkpointing runs the layer again, the paths already use the first ones.
         self._kept.setdefault(layer, (key, value))
+        mask = self._mask_B1TT
         return F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+            query, key, value, mask, is_causal=mask is None, scale=scaling, enable_gqa=True
         )
 
     def keys_values(self, layer: int, positions: int) -> tuple[Tensor, Tensor]:
@@ -77,6 +98,7 @@ class WholePathAttention:
         self.text = text
         self.last = last
         self.paths = (last - first, per_position)
+        self.first_key_BC = text.first_keys(first, last)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
@@ -89,6 +111,7 @@ class WholePathAttention:
             key,
             value,
             scaling,
+            self.first_key_BC,
         )
         return _by_query_head(out)
 
@@ -112,6 +135,7 @@ class GrowingPathAttention:
         self.text = text
         self.last = first + positions
         self.paths = (positions, per_position)
+        self.first_key_BC = text.first_keys(first, self.last)
         self.capacity = capacity
         self._token = 0
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -139,6 +163,7 @@ class GrowingPathAttention:
             own_key,
             own_value,
             scaling,
+            self.first_key_BC,
         )
         return _by_query_head(out)
 

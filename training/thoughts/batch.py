@@ -18,17 +18,23 @@ IGNORED = -100
 
 
 class Batch(NamedTuple):
-    """Token ids and labels, (B, T) each; a label is its token or `IGNORED`."""
+    """Token ids and labels, (B, T) each; a label is its token or `IGNORED`.
+
+    Where a sequence has several documents, which do not see each other, `document_start_BT` is the
+    index in the sequence of the first token of each token's document.
+    """
 
     input_ids_BT: Tensor
     labels_BT: Tensor
     pad_token_id: int
+    document_start_BT: Tensor | None = None
 
 
 class Ahead(NamedTuple):
     """What follows each position: entry [b, i, s] of (B, T, S) belongs to token i + 1 + s.
 
-    `ids` past the end of the text are the pad id; `real` is False there and for ignored labels.
+    `ids` past the end of the text are the pad id; `real` is False there, for ignored labels and for
+    tokens of another document.
     """
 
     ids_BTS: Tensor
@@ -40,8 +46,9 @@ def make_batch(
     pad_token_id: int,
     labels: Tensor | None = None,
     attention_mask: Tensor | None = None,
+    document_start: Tensor | None = None,
 ) -> Batch:
-    """A checked batch; all arguments are (B, T).
+    """A checked batch; all arguments are (B, T), `document_start` as in `Batch`.
 
     Without a mask the run of pad ids at the end of a sequence is its padding (a pad id inside it is
     a token like any other, also where pad is end-of-text). Labels default to the ids. Padding is
@@ -58,7 +65,7 @@ def make_batch(
         raise UsageError(f"a label is neither its token nor {IGNORED}; labels must not be shifted")
     if not (labels_BT[:, 1:] != IGNORED).any():
         raise UsageError("a batch has nothing to predict: every label is padding or ignored")
-    return Batch(input_ids, labels_BT, pad_token_id)
+    return Batch(input_ids, labels_BT, pad_token_id, document_start)
 
 
 def check_window(positions: int, ahead: int, sliding_window: int | None) -> None:
@@ -79,10 +86,11 @@ def check_window(positions: int, ahead: int, sliding_window: int | None) -> None
 
 def look_ahead(batch: Batch, ahead: int) -> Ahead:
     """The next `ahead` tokens of every position."""
-    return Ahead(
-        _following(batch.input_ids_BT, ahead, batch.pad_token_id),
-        _following(batch.labels_BT, ahead, IGNORED) != IGNORED,
-    )
+    real_BTS = _following(batch.labels_BT, ahead, IGNORED) != IGNORED
+    start_BT = batch.document_start_BT
+    if start_BT is not None:
+        real_BTS &= _following(start_BT, ahead, -1) == start_BT[..., None]
+    return Ahead(_following(batch.input_ids_BT, ahead, batch.pad_token_id), real_BTS)
 
 
 def _following(ids_BT: Tensor, ahead: int, fill: int) -> Tensor:

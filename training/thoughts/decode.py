@@ -87,7 +87,7 @@ class ThoughtDecoder:
         self._attention = GrowingPathAttention(
             text, len(run), per_position, capacity, first=run.start
         )
-        self._text_position_C = torch.arange(run.start, run.stop, device=device)
+        self._text_position_BC = text.positions(run.start, run.stop, device)
         self._fed = 0
 
     def start(self) -> Tensor:
@@ -97,7 +97,7 @@ class ThoughtDecoder:
         """
         sequences, positions, per_position = self.shape
         start_BCH = self.thinker.start_H.expand(sequences, positions, -1)
-        hidden_BCH = self._feed(start_BCH, self._text_position_C)
+        hidden_BCH = self._feed(start_BCH, self._text_position_BC)
         self._keep()
         return hidden_BCH.repeat_interleave(per_position, dim=1).flatten(0, 1)
 
@@ -117,14 +117,14 @@ class ThoughtDecoder:
 
     def _feed_paths(self, embedding_NH: Tensor) -> Tensor:
         sequences, _, per_position = self.shape
-        position = self._text_position_C.repeat_interleave(per_position)
+        position = self._text_position_BC.repeat_interleave(per_position, dim=1)
         hidden = self._feed(embedding_NH.unflatten(0, (sequences, -1)), position)
         return hidden.flatten(0, 1)
 
     def _feed(self, embedding: Tensor, text_position: Tensor) -> Tensor:
         """One token of every path; the first of a path has the position after its text's."""
         return self.thinker.hidden_states(
-            embedding, text_position[None] + 1 + self._fed, thought_attention=self._attention
+            embedding, text_position + 1 + self._fed, thought_attention=self._attention
         )
 
     def _keep(self) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -18,7 +20,8 @@ from transformers import (
 from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.errors import UsageError
-from training.thoughts.model import QuietThinker
+from training.hub import is_hub_name
+from training.thoughts.model import QuietThinker, first_dash_token
 
 
 def load_model(
@@ -36,14 +39,40 @@ def load_model(
     return QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed), tokenizer
 
 
+class Source(NamedTuple):
+    """What is known of a model without its weights."""
+
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_source(source: str) -> Source:
+    """Configuration and tokenizer of a model. Raises `UsageError`, also for a base model whose
+    tokenizer cannot write what new thought parts begin as, and `CheckpointError`.
+    """
+    folder = local_folder(source)
+    with _explained(source):
+        config = AutoConfig.from_pretrained(folder)
+        if has_thought_parts(folder):
+            return Source(config, load_tokenizer(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    first_dash_token(tokenizer)
+    return Source(config, tokenizer)
+
+
 def local_folder(source: str) -> Path:
     """A model's folder; a name on the hub is downloaded first. Raises `UsageError`."""
-    if Path(source).is_dir():
-        return Path(source)
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UsageError(f"cannot load the model {source}: it is a file, expected a folder")
+    if not is_hub_name(source):
+        raise UsageError(f"cannot load the model {source}: there is no such folder")
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     # The same weights again, under the names of their first publishers.
     other = ["consolidated*", "original/*"]
-    with _explained(source):
+    with _explained(source, "there is no such folder, and on the hub: "):
         return Path(snapshot_download(source, allow_patterns=wanted, ignore_patterns=other))
 
 
@@ -57,9 +86,9 @@ def has_thought_parts(folder: Path) -> bool:
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def _explained(source: str, before: str = "") -> Iterator[None]:
     try:
         yield
-    except (OSError, HFValidationError) as error:
+    except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"cannot load the model {source}: {reason}") from None
+        raise UsageError(f"cannot load the model {source}: {before}{reason}") from None

@@ -36,6 +36,16 @@ class Mixed(NamedTuple):
     weight: Tensor
 
 
+def first_dash_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token whose embedding new START and END begin as; raises `UsageError` without one."""
+    dash: list[int] = tokenizer.encode(DASH, add_special_tokens=False)
+    if not dash or dash[0] == tokenizer.unk_token_id:
+        raise UsageError(
+            f"the tokenizer cannot write {DASH}, which START and END begin their training as"
+        )
+    return dash[0]
+
+
 class QuietThinker(nn.Module):
     """A base model that can think: `base_model`, `mixing_head`, `start_embedding`, `end_embedding`.
 
@@ -85,18 +95,16 @@ class QuietThinker(nn.Module):
         START and END are added to tokenizer and base model where they are missing, and begin as the
         embedding of the dash. Raises `UsageError` where the tokenizer has no dash.
         """
-        dash = tokenizer.encode(DASH, add_special_tokens=False)
-        if not dash or dash[0] == tokenizer.unk_token_id:
-            raise UsageError(
-                f"the tokenizer cannot write {DASH}, which START and END begin their training as"
-            )
-        tokenizer.add_special_tokens({"additional_special_tokens": [START_TOKEN, END_TOKEN]})
+        dash = first_dash_token(tokenizer)
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": [START_TOKEN, END_TOKEN]}, replace_extra_special_tokens=False
+        )
         vocabulary = tokenizer.get_vocab()
         meta_token_ids = vocabulary[START_TOKEN], vocabulary[END_TOKEN]
         if max(meta_token_ids) >= len(_weight(base_model.get_input_embeddings())):
             base_model.resize_token_embeddings(len(tokenizer))
         table_VH = _weight(base_model.get_input_embeddings()).detach()
-        tensors = initial_thought_tensors(table_VH, dash[0], seed=seed)
+        tensors = initial_thought_tensors(table_VH, dash, seed=seed)
         return cls(base_model, tensors, meta_token_ids, embedding_scale)
 
     @classmethod
@@ -169,15 +177,15 @@ class QuietThinker(nn.Module):
         return torch.cat([start, tokens[..., :budget, :], end, tokens[..., budget:, :]], dim=-2)
 
     def hidden_states(
-        self, embeddings_BNH: Tensor, position_ids_1N: Tensor, **attention: Any
+        self, embeddings_BNH: Tensor, position_ids: Tensor, **attention: Any
     ) -> Tensor:
-        """The base model's output after its final norm, (B, N, H).
+        """The base model's output after its final norm, (B, N, H); positions are (1, N) or (B, N).
 
         `attention` is passed on to the attention: `thought_attention`, or `attention_mask`.
         """
         output = self.base_model.base_model(  # transformers' name for a model without its head
             inputs_embeds=embeddings_BNH,
-            position_ids=position_ids_1N,
+            position_ids=position_ids,
             use_cache=False,
             **attention,
         )
@@ -189,8 +197,8 @@ class QuietThinker(nn.Module):
 
         `first` is the position of the first token, where `text` has those before it already.
         """
-        position_1T = torch.arange(first, first + ids_BT.shape[1], device=ids_BT.device)[None]
-        return self.hidden_states(self.embed(ids_BT), position_1T, thought_attention=text)
+        position = text.positions(first, first + ids_BT.shape[1], ids_BT.device)
+        return self.hidden_states(self.embed(ids_BT), position, thought_attention=text)
 
     def mix(self, base: Tensor, thought: Tensor) -> Mixed:
         """h = (1 - w)·h_base + w·h_thought, with w = mixing_head([h_base; h_thought])."""

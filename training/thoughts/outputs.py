@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.config import Objective
 from training.thoughts.losses import (
+    StepTotals,
     likelihood_mean,
     policy_weights,
     rewards,
@@ -62,17 +63,20 @@ def step_output(
     real_BTS: Tensor,
     objective: Objective,
     policy_loss_of: Callable[[Tensor], Tensor],
+    totals: StepTotals | None = None,
 ) -> StepOutput:
-    """From token losses to the loss.
+    """From token losses to the loss, or to a batch's part of it in a step of several (`totals`).
 
     `policy_loss_of` is given the weight of every thought, (B, T-1, P), and returns
     Σ -weight · log p(t_j) over all thoughts and their tokens, with gradients.
     """
-    base_loss = likelihood_mean(tokens.base_nll_BT, real_BTS[..., 0], objective.averaging)
-    talk_loss_S = talk_losses(tokens.talk_nll_BTPS, real_BTS, objective.averaging)
-    reward_BTP = rewards(tokens.base_nll_BT, tokens.talk_nll_BTPS)
+    averaging, number = objective.averaging, None if totals is None else totals.targets_S[0]
+    base_loss = likelihood_mean(tokens.base_nll_BT, real_BTS[..., 0], averaging, number)
+    talk_loss_S = talk_losses(tokens.talk_nll_BTPS, real_BTS, averaging, totals)
+    reward_BTP = rewards(tokens.base_nll_BT, tokens.talk_nll_BTPS, real_BTS)
     budget = thoughts.ids.shape[-1]
-    policy_loss = policy_loss_of(policy_weights(reward_BTP, real_BTS, budget, objective))
+    weight_BTP = policy_weights(reward_BTP, real_BTS, budget, objective, totals)
+    policy_loss = policy_loss_of(weight_BTP)
     return StepOutput(
         total_loss(base_loss, talk_loss_S, policy_loss, objective),
         base_loss.detach(),

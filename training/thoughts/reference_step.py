@@ -30,11 +30,14 @@ def reference_step(
     thinker.check_window(batch, thinking.ahead)
     ahead = look_ahead(batch, thinking.ahead)
     ids_RT = batch.input_ids_BT.repeat_interleave(thinking.per_position, dim=0)
+    start_RT = batch.document_start_BT
+    if start_RT is not None:
+        start_RT = start_RT.repeat_interleave(thinking.per_position, dim=0)
     following_RTS = ahead.ids_BTS.repeat_interleave(thinking.per_position, dim=0)
 
-    thought_ids_RTK = _sample(thinker, ids_RT, preset, choose)
+    thought_ids_RTK = _sample(thinker, ids_RT, start_RT, preset, choose)
     paths_RTLH = thinker.embed_paths(thought_ids_RTK, following_RTS[..., :-1])
-    base_RTH, path_RTLH = _hidden_states(thinker, thinker.embed(ids_RT), paths_RTLH)
+    base_RTH, path_RTLH = _hidden_states(thinker, thinker.embed(ids_RT), paths_RTLH, start_RT)
     thought_RTKH, talk_RTSH = (
         path_RTLH[:, :, : thinking.budget],
         path_RTLH[:, :, thinking.budget + 1 :],
@@ -68,7 +71,11 @@ def _by_position(x_RT: Tensor, per_position: int) -> Tensor:
 
 @torch.no_grad()
 def _sample(
-    thinker: QuietThinker, ids_RT: Tensor, preset: Preset, choose: ChooseThoughts
+    thinker: QuietThinker,
+    ids_RT: Tensor,
+    start_RT: Tensor | None,
+    preset: Preset,
+    choose: ChooseThoughts,
 ) -> Tensor:
     """Thoughts for every position of every row, (R, T, K), token by token."""
     rows, positions = ids_RT.shape
@@ -77,7 +84,7 @@ def _sample(
     thought_RTK = ids_RT.new_empty((rows, positions, 0))
     for step in range(preset.thinking.budget):
         paths_RTLH = torch.cat([start_RT1H, thinker.embed(thought_RTK)], dim=2)
-        _, path_RTLH = _hidden_states(thinker, text_RTH, paths_RTLH)
+        _, path_RTLH = _hidden_states(thinker, text_RTH, paths_RTLH, start_RT)
         logits_RTV = _thought_logits(thinker, path_RTLH[:, :, -1])
         logits_BTPV = _by_position(logits_RTV, preset.thinking.per_position)
         logits_NV = logits_BTPV.flatten(0, 2).float()
@@ -88,17 +95,22 @@ def _sample(
 
 
 def _hidden_states(
-    thinker: QuietThinker, text_RTH: Tensor, paths_RTLH: Tensor
+    thinker: QuietThinker, text_RTH: Tensor, paths_RTLH: Tensor, start_RT: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The base model's hidden states of text (R, T, H) and paths (R, T, L, H)."""
     rows, positions, length, _ = paths_RTLH.shape
     layout = PathLayout(positions, 1, length)
     index_N = torch.arange(layout.tokens, device=text_RTH.device)
-    mask_NN = may_see(layout, index_N[:, None], index_N[None, :])
+    mask_RNN = may_see(layout, index_N[:, None], index_N[None, :]).expand(rows, -1, -1)
+    position_RN = position_ids(layout, text_RTH.device)
+    if start_RT is not None:
+        start_RN = torch.cat([start_RT, start_RT.repeat_interleave(length, dim=1)], dim=1)
+        mask_RNN = mask_RNN & ((index_N >= positions) | (index_N >= start_RN[..., None]))
+        position_RN = position_RN - start_RN
     hidden_RNH = thinker.hidden_states(
         torch.cat([text_RTH, paths_RTLH.flatten(1, 2)], dim=1),
-        position_ids(layout, text_RTH.device),
-        attention_mask=mask_NN.expand(rows, 1, -1, -1),
+        position_RN,
+        attention_mask=mask_RNN[:, None],
     )
     text, paths = hidden_RNH[:, :positions], hidden_RNH[:, positions:]
     return text, paths.unflatten(1, (positions, length))

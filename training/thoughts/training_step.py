@@ -21,7 +21,7 @@ from training.kernels.cross_entropy import score_function, token_cross_entropy
 from training.kernels.malloc_trim import return_freed_memory
 from training.kernels.thought_attention import TextAttention, WholePathAttention
 from training.thoughts.batch import Ahead, Batch, look_ahead
-from training.thoughts.losses import likely_factors
+from training.thoughts.losses import StepTotals, likely_factors
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import SampledThoughts, StepOutput, TokenLosses, step_output
 from training.thoughts.rollout import sample_thoughts
@@ -35,8 +35,12 @@ def training_step(
     choose: ChooseThoughts,
     *,
     passes: int = 1,
+    totals: StepTotals | None = None,
 ) -> StepOutput:
     """Think at every position of a batch, and the loss; raises `UsageError` (`check_window`).
+
+    `totals` are those of the whole step, where it consists of several batches: the loss is then
+    this batch's part of it.
 
     The base model runs over the paths in `passes` passes. With activation checkpointing
     (`training.kernels.activation_checkpointing`), recomputed activations are those of one pass.
@@ -46,7 +50,9 @@ def training_step(
     ahead = look_ahead(batch, thinking.ahead)
 
     # The text x_0 … x_T-1, once for all thoughts; its keys and values are kept.
-    text = TextAttention(needs_grad=torch.is_grad_enabled())
+    text = TextAttention(
+        needs_grad=torch.is_grad_enabled(), document_start_BT=batch.document_start_BT
+    )
     base_BTH = thinker.text_states(text, batch.input_ids_BT)
 
     # t_k ~ p(· | x_0 … x_i, START, t_1 … t_k-1) for every position i, without gradients.
@@ -63,11 +69,12 @@ def training_step(
 
     # NLL of x_i+1+s from h = (1 - w)·h_base + w·h_thought; then rewards and the policy loss.
     return step_output(
-        token_losses(thinker, base_BTH, talk_BTPSH, ahead, objective),
+        token_losses(thinker, base_BTH, talk_BTPSH, ahead, objective, totals),
         thoughts,
         ahead.real_BTS[:, :-1],
         objective,
         lambda weight_BTP: policy_loss(thinker, thought_BTPKH, thoughts, weight_BTP, objective),
+        totals,
     )
 
 
@@ -88,11 +95,12 @@ def _run_states(
 ) -> Tensor:
     """The same for the paths of the positions from `first` on: token l has position i + 1 + l."""
     positions, per_position, length = paths_BCPLH.shape[1:4]
-    position_C11 = torch.arange(first, first + positions)[:, None, None]
-    position_CPL = (position_C11 + torch.arange(1, length + 1)).expand(-1, per_position, -1)
+    position_BC = text.positions(first, first + positions, paths_BCPLH.device)
+    step_L = torch.arange(1, length + 1, device=paths_BCPLH.device)
+    position_BCPL = (position_BC[..., None, None] + step_L).expand(-1, -1, per_position, -1)
     hidden_BNH = thinker.hidden_states(
         paths_BCPLH.flatten(1, 3),
-        position_CPL.reshape(1, -1).to(paths_BCPLH.device),
+        position_BCPL.flatten(1),
         thought_attention=WholePathAttention(text, first, first + positions, per_position),
     )
     return hidden_BNH.view(paths_BCPLH.shape)
@@ -123,6 +131,7 @@ def token_losses(
     thought_BTPSH: Tensor,
     ahead: Ahead,
     objective: Objective,
+    totals: StepTotals | None = None,
 ) -> TokenLosses:
     """NLL of base and mixed predictions where there is a target, and mixing weights.
 
@@ -135,7 +144,7 @@ def token_losses(
     b, i, p, s = real_BTS[:, :, None].expand(-1, -1, per_position, -1).nonzero(as_tuple=True)
     base_NH, thought_NH = base_BTH[b, i + s], thought_BTPSH[b, i, p, s]
     weight_N1 = thinker.mixing_head.weight(base_NH, thought_NH)
-    base_factor, talk_factor_S = likely_factors(real_BTS, per_position, objective)
+    base_factor, talk_factor_S = likely_factors(real_BTS, per_position, objective, totals)
     # One call: each would have a gradient of the size of the language-model head.
     nll_N = token_cross_entropy(
         torch.cat([base_BTH[first], mix(base_NH, thought_NH, weight_N1)]),

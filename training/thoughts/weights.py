@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from quietstar_infer.checkpoint import (
     EMBED_TOKENS,
@@ -45,7 +46,8 @@ def initial_thought_tensors(embed_tokens_VH: Tensor, dash: int, *, seed: int) ->
 
 
 def load_base_model(folder: Path) -> PreTrainedModel:
-    """The base model of a checkpoint, without its thought parts, on the CPU, in evaluation mode.
+    """The base model of a checkpoint, without its thought parts, with its generation config, on the
+    CPU, in evaluation mode.
 
     Raises `CheckpointError` if the folder is not a complete Quiet-STaR checkpoint.
     """
@@ -62,5 +64,7 @@ def load_base_model(folder: Path) -> PreTrainedModel:
         raise CheckpointError(
             f"{folder}: the base model does not fit config.json: {error}"
         ) from None
+    if (folder / GENERATION_CONFIG_NAME).exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     model.eval()
     return model

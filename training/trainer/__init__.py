@@ -4,6 +4,7 @@ run.py                a run from beginning to end
 recipe.py             recipes, and how they are read and checked
 data.py               texts from files or the hub as token ids
 build.py              the model that a recipe trains, with or without LoRA
+schedule.py           the learning rates by step
 arguments.py          transformers' TrainingArguments from a recipe
 trainer.py            transformers' Trainer with the training step of Quiet-STaR
 metrics.py            the logged metrics of training steps

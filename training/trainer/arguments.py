@@ -1,16 +1,10 @@
 """From a recipe to transformers' `TrainingArguments`."""
 
-from collections.abc import Mapping
-
 import torch
 from transformers import TrainingArguments
 
-from training.config import Schedule
 from training.errors import UsageError
-from training.trainer.recipe import Recipe
-
-_SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "constant": "constant_with_warmup"}
-# transformers' names; each begins with the warm-up.
+from training.trainer.recipe import Recipe, rates_end
 
 
 def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
@@ -20,7 +14,8 @@ def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
     and where the learning rate would reach 0 before the end.
     """
     run, settings = recipe.run, recipe.optimisation
-    if settings.schedule == "linear" and run.steps > (settings.decay_steps or run.steps):
+    end = rates_end(recipe)
+    if end is not None and run.steps > end:
         raise UsageError(
             f"optimisation.decay_steps is {settings.decay_steps}, so that the learning rate would "
             f"be 0 for the rest of the {run.steps} steps; set it to run.steps or more"
@@ -30,9 +25,6 @@ def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
         max_steps=run.steps,
         per_device_train_batch_size=run.sequences_per_device,
         per_device_eval_batch_size=run.sequences_per_device,
-        lr_scheduler_type=_SCHEDULES[settings.schedule],
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_steps,
         max_grad_norm=settings.max_grad_norm,
         bf16=run.bf16,
         logging_steps=run.log_every,

@@ -2,8 +2,9 @@
 LoRA.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from training.config import Preset
 from training.errors import UsageError
 from training.kernels.activation_checkpointing import checkpoint_activations, tokens_per_pass
-from training.thoughts.batch import Batch
-from training.thoughts.loading import load_model
+from training.thoughts.batch import Batch, check_window
+from training.thoughts.loading import load_model, load_source
+from training.thoughts.losses import StepTotals
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import ChooseThoughts
@@ -29,7 +31,7 @@ WEIGHTS = "model.safetensors"
 class ThinkingStep(nn.Module):
     """A whole training step as a forward pass, which is what DDP and FSDP can wrap."""
 
-    accepts_loss_kwargs = False  # for Trainer: the loss is a mean over the batch
+    accepts_loss_kwargs = False  # for Trainer: it need not count tokens for the loss
 
     def __init__(self, thinker: QuietThinker, preset: Preset) -> None:
         super().__init__()
@@ -38,12 +40,14 @@ class ThinkingStep(nn.Module):
         # For accelerate: FSDP shards by the base model's layers.
         self._no_split_modules = thinker.base_model._no_split_modules
 
-    def forward(self, batch: Batch, choose: ChooseThoughts) -> StepOutput:
-        """Think at every position, and the loss."""
+    def forward(
+        self, batch: Batch, choose: ChooseThoughts, totals: StepTotals | None = None
+    ) -> StepOutput:
+        """Think at every position, and the loss: of the batch, or its part of a step's."""
         tokens = tokens_per_pass(self.thinker.base_model)
         passes = passes_for(batch, self.preset.thinking, tokens)
         most = most_of_all_processes(passes, batch.input_ids_BT.device)
-        return training_step(self.thinker, batch, self.preset, choose, passes=most)
+        return training_step(self.thinker, batch, self.preset, choose, passes=most, totals=totals)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained parameter by name; of tied parameters only the first."""
@@ -85,15 +89,41 @@ def build(recipe: Recipe) -> Built:
     thinker, tokenizer = load_model(
         recipe.model.source, recipe.optimisation.embedding_scale, recipe.run.seed
     )
+    _prepare_tokenizer(tokenizer, recipe)
+    checkpoint_activations(thinker.base_model, recipe.run.recompute)
+    lora = recipe.model.lora
+    tuner = add_lora(thinker.base_model, lora) if lora else None
+    return Built(ThinkingStep(thinker, recipe.settings), tokenizer, tuner)
+
+
+def load_tokenizer_of(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer without the model, after a check that the model has the positions that the
+    recipe needs. Raises `UsageError` and `CheckpointError`.
+    """
+    source = load_source(recipe.model.source)
+    _check_positions(source.config.get_text_config().to_dict(), recipe)
+    _prepare_tokenizer(source.tokenizer, recipe)
+    return source.tokenizer
+
+
+def _check_positions(config: Mapping[str, Any], recipe: Recipe) -> None:
+    window, budget = recipe.optimisation.window, recipe.thinking.budget
+    check_window(window, recipe.thinking.ahead, config.get("sliding_window"))
+    room = config.get("max_position_embeddings")
+    thought = budget + 1 if budget else 0  # behind the last token: START … END, one of them ahead
+    if room is not None and window + thought > room:
+        raise UsageError(
+            f"optimisation.window is {window} and a thought takes {thought} more positions, but "
+            f"the model has {room}; set optimisation.window to {room - thought} or less"
+        )
+
+
+def _prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> None:
     tokenizer.padding_side = "right"
     if tokenizer.eos_token_id is None:
         raise UsageError(f"the tokenizer of {recipe.model.source} has no end-of-text token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    checkpoint_activations(thinker.base_model, recipe.run.recompute)
-    lora = recipe.model.lora
-    tuner = add_lora(thinker.base_model, lora) if lora else None
-    return Built(ThinkingStep(thinker, recipe.settings), tokenizer, tuner)
 
 
 def add_lora(base_model: PreTrainedModel, lora: Lora) -> LoraModel:

@@ -12,14 +12,12 @@ from transformers import (
 )
 from transformers.trainer_callback import ProgressCallback
 
-from training.errors import UsageError
+from training.errors import TrainingStopped
 from training.trainer.recipe import RunConfig
 
-SHOWN = ("loss", "reward", "gain", "mixing_weight", "thought_entropy", "tokens_per_second")
-
-
-class TrainingStopped(UsageError):
-    """A run that cannot go on; its last good checkpoint is complete."""
+SHOWN = ("nll", "base_nll", "gain", "mixing_weight", "thought_entropy", "tokens_per_second")
+"""What the progress bar shows of a step, explained in docs/training.md. Not the loss: with the
+weighted policy term it rises and falls with the rewards, and looks like divergence."""
 
 
 class ThinkingProgress(ProgressCallback):

@@ -2,25 +2,39 @@
 
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from datasets import load_dataset  # type: ignore[import-untyped]
 from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from training.beginning import beginning_ids
 from training.errors import UsageError
+from training.hub import is_hub_name
 from training.trainer.recipe import DataConfig, Recipe
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+BUILDERS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+"""What may follow these endings; `datasets` unpacks it."""
 AnyDataset: TypeAlias = Any
 """`Dataset`, or `IterableDataset` when streaming."""
 Rows = Mapping[str, list[Any]]
 
 
 class Pieces(NamedTuple):
-    """Data sets of rows with `input_ids`, a list of at most `window` token ids."""
+    """Data sets of rows with `input_ids`, a list of at most `window` token ids; those of packed
+    documents with `document_start`, too: for each token the index of its document's first one.
+    """
 
     train: AnyDataset
     evaluation: AnyDataset
@@ -56,10 +70,23 @@ def load_pieces(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Pieces:
                 f"{data.eval_documents} documents are for evaluation (data.eval_documents)"
             )
     if not data.streaming:
+        _check_number(len(pieces.train), recipe)
         return pieces
     # Endless, because Trainer cannot resume in the second pass over a stream.
     endless = train.repeat(None).shuffle(seed=recipe.run.seed, buffer_size=data.shuffle_buffer)
     return pieces._replace(train=_cut_all(endless, cut))
+
+
+def _check_number(pieces: int, recipe: Recipe) -> None:
+    """Raise `UsageError` where there are too few pieces for one step."""
+    step = recipe.optimisation.sequences_per_step
+    if pieces < step:
+        some = f"{pieces} piece{'' if pieces == 1 else 's'} of text"
+        raise UsageError(
+            f"{recipe.data.path} has {some} for training, fewer than the {step} sequences of a "
+            "step; give more text, or set optimisation.sequences_per_step (and "
+            "run.sequences_per_device), optimisation.window or data.eval_documents"
+        )
 
 
 def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
@@ -76,8 +103,9 @@ def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
 
 def open_data_set(data: DataConfig, path: str, split: str) -> AnyDataset:
     """One data set, which is not empty; raises `UsageError`."""
+    source = _source(data, path, split)
     try:
-        dataset = load_dataset(**_source(data, path, split), streaming=data.streaming)
+        dataset = load_dataset(**source, streaming=data.streaming)
         first = next(iter(dataset), None)
     except (OSError, ValueError, DatasetsError) as error:
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
@@ -91,6 +119,7 @@ def cutter(
     data: DataConfig, tokenizer: PreTrainedTokenizerBase, *, window: int, shortest: int, seed: int
 ) -> Callable[[Rows, list[int]], dict[str, list[list[int]]]]:
     """From a batch of rows and their numbers to pieces, none shorter than `shortest` tokens."""
+    beginning = beginning_ids(tokenizer, data.beginning)
     end = [tokenizer.eos_token_id] if data.end_of_text else []
 
     def cut(rows: Rows, numbers: list[int]) -> dict[str, list[list[int]]]:
@@ -100,23 +129,57 @@ def cutter(
                 raise UsageError(
                     f"{data.path}: {data.column!r} of document {number} is not text but {text!r}"
                 )
-        documents = [ids + end for ids in tokenizer(texts, verbose=False)["input_ids"]]
-        if data.pieces == "packed":
-            pieces = packed(documents, window)
-        else:
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        documents = [beginning + ids + end for ids in encoded]
+        if data.pieces == "window":
             pieces = [
                 random_window(document, window, f"{seed}/{number}")
                 for document, number in zip(documents, numbers, strict=True)
             ]
-        return {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+        else:
+            pieces = joined(documents, window)
+        cut_out = {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+        if data.pieces == "packed":
+            starts = document_starts(list(map(len, documents)), window)
+            cut_out["document_start"] = [piece for piece in starts if len(piece) >= shortest]
+        return cut_out
 
     return cut
 
 
-def packed(documents: list[list[int]], window: int) -> list[list[int]]:
+def joined(documents: list[list[int]], window: int) -> list[list[int]]:
     """All documents joined and cut every `window` tokens; the last piece may be shorter."""
-    joined = list(itertools.chain.from_iterable(documents))
-    return [joined[start : start + window] for start in range(0, len(joined), window)]
+    together = list(itertools.chain.from_iterable(documents))
+    return [together[start : start + window] for start in range(0, len(together), window)]
+
+
+def document_starts(lengths: list[int], window: int) -> list[list[int]]:
+    """For every token of `joined` documents the index in its piece of its document's first token
+    there.
+    """
+    starts = itertools.accumulate(lengths, initial=0)
+    first = [start for start, length in zip(starts, lengths, strict=False) for _ in range(length)]
+    return [
+        [max(0, start - at) for start in first[at : at + window]]
+        for at in range(0, len(first), window)
+    ]
+
+
+def collate(pieces: Sequence[Mapping[str, list[int]]], pad_token_id: int) -> dict[str, Tensor]:
+    """Pieces padded on the right: `input_ids`, `attention_mask` and, where a piece has several
+    documents, `document_start`, (B, T) each.
+    """
+    longest = max(len(piece["input_ids"]) for piece in pieces)
+    rows = [piece["input_ids"] for piece in pieces]
+    batch = {
+        "input_ids": [ids + [pad_token_id] * (longest - len(ids)) for ids in rows],
+        "attention_mask": [[1] * len(ids) + [0] * (longest - len(ids)) for ids in rows],
+    }
+    starts = [piece.get("document_start") or [0] for piece in pieces]
+    if any(map(any, starts)):
+        # Padding belongs to the last document, so that its positions stay small.
+        batch["document_start"] = [row + row[-1:] * (longest - len(row)) for row in starts]
+    return {name: torch.tensor(values) for name, values in batch.items()}
 
 
 def random_window(document: list[int], window: int, seed: str) -> list[int]:
@@ -127,13 +190,19 @@ def random_window(document: list[int], window: int, seed: str) -> list[int]:
 
 def _source(data: DataConfig, path: str, split: str) -> dict[str, Any]:
     file = Path(path)
+    ending = Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
     if not file.is_file():
+        if not file.exists() and (ending in BUILDERS or not is_hub_name(path)):
+            raise UsageError(f"cannot read the data set {path}: there is no such file or folder")
         return {"path": path, "name": data.name, "split": split}
-    if file.suffix not in BUILDERS:
-        raise UsageError(f"{path}: expected a file that ends in {', '.join(BUILDERS)}")
+    if ending not in BUILDERS:
+        raise UsageError(
+            f"{path}: expected a file that ends in {', '.join(BUILDERS)}, or in one of them and "
+            f"{', '.join(COMPRESSED)}"
+        )
     if not file.stat().st_size:
         raise UsageError(f"the data set {path} is empty")
-    return {"path": BUILDERS[file.suffix], "data_files": str(file), "split": "train"}
+    return {"path": BUILDERS[ending], "data_files": str(file), "split": "train"}
 
 
 def _cut_all(

@@ -12,13 +12,14 @@ import yaml
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from quietstar_infer.checkpoint import check_checkpoint
 from training.errors import UsageError
 from training.output import write_json
 from training.trainer.build import build
 from training.trainer.checkpoint import OFFICIAL_FLAGS, ThoughtFacts, write_tokenizer
-from training.trainer.recipe import Recipe, load_recipe
+from training.trainer.recipe import ExportDtype, Recipe, load_recipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model"
@@ -57,8 +58,9 @@ class Chosen(NamedTuple):
     evaluations: list[Mapping[str, float]]
 
 
-def export_run(run: Path) -> Path:
+def export_run(run: Path, dtype: ExportDtype | None = None) -> Path:
     """Write the best checkpoint of a run to its folder `model`, which is replaced; returns it.
+    `dtype`: of the weights, None = the recipe's.
 
     Raises `UsageError` where there is no run, or no checkpoint in it.
     """
@@ -78,15 +80,14 @@ def export_run(run: Path) -> Path:
     writing = run / f".{MODEL}"
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
-    dtype = getattr(torch, recipe.run.export_dtype)
-    tensors = {name: t.to(dtype) for name, t in thinker.official_tensors().items()}
+    dtype = dtype or recipe.run.export_dtype
+    tensors = {name: t.to(getattr(torch, dtype)) for name, t in thinker.official_tensors().items()}
     save_torch_state_dict(tensors, writing)
     for weights in writing.glob("*.safetensors"):
         weights.chmod(0o644)  # safetensors makes it private; a server may run as another user
-    write_json(
-        writing / "config.json", config_json(thinker.base_model, facts, recipe.run.export_dtype)
-    )
-    thinker.base_model.generation_config.save_pretrained(writing)
+    write_json(writing / "config.json", config_json(thinker.base_model, facts, dtype))
+    # As it came, also where transformers would refuse to save it.
+    thinker.base_model.generation_config.to_json_file(writing / GENERATION_CONFIG_NAME)
     write_tokenizer(built.tokenizer, writing)
     (writing / "README.md").write_text(model_card(recipe, chosen), encoding="utf-8")
     check_checkpoint(writing)

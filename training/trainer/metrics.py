@@ -7,6 +7,7 @@ tokens ahead.
 import torch
 from torch import Tensor
 
+from training.thoughts.losses import StepTotals
 from training.thoughts.outputs import StepOutput
 
 METRICS = (
@@ -22,13 +23,16 @@ METRICS = (
 )
 """In the order of M. All but `tokens` are per text token, losses in nats: `nll` is the loss of the
 next token predicted after a thought, `gain` is `base_nll` - `nll`, `reward` the gain over all
-tokens ahead, `thought_repeated` the share of thought tokens that repeat the one before.
+tokens ahead, `thought_repeated` the share of thought tokens that repeat the one before; `loss` is
+the objective's.
 """
 
 
 @torch.no_grad()
-def metric_sums(output: StepOutput) -> Tensor:
-    """Sums over all text tokens that have a successor, (M,), float64."""
+def metric_sums(output: StepOutput, totals: StepTotals | None = None) -> Tensor:
+    """Sums over all text tokens that have a successor, (M,), float64; `totals` are those that the
+    output's loss is a part by.
+    """
     real_BT = output.real_BTS[..., 0]
     tokens = real_BT.sum()
     base = output.tokens.base_nll_BT.sum()
@@ -37,7 +41,7 @@ def metric_sums(output: StepOutput) -> Tensor:
     repeats_BTPK = (ids_BTPK[..., 1:] == ids_BTPK[..., :-1]).double()
     sums = (
         tokens,
-        output.loss.detach() * tokens,
+        output.loss.detach() * (tokens if totals is None else totals.targets_S[0]),
         base,
         mixed,
         base - mixed,

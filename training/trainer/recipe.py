@@ -14,14 +14,24 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from training.config import PRESETS, Objective, Optimisation, Preset, Recompute, Thinking
+from training.config import (
+    PRESETS,
+    Beginning,
+    Objective,
+    Optimisation,
+    Preset,
+    Recompute,
+    Thinking,
+)
 from training.errors import UsageError
 from training.gate.settings import GateSettings
+
+ExportDtype: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set of `datasets`: a `.jsonl`, `.json`, `.parquet` or `.txt` file (a document per
-    line), a folder, or a name on the hub, with its configuration `name`.
+    """A data set of `datasets`: a `.jsonl`, `.json`, `.csv`, `.parquet` or `.txt` file (a document
+    per line), which may be compressed (`.jsonl.gz` …), a folder, or a name on the hub, with its
+    configuration `name`.
 
-    `packed` joins documents and cuts them into windows; `window` takes one random window of each
-    document, or all of a short one, as the official code does; a batch is padded to its longest
-    piece. Without `eval_path` and `eval_split` the first `eval_documents` documents are set aside
-    for evaluation. `title` replaces `path` in the exported model's description of its data.
+    `packed` joins documents and cuts them into windows, in which each sees itself only, as if it
+    stood alone; in `joined` windows a document sees those before it. `window` takes one random
+    window of each document, or all of a short one, as the official code does; a batch is padded to
+    its longest piece. `beginning` chooses what stands before a document. Without `eval_path` and
+    `eval_split` the first `eval_documents` documents are set aside for evaluation. `title` replaces
+    `path` in the exported model's description of its data.
     """
 
     path: str
@@ -62,7 +75,8 @@ class DataConfig:
     eval_path: str | None = None
     eval_split: str | None = None
     eval_documents: int = 64
-    pieces: Literal["packed", "window"] = "packed"
+    pieces: Literal["packed", "joined", "window"] = "packed"
+    beginning: Beginning = "tokenizer"
     end_of_text: bool = True
     streaming: bool = False
     shuffle_buffer: int = 1000
@@ -88,7 +102,7 @@ class RunConfig:
     bf16: bool = False
     recompute: Recompute = "mlp"
     sample_thoughts: int = 8
-    export_dtype: Literal["float32", "bfloat16"] = "float32"
+    export_dtype: ExportDtype = "float32"
     collapse_entropy: float = 0.01
     collapse_repeated: float = 0.99
     collapse_patience: int = 3
@@ -121,6 +135,27 @@ class Recipe:
     def settings(self) -> Preset:
         """The settings of one training step."""
         return Preset(self.thinking, self.objective, self.optimisation)
+
+
+_OF_NO_EFFECT = (
+    "preset",  # only a name: what it fills in is compared
+    "gate",  # fitted at the end
+    "data.title",
+    "optimisation.decay_steps",  # `rates_end`
+    "run.output",
+    "run.steps",
+    "run.eval_every",
+    "run.log_every",
+    "run.keep",
+    "run.recompute",
+    "run.sample_thoughts",
+    "run.export_dtype",
+    "run.collapse_entropy",
+    "run.collapse_repeated",
+    "run.collapse_patience",
+)
+"""Keys and sections that may change between the parts of a run: they decide what is written down,
+and when a run ends, but no number (`recompute`: but for rounding)."""
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -167,18 +202,28 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def first_difference(one: Recipe, other: Recipe) -> str | None:
-    """The first key in which two recipes differ; `run.steps` and `run.output` may."""
+    """The first key in which two recipes differ, of those that decide a run's numbers; the schedule
+    of the learning rates is compared by `rates_end`.
+    """
     for section, values in asdict(one).items():
         others = asdict(other)[section]
-        if not isinstance(values, dict) or not isinstance(others, dict):
-            if values != others:
-                return section
+        if section in _OF_NO_EFFECT or values == others:
             continue
+        if not isinstance(values, dict) or not isinstance(others, dict):
+            return section
         for key, value in values.items():
             name = f"{section}.{key}"
-            if value != others[key] and name not in ("run.steps", "run.output"):
+            if value != others[key] and name not in _OF_NO_EFFECT:
                 return name
     return None
+
+
+def rates_end(recipe: Recipe) -> int | None:
+    """The step at which the learning rates reach 0; None for a constant schedule."""
+    settings = recipe.optimisation
+    if settings.schedule == "constant":
+        return None
+    return settings.decay_steps or recipe.run.steps
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -13,10 +13,16 @@ from transformers.trainer_utils import get_last_checkpoint
 from training.errors import UsageError
 from training.gate.command import GateJob, run_gate
 from training.trainer.arguments import training_arguments
-from training.trainer.build import ThinkingStep, build
+from training.trainer.build import ThinkingStep, build, load_tokenizer_of
 from training.trainer.data import load_pieces
 from training.trainer.export import RECIPE, export_run
-from training.trainer.recipe import Recipe, first_difference, load_recipe, save_recipe
+from training.trainer.recipe import (
+    Recipe,
+    first_difference,
+    load_recipe,
+    rates_end,
+    save_recipe,
+)
 from training.trainer.trainer import WRITING, QuietTrainer
 
 
@@ -25,22 +31,26 @@ def train(
 ) -> Path:
     """Train, keep the best checkpoint, export it, fit its gate; returns the exported folder.
 
-    Mistakes that can be detected beforehand are reported before the first step. Raises
-    `UsageError`, `CheckpointError`, and `TrainingStopped` for a run that cannot go on.
+    Mistakes that can be detected beforehand are reported before the first step, those in recipe and
+    data before the model is loaded. Raises `UsageError`, `CheckpointError`, and `TrainingStopped`
+    for a run that cannot go on.
     """
     output = recipe.run.output
     processes = PartialState(cpu=not torch.cuda.is_available())
     checkpoint = check_output(recipe, resume=resume)
     args = training_arguments(recipe, resumed=checkpoint is not None)
+    tokenizer = load_tokenizer_of(recipe)
+    with processes.main_process_first():
+        pieces = load_pieces(recipe, tokenizer)
     built = build(recipe)
     check_space(built.model, recipe)
-    with processes.main_process_first():
-        pieces = load_pieces(recipe, built.tokenizer)
     if processes.is_main_process:
         shutil.rmtree(output / WRITING, ignore_errors=True)
         save_recipe(recipe, output / RECIPE)
-    trainer = QuietTrainer(recipe, built, pieces, args, callbacks)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    resumed_at = (step_of(checkpoint) if checkpoint else -1) if resume else None
+    trainer = QuietTrainer(recipe, built, pieces, args, callbacks, resumed_at)
+    if checkpoint is None or step_of(checkpoint) < recipe.run.steps:
+        trainer.train(resume_from_checkpoint=checkpoint)
     if processes.is_main_process:
         fit_run_gate(recipe, export_run(output))
     processes.wait_for_everyone()
@@ -59,7 +69,7 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
     """The checkpoint to resume from, if any.
 
     Raises `UsageError` for a folder that cannot be written, that holds something already, or, with
-    `resume`, that does not hold a run of this recipe.
+    `resume`, that does not hold a run of this recipe; one that has no checkpoint may be of any.
     """
     output = recipe.run.output
     try:
@@ -75,11 +85,44 @@ def check_output(recipe: Recipe, *, resume: bool) -> str | None:
                 "another run.output"
             )
         return None
-    difference = first_difference(load_recipe(output / RECIPE), recipe)
-    if difference:
-        raise UsageError(f"{output} holds a run of another recipe: {difference} differs")
+    former = load_recipe(output / RECIPE)
     checkpoint: str | None = get_last_checkpoint(str(output))
+    if checkpoint is None:  # nothing that another recipe could not begin anew
+        return None
+    difference = first_difference(former, recipe)
+    if difference:
+        raise UsageError(
+            f"{output} holds a run of another recipe: {difference} differs; choose "
+            "another run.output"
+        )
+    _check_schedule(former, recipe)
+    if step_of(checkpoint) > recipe.run.steps:
+        raise UsageError(
+            f"the run in {output} has gone to step {step_of(checkpoint)} already, beyond run.steps "
+            f"of {recipe.run.steps}; `python -m training export` exports its best checkpoint"
+        )
     return checkpoint
+
+
+def step_of(checkpoint: str) -> int:
+    """The step of a checkpoint's folder."""
+    return int(Path(checkpoint).name.rpartition("-")[2])
+
+
+def _check_schedule(former: Recipe, recipe: Recipe) -> None:
+    """Raise `UsageError` where the learning rates would not go on as they began."""
+    end, output = rates_end(former), recipe.run.output
+    if end == rates_end(recipe):
+        return
+    if end is None or recipe.run.steps <= end:
+        raise UsageError(
+            f"{output} holds a run with another schedule: optimisation.decay_steps (or run.steps, "
+            f"where it is not given) differs; set optimisation.decay_steps to {end}"
+        )
+    raise UsageError(
+        f"in the run in {output} the learning rate falls to 0 at step {end}, so that it cannot go "
+        f"on to step {recipe.run.steps}; start a new run with model.source={output}/model"
+    )
 
 
 def check_space(model: ThinkingStep, recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from training.thoughts.batch import Batch
 from training.thoughts.outputs import StepOutput
 
 CONTEXT_TOKENS = 32
+THOUGHTS = "thoughts.jsonl"
 
 
 class ThoughtSample(NamedTuple):
@@ -41,7 +42,7 @@ def thought_samples(
         ThoughtSample(
             step=step,
             position=i,
-            context=_text(tokenizer, batch.input_ids_BT[b, max(0, i + 1 - CONTEXT_TOKENS) : i + 1]),
+            context=_text(tokenizer, batch.input_ids_BT[b, _context_start(batch, b, i) : i + 1]),
             thought=_text(tokenizer, output.thoughts.ids[b, i, 0]),
             next_token=_text(tokenizer, batch.input_ids_BT[b, i + 1]),
             mixing_weight=float(output.tokens.mixing_weight_BTPS[b, i, 0, 0]),
@@ -49,6 +50,13 @@ def thought_samples(
         )
         for b, i in chosen
     ]
+
+
+def _context_start(batch: Batch, sequence: int, position: int) -> int:
+    """Of the context that is shown: it does not reach into another document."""
+    start_BT = batch.document_start_BT
+    start = 0 if start_BT is None else int(start_BT[sequence, position])
+    return max(start, position + 1 - CONTEXT_TOKENS)
 
 
 def write_thought_samples(thoughts: list[ThoughtSample], file: Path, writer: SummaryWriter) -> None:
@@ -63,6 +71,19 @@ def write_thought_samples(thoughts: list[ThoughtSample], file: Path, writer: Sum
     ]
     head = "| position | context | thought | next | w | gain |\n|---|---|---|---|---|---|\n"
     writer.add_text("thoughts", head + "\n".join(rows), thoughts[0].step if thoughts else 0)
+
+
+def forget_thoughts_after(file: Path, step: int) -> None:
+    """Drop the thoughts of later steps, whose checkpoint was never written: they are sampled again.
+    A line that was cut short goes as well.
+    """
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    part = file.with_suffix(".part")
+    part.write_text("".join(x for x in whole if json.loads(x)["step"] <= step), encoding="utf-8")
+    part.replace(file)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> str:

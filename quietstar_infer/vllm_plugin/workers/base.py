@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from vllm.v1.sample.sampler import Sampler
+
 from quietstar_infer.vllm_plugin.thought_state import ThoughtState
 
 
@@ -17,9 +20,21 @@ class ThinkingWorkerMixin:
         return state
 
     def compile_or_warm_up_model(self) -> Any:
-        """vLLM's own, after the sampler of thought tokens is compiled."""
+        """vLLM's own, after what it leaves to the first request that needs it is compiled."""
         self._thought_state.warm_up()
+        self._compile_ranks()
         return super().compile_or_warm_up_model()  # type: ignore[misc]
+
+    @torch.inference_mode()
+    def _compile_ranks(self) -> None:
+        """The ranks of tokens beside log-probabilities, which vLLM compiles for the first request
+        that asks for these: with cold caches all others would wait for many seconds, too. Can go
+        when vLLM's own warm-up does it.
+        """
+        vocab_size = self.model_runner.model_config.get_vocab_size()
+        logprobs_NV = torch.zeros(2, vocab_size, device=self.model_runner.device)
+        token_N = torch.zeros(2, dtype=torch.int64, device=self.model_runner.device)
+        Sampler.gather_logprobs(logprobs_NV, 1, token_N)
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         """Remove and return the logged thoughts under a record key; see `ThoughtLog.take`."""

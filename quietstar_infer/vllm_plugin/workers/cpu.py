@@ -1,16 +1,11 @@
 """The worker and the model runner that think on the CPU."""
 
-import signal
-from typing import Any
-
 # First, as vLLM's own CPU worker demands: it replaces functions that other modules import by name.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
-from quietstar_infer.vllm_plugin.options import INTERRUPTING_EXECUTOR
 from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
-from quietstar_infer.vllm_plugin.workers.executor import INTERRUPT
 
 
 class ThinkingCPURunner(MultiStepMixin, CPUModelRunner):
@@ -26,8 +21,3 @@ class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):
         super().init_device()  # type: ignore[no-untyped-call]
         assert self.device is not None
         self.model_runner = ThinkingCPURunner(self.vllm_config, self.device)
-        if self.vllm_config.parallel_config.distributed_executor_backend == INTERRUPTING_EXECUTOR:
-            signal.signal(INTERRUPT, self._interrupt)
-
-    def _interrupt(self, *_: Any) -> None:
-        self.model_runner.is_interrupted = True

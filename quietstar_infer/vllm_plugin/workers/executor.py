@@ -1,22 +1,39 @@
-"""The executor of one CPU worker, whose multi-step it interrupts when a request waits.
+"""The executor of one CPU worker, in the engine's own process.
 
-While a worker runs a multi-step, the engine waits for it and schedules nothing. So every message
-that is put into the engine's input queue (a new request, an aborted one, a call) is announced to
-the worker by a signal, on which it ends the multi-step after the pass it is in. Not where there are
-several workers: the signal would not reach all of them between the same two passes.
+vLLM gives a worker a process of its own, also where there is one only, because OpenMP reads its
+environment when a process starts: each engine step then waits twice for a message to pass, another
+process imports everything at start, and keeps it. Here the engine's process is started in that
+environment instead (`openmp_environment`).
+
+While the worker runs a multi-step the engine schedules nothing. So every message that is put into
+the engine's input queue (a new request, an aborted one, a call), which a thread of its own does,
+ends the multi-step after the pass it is in. Not where there are several workers: they would not all
+end it between the same two passes.
 """
 
-import os
-import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import getclosurevars
 from queue import Queue
 from typing import Any
 
-from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+from vllm.config import VllmConfig
+from vllm.utils.ompmultiprocessing import OMPProcessManager
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-INTERRUPT = signal.SIGUSR1
+from quietstar_infer.vllm_plugin.options import SINGLE_CPU_EXECUTOR
+
+
+@contextmanager
+def openmp_environment(config: VllmConfig) -> Iterator[None]:
+    """For a `with` block in which the engine's process is started: the threads and the cores that
+    vLLM gives a CPU worker, where that worker is in the engine's process.
+    """
+    if config.parallel_config.distributed_executor_backend != SINGLE_CPU_EXECUTOR:
+        yield
+        return
+    with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+        yield
 
 
 class AnnouncingQueue(Queue[Any]):
@@ -32,11 +49,11 @@ class AnnouncingQueue(Queue[Any]):
         self._announce()
 
 
-class InterruptingExecutor(MultiprocExecutor):
-    """vLLM's executor with one worker process, whose multi-steps it interrupts."""
+class SingleCPUExecutor(UniProcExecutor):
+    """vLLM's executor of a worker in the engine's process, whose multi-steps it interrupts."""
 
     def register_failure_callback(self, callback: Callable[[], None]) -> None:
-        """vLLM's own; gives the engine, which has just got its workers, another input queue.
+        """vLLM's own; gives the engine, which has just got its worker, another input queue.
 
         There is no other way to the queue: vLLM 0.32 names the class of its engine process in the
         code that starts it, that class makes the queue in its constructor, and all that the
@@ -49,5 +66,5 @@ class InterruptingExecutor(MultiprocExecutor):
         engine.input_queue = AnnouncingQueue(self._interrupt)
 
     def _interrupt(self) -> None:
-        with suppress(ProcessLookupError):  # it has died, which the engine is told otherwise
-            os.kill(self.workers[0].proc.pid, INTERRUPT)
+        runner: Any = self.driver_worker.worker.model_runner
+        runner.is_interrupted = True

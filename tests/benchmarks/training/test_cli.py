@@ -37,7 +37,7 @@ def test_no_repeats_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_trainers_command_line_tells_the_new_command(
     name: str, new: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([name, "--repeats", "3"]) == 1
+    assert main([name, "--repeats", "3"]) == 2
     assert capsys.readouterr().err == (
         f"error: {name} is now `python -m benchmarks.training {new}`\n"
     )

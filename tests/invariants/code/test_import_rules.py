@@ -53,7 +53,7 @@ RULES = [
     Rule("server", forbids=("training", "loadtest"), indirectly=False),
     # Schemas can be read, and used, without the state of a server.
     *(
-        Rule(f"server/api/{module}", forbids=("server.engine", "server.admission"))
+        Rule(f"server/requests/{module}", forbids=("server.engine", "server.admission"))
         for module in ("schemas.py", "thought_fields.py")
     ),
     # The demonstration is an application of the trainer; the command line imports it when asked.

@@ -148,7 +148,7 @@ def test_public_names_are_those_a_module_defines() -> None:
         # Parsed at the edge and in the scheduler; everything else gets the object.
         (
             "from_mapping",
-            {"server/api/thought_fields.py", "quietstar_infer/vllm_plugin/scheduler.py"},
+            {"server/requests/thought_fields.py", "quietstar_infer/vllm_plugin/scheduler.py"},
         ),
         ("_build_attention_metadata", {"quietstar_infer/vllm_plugin/multi_step.py"}),
     ],

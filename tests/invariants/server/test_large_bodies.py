@@ -17,6 +17,8 @@ COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
 # Just under what a body may have, and far above it.
 MANY, TOO_MANY = 500_000, 3_000_000
+# Names count as text, of which there is less.
+MANY_NAMES = 100_000
 MOST_BYTES = 1 << 30
 
 
@@ -30,7 +32,7 @@ def listed(item: str, number: int = MANY) -> str:
     return "[" + ",".join([item] * number) + "]"
 
 
-def mapped(value: str, number: int = MANY) -> str:
+def mapped(value: str, number: int = MANY_NAMES) -> str:
     return "{" + ",".join(f'"{key}":{value}' for key in range(number)) + "}"
 
 

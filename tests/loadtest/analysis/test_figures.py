@@ -40,6 +40,23 @@ def test_known_records_give_exact_figures() -> None:
     assert found.accuracy == Share(1, 2)
 
 
+def test_goodput_is_a_part_of_what_was_completed() -> None:
+    """Requests that were due in the window and answered after it are in neither."""
+    levels = [parse_level("p95 end_to_end<=60s")]
+    late = [made_record(n, 5.0 + n / 10, first=20.0) for n in range(10)]
+    found = figures(made_cell(late, (0.0, 10.0)), levels)
+    assert (found.completed_rate, found.goodput) == (0, 0)
+    early = [made_record(n, n / 10, first=n / 10) for n in range(100)]
+    for records in (early, [*early, *late]):
+        for limit in ("1s", "5s", "60s"):
+            found = figures(
+                made_cell(records, (0.0, 10.0)), [parse_level(f"p95 end_to_end<={limit}")]
+            )
+            assert found.goodput is not None
+            assert 0 < found.goodput <= found.completed_rate
+    assert found.goodput == found.completed_rate  # nothing took longer than the last limit
+
+
 def test_failed_requests_count_in_no_latency() -> None:
     good = [made_record(n, n / 10) for n in range(100)]
     bad = [made_record(n, n / 10, failure=Failure.TIMEOUT, first=100.0) for n in range(100, 150)]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from loadtest.analysis.price import price_of_a_thought
+from loadtest.analysis.price import price_of_a_thought, price_sentence
 from tests.support.loadtest.records import PASS_SECONDS, made_cell, made_record, sweep
 
 
@@ -54,3 +54,15 @@ def test_the_price_is_that_of_what_was_really_thought() -> None:
     assert price.relative == pytest.approx(0.5)
     same = [cell.model_copy(update={"threshold": n}) for n, cell in enumerate(cells[:1] * 2)]
     assert price_of_a_thought(same) is None
+
+
+def test_the_fit_of_two_points_is_not_printed() -> None:
+    two, three = (
+        price_of_a_thought(sweep(budgets=budgets, loads=("closed:4",)))
+        for budgets in ((0, 4), (0, 4, 8))
+    )
+    assert two is not None
+    assert three is not None
+    assert "R²" not in price_sentence(two)
+    assert "line fitted over the settings)." in price_sentence(two)
+    assert f"R² = {three.fit:.3f}" in price_sentence(three)

@@ -3,6 +3,7 @@
 import pytest
 
 from loadtest.client.answer import Counting
+from loadtest.client.probe import base_url
 from loadtest.errors import LoadTestError
 from loadtest.sending.progress import NoWatcher
 from loadtest.sending.runner import prepare, run_cells
@@ -17,6 +18,19 @@ pytestmark = pytest.mark.usefixtures("reused_workers")
 def test_no_server_is_explained() -> None:
     with pytest.raises(LoadTestError, match="no server answers at"):
         prepare(small_plan(f"http://127.0.0.1:{free_port()}"))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        *("", "/", "///", "/v1", "/v1/", "//v1//", "/v1/models", "/v1/completions"),
+        *("/v1/completions/", "/v1/chat/completions", "/completions", "?key=value"),
+    ],
+)
+def test_an_address_may_end_with_an_endpoint(url: str, end: str) -> None:
+    assert base_url(f"{url}{end}") == url
+    assert base_url(f" {url}/proxy{end} ") == f"{url}/proxy"
+    assert prepare(small_plan(f"{url}{end}")).server.api == f"{url}/v1"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://", ""])
@@ -49,5 +63,10 @@ def test_a_missing_api_key_is_explained_and_a_given_one_is_sent() -> None:
     with running(Behaviour(api_key="secret")) as url:
         with pytest.raises(LoadTestError, match="API key"):
             prepare(small_plan(url))
-        cell = run_one(small_plan(url, target=Target(url, api_key="secret"), requests=2))
-    assert not any(record.failure for record in cell.records)
+        header = {"authorization": "Bearer secret"}
+        for target in (
+            Target(url, api_key="secret"),
+            Target(url, api_key="other", headers=header),
+        ):
+            cell = run_one(small_plan(url, target=target, requests=2))
+            assert not any(record.failure for record in cell.records)

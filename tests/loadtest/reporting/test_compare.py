@@ -83,6 +83,20 @@ def test_a_figure_that_is_gone_is_a_regression(
         assert main(["compare", base, other]) == 0
 
 
+def test_a_figure_that_is_gone_in_some_repeats_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = run_with("before", 0.01), run_with("after", 0.01)
+    failed = [made_record(n, n / 10, failure=Failure.TIMEOUT) for n in range(100)]
+    after.cells[1] = made_cell(failed, (0.0, 10.0), repeat=1)
+    folders = [str(written(run, tmp_path / run.label)) for run in (before, after)]
+    assert main(["compare", *folders, "--fail-on", TOLERANCE]) == 1
+    out = capsys.readouterr().out
+    assert "mean time_per_visible_token was not measured in 1 of 3 repeats of after" in out
+    (line,) = (line for line in out.splitlines() if " mean time_per_visible_token" in line[:60])
+    assert "(2 of 3)" in line
+
+
 def test_without_a_tolerance_nothing_fails(runs: dict[str, str]) -> None:
     assert main(["compare", runs["base"], runs["slow"]]) == 0
 

@@ -44,7 +44,7 @@ def test_a_folder_is_never_overwritten(run: Run, tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     file = written(run, tmp_path / "results") / "run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
-    with pytest.raises(LoadTestError, match=r"schema version 99, this program reads up to 2"):
+    with pytest.raises(LoadTestError, match=r"schema version 99, this program reads up to 3"):
         load_run(file)
 
 

@@ -70,6 +70,22 @@ def test_sharegpt_gives_the_first_turn_and_the_length_of_its_answer(tmp_path: Pa
     assert fixed.at(POSITION).max_tokens == 9
 
 
+def test_sharegpt_has_other_forms_and_more_turns(tmp_path: Path) -> None:
+    """JSONL with messages, and turns of a conversation one after the other."""
+    said = [("system", "be brief"), ("user", "one"), ("assistant", "a b"), ("user", "two")]
+    said += [("assistant", "c")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    short = {"messages": messages[:3]}
+    lines = [{"messages": messages}, short, {"messages": [*messages[1:], *messages[1:]]}]
+    path = write(tmp_path, "".join(json.dumps(line) + "\n" for line in lines))
+    single = file_prompts(PromptPlan("sharegpt", path), count_words)
+    assert [(line.text, line.max_tokens) for line in single.lines] == [("one", 2)] * 3
+    prompts = file_prompts(PromptPlan("sharegpt", path, turns=2), count_words)
+    assert prompts.description == "prompts, 2 conversations of 2 turns"
+    drawn = [prompts.at(PromptPosition(0, 0, 0, index)) for index in range(6)]
+    assert [(prompt.text, prompt.max_tokens) for prompt in drawn] == [("one", 2), ("two", 1)] * 3
+
+
 def test_prompts_with_answers_have_the_expected_text(tmp_path: Path) -> None:
     path = write(tmp_path, '{"prompt": "1+1=", "expected": " 2"}\n')
     prompts = file_prompts(PromptPlan("answers", path), count_words)

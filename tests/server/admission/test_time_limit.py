@@ -71,3 +71,13 @@ async def test_a_stream_ends_when_its_time_is_up() -> None:
     with pytest.raises(OutOfTime):
         await anext(limited)
     assert closed
+
+
+async def test_what_is_sent_counts_and_has_two_seconds_when_the_time_is_up() -> None:
+    limit = TimeLimit(0.01)
+    with pytest.raises(OutOfTime):
+        await limit.wait_for(asyncio.Event().wait())
+    assert await limit.wait_for_sending(asyncio.sleep(0.01, "sent")) == "sent"
+    with pytest.raises(OutOfTime):
+        await limit.wait_for_sending(asyncio.Event().wait())
+    assert await TimeLimit(0).wait_for_sending(asyncio.sleep(0, "sent")) == "sent"

@@ -319,3 +319,18 @@ def test_our_fields_can_be_given_in_the_url(http: httpx.Client) -> None:
         refused = http.post("/v1/completions", params=query, json=body)
         assert refused.status_code == 400
         assert words in refused.json()["error"]["message"]
+
+
+def test_the_likeliest_answer_is_the_same_every_time(http: httpx.Client) -> None:
+    """Its thoughts are sampled, with a seed of their own if the request names none."""
+    fields = {"prompt": PROMPT, "thought_budget": 4, "max_tokens": 12, "return_thoughts": True}
+
+    def thoughts(**more: Any) -> Any:
+        answer = complete(http, **fields, **more)
+        return [thought["token_ids"] for thought in answer["choices"][0]["thoughts"]]
+
+    first = thoughts(temperature=0)
+    assert [thoughts(temperature=0) for _ in range(3)] == [first] * 3
+    assert thoughts(temperature=0, seed=0) == first
+    assert thoughts(temperature=0, seed=1) != first
+    assert thoughts(temperature=1) != thoughts(temperature=1)

@@ -146,3 +146,19 @@ def test_keys_cannot_be_guessed(front_end: FrontEnd) -> None:
     keys = {front_end.ledger.open(front_end.reported.append) for _ in range(10)}
     assert len(keys) == 10
     assert all(len(key) > 40 for key in keys)
+
+
+def test_ends_are_reported_whether_or_not_anybody_reads(front_end: FrontEnd) -> None:
+    ended: list[int] = []
+    for name in ("stop", "length", "aborted", "unwatched"):
+        front_end.add(name, stop=["t11"] if name == "stop" else None)
+        front_end.ledger.watch(name, ended.append)
+    front_end.ledger.unwatch("unwatched")
+    front_end.receive("length", [5, 6], None)
+    assert ended == []
+    front_end.receive("length", [8], None, finish_reason=FinishReason.LENGTH)
+    front_end.receive("unwatched", [8], None, finish_reason=FinishReason.LENGTH)
+    front_end.receive("stop", [11], None)
+    front_end.processor.abort_requests(["aborted"], internal=True)
+    front_end.receive("aborted", [8], None, finish_reason=FinishReason.ABORT)
+    assert ended == [3, 1]

@@ -12,7 +12,9 @@ from server.errors import StartError
 from server.middleware.auth import KeyMiddleware, read_keys
 
 
-def arguments(api_key: list[str] | None = None, api_key_file: Path | None = None) -> Namespace:
+def arguments(
+    api_key: list[str | None] | None = None, api_key_file: Path | None = None
+) -> Namespace:
     return Namespace(api_key=api_key, api_key_file=api_key_file)
 
 
@@ -50,7 +52,32 @@ def test_all_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_keys_the_server_is_open() -> None:
     assert not read_keys(arguments(), {})
-    assert not read_keys(arguments([""]), {"QUIETSTAR_API_KEYS": "", "VLLM_API_KEY": ""})
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "where"),
+    [
+        ([""], {}, "--api-key holds no key"),
+        ([None], {}, "--api-key holds no key"),
+        (["good", " "], {}, "--api-key holds no key"),
+        (None, {"QUIETSTAR_API_KEYS": ""}, "QUIETSTAR_API_KEYS holds no key"),
+        (None, {"QUIETSTAR_API_KEYS": " , "}, "QUIETSTAR_API_KEYS holds no key"),
+        (["good"], {"VLLM_API_KEY": " "}, "VLLM_API_KEY holds no key"),
+    ],
+)
+def test_what_is_given_without_a_key_does_not_open_the_server(
+    options: list[str | None] | None, environment: dict[str, str], where: str
+) -> None:
+    with pytest.raises(StartError, match=where):
+        read_keys(arguments(options), environment)
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbffirst\r\nsecond\r\n")
+    keys = read_keys(arguments(api_key_file=file), {})
+    assert keys.accept("Bearer first")
+    assert keys.accept("Bearer second")
 
 
 @pytest.mark.parametrize("content", [None, "", "# only a comment\n", b"\xff"])

@@ -4,9 +4,12 @@ model that FSDP has sharded.
     torchrun --nproc-per-node 2 -m tests.support.training.gradients FOLDER OUT
 """
 
+import json
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tests.support.training.runs import small_recipe
+from training.config import PRESETS
 from training.kernels import activation_checkpointing
 from training.thoughts.batch import make_batch
 from training.thoughts.sampling import seeded_draw, sequence_seeds
@@ -40,6 +44,8 @@ class Share(NamedTuple):
 
 UNEVEN = [Share(slice(0, 2)), Share(slice(2, 4), positions=6)]
 """Of two processes; the second has fewer positions than the first has passes."""
+EVALUATED = [(5, 2), (4, 1), (1, 2)]
+"""Evaluation texts, and how many a process takes at once."""
 
 
 @contextmanager
@@ -101,21 +107,57 @@ def step_gradients(model: ThinkingStep, share: Share) -> dict[str, Tensor]:
     return gradients_of(model)
 
 
-def recipe_without_clipping(folder: Path, sequences_per_device: int) -> Recipe:
-    """Four sequences per step, all of one length, so that a mean of means is the mean."""
+def recipe_without_clipping(
+    folder: Path, sequences_per_device: int, preset: str = "recommended"
+) -> Recipe:
+    """Four sequences per step, of different lengths."""
+    texts = folder / "uneven.jsonl"
+    if not texts.exists():
+        texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in _uneven_texts()))
     return small_recipe(
         folder,
+        preset=preset,
+        data={"path": str(texts), "pieces": "window", "eval_documents": 4},
         optimisation={"sequences_per_step": SEQUENCES, "max_grad_norm": 1e9},
         run={
             "sequences_per_device": sequences_per_device,
-            "output": str(folder / f"gradients-{sequences_per_device}"),
+            "output": str(folder / f"gradients-{preset}-{sequences_per_device}"),
         },
     )
 
 
+def evaluation(folder: Path, documents: int, sequences_per_device: int) -> dict[str, float]:
+    """The metrics of some evaluation texts, by a model before its first step."""
+    recipe = recipe_without_clipping(folder, sequences_per_device)
+    recipe = replace(recipe, data=replace(recipe.data, eval_documents=documents))
+    built = build(recipe)
+    pieces = load_pieces(recipe, built.tokenizer)
+    return QuietTrainer(recipe, built, pieces, training_arguments(recipe, resumed=True)).evaluate()
+
+
+def _uneven_texts() -> Iterator[str]:
+    rng = random.Random(0)
+    for number in range(24):
+        words = (4, 15, 7, 5)[number % 4]
+        yield " ".join(f"t{rng.randrange(8, 60)}" for _ in range(words))
+
+
 def main(folder: str, out: str) -> None:
+    by_ddp = {
+        f"ddp-{preset}-{at_once}": first_gradients(
+            recipe_without_clipping(Path(folder), at_once, preset)
+        )
+        for preset in PRESETS
+        for at_once in (1, 2)
+    }
+    evaluations = {
+        f"evaluation-{documents}": {
+            name: torch.tensor(value)
+            for name, value in evaluation(Path(folder), documents, at_once).items()
+        }
+        for documents, at_once in EVALUATED
+    }
     recipe = recipe_without_clipping(Path(folder), SEQUENCES // 2)
-    by_ddp = first_gradients(recipe)
 
     rank = torch.distributed.get_rank()
     model = build(recipe).model
@@ -130,7 +172,7 @@ def main(folder: str, out: str) -> None:
     if rank == 0:
         if all(isinstance(parameter, DTensor) for parameter in model.parameters()):
             print("sharded by FSDP")
-        named = {"ddp": by_ddp, "fsdp": by_fsdp, "uneven": uneven}
+        named = {**evaluations, **by_ddp, "fsdp": by_fsdp, "uneven": uneven}
         save_file({f"{way}.{n}": g for way, all_ in named.items() for n, g in all_.items()}, out)
 
 

@@ -22,13 +22,21 @@ def random_paths(positions: int, per_position: int, length: int, size: int = SIZ
 
 
 def dense_attention(
-    query: Tensor, text_key: Tensor, text_value: Tensor, own_key: Tensor, own_value: Tensor
+    query: Tensor,
+    text_key: Tensor,
+    text_value: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    first_key_BC: Tensor | None = None,
 ) -> Tensor:
     """The same with one mask over all tokens."""
     positions, per_position, _, length = query.shape[2:6]
     layout = PathLayout(positions, per_position, length)
     index = torch.arange(layout.tokens)
     mask = may_see(layout, index[positions:, None], index[None, :])
+    if first_key_BC is not None:
+        first = first_key_BC.repeat_interleave(per_position * length, dim=1)[..., None]
+        mask = (mask & ((index >= positions) | (index >= first)))[:, None]
     key = torch.cat([text_key, own_key.flatten(2, 4)], dim=2)
     value = torch.cat([text_value, own_value.flatten(2, 4)], dim=2)
     flat_query = query.movedim(4, 2).flatten(1, 2).flatten(2, 4)

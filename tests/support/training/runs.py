@@ -22,7 +22,7 @@ def write_text(path: Path, documents: int = 40, words: int = 24) -> Path:
     return path
 
 
-def small_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
+def small_recipe(folder: Path, preset: str = "recommended", **sections: dict[str, Any]) -> Recipe:
     """A run of four steps on four sequences of sixteen tokens; `sections` overrule it."""
     model = folder / "start"
     if not model.exists():
@@ -30,7 +30,7 @@ def small_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
         write_text(folder / "text.jsonl")
     content: dict[str, Any] = {
         "model": {"source": str(model)},
-        "preset": "recommended",
+        "preset": preset,
         "data": {"path": str(folder / "text.jsonl"), "eval_documents": 8},
         "thinking": {"budget": 2},
         "optimisation": {

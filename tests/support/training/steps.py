@@ -34,6 +34,16 @@ def texts(sequences: int = 2, positions: int = 11) -> Batch:
     return make_batch(ids_BT, PAD, labels_BT)
 
 
+def documents() -> Batch:
+    """The same texts, the first of three documents, one of them a single token, and the second of
+    two.
+    """
+    batch = texts()
+    start_BT = torch.zeros_like(batch.input_ids_BT)
+    start_BT[0, 5:], start_BT[0, 6:], start_BT[1, 4:] = 5, 6, 4
+    return batch._replace(document_start_BT=start_BT)
+
+
 def noise(batch: Batch, thinking: Thinking) -> ChooseThoughts:
     """Noise that does not change for the first texts when others follow."""
     rows = batch.input_ids_BT.numel() * thinking.per_position

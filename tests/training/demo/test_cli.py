@@ -9,7 +9,7 @@ from training.cli import main
 
 def test_command_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert main(["demo-trunk", "--out", str(tmp_path)]) == 1
+    assert main(["demo-trunk", "--out", str(tmp_path)]) == 2
     assert main(["demo-eval", str(tmp_path)]) == 1
     for arguments in (
         ["corpus", "--show", "-3"],

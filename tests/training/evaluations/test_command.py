@@ -129,6 +129,23 @@ def test_every_token_is_thought_about_unless_a_threshold_is_given(whole: Path) -
     assert not list(whole.glob("cost-*"))
 
 
+def test_the_report_says_what_stands_before_texts(folder: Path, whole: Path) -> None:
+    assert results(whole)["beginning"] == {"rule": "tokenizer", "tokens": ["<s>"]}
+    said = "Before every text stands `<s>` (as its tokenizer puts it there)."
+    assert said in (whole / "report.md").read_text()
+    command = options(folder, "nothing", "--beginning", "nothing", "--limit", "1")
+    assert main(command) == 0
+    without = results(folder / "nothing")
+    assert without["beginning"] == {"rule": "nothing", "tokens": []}
+    report = (folder / "nothing" / "report.md").read_text()
+    assert "begin without a special token (by --beginning nothing): their first token is" in report
+    tokens = [
+        found["tasks"]["openwebmath"]["thinker"]["0"]["difficulty"]
+        for found in (results(whole), without)
+    ]
+    assert tokens[0] != tokens[1]
+
+
 def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
     found, always = results(swept), results(whole)
     assert found["thresholds"] == [0.0, 0.002, 0.01]
@@ -241,7 +258,7 @@ def test_an_interrupted_evaluation_is_resumed(
         assert main(options(folder, "out")) == 130
     assert "add --resume to go on" in capsys.readouterr().err
     assert len((out / "items.jsonl").read_text().splitlines()) == 3
-    assert main(options(folder, "out")) == 1
+    assert main(options(folder, "out")) == 2
     assert "is not empty; add --resume" in capsys.readouterr().err
     assert main(options(folder, "out", "--resume")) == 0
     for name, task in results(out)["tasks"].items():
@@ -268,7 +285,7 @@ def test_an_interrupted_evaluation_is_resumed(
 def test_a_mistake_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    assert main(options(folder, "mistake", *more)) == 1
+    assert main(options(folder, "mistake", *more)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
@@ -291,9 +308,45 @@ def test_a_plain_base_model_has_no_thoughts_to_skip(
     load_base_model(DEMO).save_pretrained(tmp_path / "plain")
     load_tokenizer(DEMO).save_pretrained(tmp_path / "plain")
     command = ["evaluate", str(tmp_path / "plain"), "--out", str(tmp_path / "out")]
-    assert main([*command, "--tasks", "demo-numbers", "--limit", "1", "--threshold", "0.1"]) == 1
+    assert main([*command, "--tasks", "demo-numbers", "--limit", "1", "--threshold", "0.1"]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert "is a plain base model, which has learned no thoughts: --threshold is for" in error
+
+
+def test_a_plain_base_model_has_no_thoughts_to_gain_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can be measured without thoughts; what they gain is then no number, and not 0."""
+    load_base_model(DEMO).save_pretrained(tmp_path / "plain")
+    load_tokenizer(DEMO).save_pretrained(tmp_path / "plain")
+    command = ["evaluate", str(tmp_path / "plain"), "--out", str(tmp_path / "out")]
+    command += ["--tasks", "demo-text", "--limit", "2"]
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "is a plain base model, which has learned no thoughts: add --budgets 0" in error
+    assert main([*command, "--budgets", "0"]) == 0
+    assert "| demo-text: gain | 2 | – | – |" in capsys.readouterr().out
+    assert "| 0 | – | 0.0 | 0 | 1.00 | – | – |" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["row", "thoughts", "data"])
+def test_a_corrected_command_takes_the_folder_of_a_failed_one(
+    folder: Path, tmp_path: Path, wrong: str
+) -> None:
+    """Also where the mistake is in the last row: all are looked at first."""
+    rows = tmp_path / "rows.jsonl"
+    good = [json.dumps({"text": f"Ann has {n} apples."}) for n in range(3)]
+    rows.write_text("\n".join([*good, json.dumps({"text": ""})] if wrong == "row" else good))
+    command = ["evaluate", str(DEMO), "--out", str(tmp_path / "out"), "--tasks", "demo-text"]
+    data, budgets = ["--data", f"demo-text={rows}"], ["--budgets", "0"]
+    if wrong == "thoughts":
+        assert main([*command, *data, "--budgets", "1030"]) == 2
+    if wrong == "data":
+        assert main([*command, *budgets, "--data", f"demo-text={tmp_path / 'none.jsonl'}"]) == 2
+    if wrong == "row":
+        assert main([*command, *data, *budgets]) == 2
+        rows.write_text("\n".join(good))
+    assert main([*command, *data, *budgets]) == 0
 
 
 def test_rows_without_a_column_are_refused(
@@ -301,7 +354,7 @@ def test_rows_without_a_column_are_refused(
 ) -> None:
     wrong = f"gsm8k={folder / 'choices.jsonl'}"
     command = ["evaluate", str(DEMO), "--out", str(folder / "mistake"), "--tasks", "gsm8k"]
-    assert main([*command, "--data", wrong]) == 1
+    assert main([*command, "--data", wrong]) == 2
     assert "has no column 'answer' but question, choices, answerKey" in capsys.readouterr().err
 
 
@@ -309,5 +362,5 @@ def test_a_row_without_an_answer_is_named(folder: Path, capsys: pytest.CaptureFi
     rows = folder / "unanswered.jsonl"
     rows.write_text('{"text": "Ann has 3 apples."}\n{"text": ""}\n')
     command = ["evaluate", str(DEMO), "--out", str(folder / "unanswered"), "--tasks", "demo-text"]
-    assert main([*command, "--budgets", "0", "--data", f"demo-text={rows}"]) == 1
+    assert main([*command, "--budgets", "0", "--data", f"demo-text={rows}"]) == 2
     assert "demo-text, row 1 has nothing to predict" in capsys.readouterr().err

@@ -29,8 +29,17 @@ def test_a_record_is_resumed_behind_its_last_complete_line(tmp_path: Path) -> No
 
 
 def test_another_evaluation_is_not_resumed(tmp_path: Path) -> None:
-    Record(tmp_path / "out", RUN, resume=False).close()
+    record = Record(tmp_path / "out", RUN, resume=False)
+    record.add(Place("thinker", "t", 0), {"outcomes": {}})
+    record.close()
     with pytest.raises(UsageError, match="another seed: 1, not 2"):
         Record(tmp_path / "out", RUN | {"seed": 2}, resume=True)
     with pytest.raises(UsageError, match="add --resume"):
         Record(tmp_path / "out", RUN, resume=False)
+
+
+def test_without_a_result_nothing_is_written(tmp_path: Path) -> None:
+    """So that a command that failed can be corrected."""
+    Record(tmp_path / "out", RUN, resume=False).close()
+    assert not list((tmp_path / "out").iterdir())
+    Record(tmp_path / "out", RUN | {"seed": 2}, resume=False).close()

@@ -77,7 +77,7 @@ def test_a_gate_is_fitted_reported_and_written(
 
 def test_a_second_gate_needs_replace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, *OPTIONS) == 0
-    assert run(folder, *OPTIONS) == 1
+    assert run(folder, *OPTIONS) == 2
     assert "add --replace to fit it anew" in error(capsys)
     assert run(folder, *OPTIONS, "--replace", "--seed", "1") == 0
 
@@ -115,7 +115,7 @@ def test_wrong_options_are_one_sentence(
     message: str,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert run(folder, *options) == 1
+    assert run(folder, *options) == 2
     assert message in error(capsys)
     assert not (folder / GATE_FILE).exists()
 
@@ -128,7 +128,7 @@ def test_a_budget_of_0_is_refused(folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_too_few_documents(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_text(folder.parent / "text.jsonl", documents=9)
-    assert run(folder) == 1
+    assert run(folder) == 2
     assert "has 9 documents of two tokens or more, at least 10 are needed" in error(capsys)
 
 
@@ -136,14 +136,14 @@ def test_a_plain_base_model(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     plain = folder.parent / "plain"
     AutoModelForCausalLM.from_pretrained(folder).save_pretrained(plain)
     AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(plain)
-    assert run(plain) == 1
+    assert run(plain) == 2
     assert "is not a Quiet-STaR checkpoint: it has no thoughts that a gate could skip" in error(
         capsys
     )
 
 
 def test_not_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder / "missing") == 1
+    assert run(folder / "missing") == 2
     assert "is not a folder" in error(capsys)
 
 
@@ -167,6 +167,6 @@ def test_a_thinker_whose_thoughts_do_nothing(
     tensors = load_file(folder / "model.safetensors")
     last = "talk_head.0.4.weight"
     save_file(tensors | {last: torch.zeros_like(tensors[last])}, folder / "model.safetensors")
-    assert run(folder, *OPTIONS) == 1
+    assert run(folder, *OPTIONS) == 2
     assert "thoughts change no prediction of this model" in error(capsys)
     assert not (folder / GATE_FILE).exists()

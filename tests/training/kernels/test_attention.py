@@ -12,14 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.training.paths import dense_attention, random_paths
 from training.kernels import attention
 
+FIRST_KEYS = [None, [[0, 0, 0, 0, 0], [0, 1, 1, 3, 4]]]
 
+
+@pytest.mark.parametrize("first_keys", FIRST_KEYS, ids=["one document", "several documents"])
 @pytest.mark.parametrize("scores", [1, 1000, 10**9])
-def test_equals_dense_attention(scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_dense_attention(
+    scores: int, first_keys: list[list[int]] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_key_BC = None if first_keys is None else torch.tensor(first_keys)
     monkeypatch.setitem(attention.CHUNK_SCORES, "cpu", scores)
     inputs = random_paths(positions=5, per_position=2, length=3)
     query, text_key, text_value, own_key, own_value = inputs
-    ours = attention.path_attention(query, text_key, text_value, own_key, own_value, 0.3)
-    theirs = dense_attention(*inputs)
+    ours = attention.path_attention(
+        query, text_key, text_value, own_key, own_value, 0.3, first_key_BC
+    )
+    theirs = dense_attention(query, text_key, text_value, own_key, own_value, first_key_BC)
     torch.testing.assert_close(ours, theirs)
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
     for actual, expected in zip(

@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from quietstar_infer.checkpoint import load_tensors
+from quietstar_infer.config import END_TOKEN, START_TOKEN
 from tests.support.checkpoints import FAMILIES, write_random_checkpoint
 from training.config import OFFICIAL, RECOMMENDED
 from training.errors import UsageError
@@ -17,6 +18,7 @@ from training.thoughts.batch import make_batch
 from training.thoughts.model import QuietThinker, parameter_groups
 from training.thoughts.sampling import random_draw
 from training.thoughts.training_step import training_step
+from training.trainer.checkpoint import write_tokenizer
 
 WORDS = ["<unk>", "</s>", "---", "a", "b", "c"]
 
@@ -58,6 +60,17 @@ def test_a_new_thinker_predicts_what_its_base_model_predicts() -> None:
     output = training_step(thinker, batch, preset, random_draw())
     assert not output.tokens.mixing_weight_BTPS.any()
     torch.testing.assert_close(output.tokens.talk_nll_BTPS[:, :, 0, 0], output.tokens.base_nll_BT)
+
+
+def test_a_tokenizer_keeps_its_own_special_tokens(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of([*WORDS, "<|user|>", "<|tool|>"])
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|user|>", "<|tool|>"]})
+    QuietThinker.from_base_model(base_model_of(8), tokenizer, embedding_scale=1.0, seed=0)
+    write_tokenizer(tokenizer, tmp_path)
+    expected = ["<|user|>", "<|tool|>", START_TOKEN, END_TOKEN]
+    for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert each.extra_special_tokens == expected
+        assert each.decode([3, 6, 7, 4], skip_special_tokens=True) == "a b"
 
 
 def test_a_tokenizer_without_a_dash_is_refused() -> None:

@@ -12,6 +12,7 @@ from tests.support.training.steps import (
     PAD,
     assert_close,
     assert_same,
+    documents,
     noise,
     outcome,
     short,
@@ -22,7 +23,7 @@ from training.errors import UsageError
 from training.thoughts.batch import Batch, make_batch
 from training.thoughts.model import QuietThinker
 from training.thoughts.reference_step import reference_step
-from training.thoughts.sampling import random_draw
+from training.thoughts.sampling import greedy_draw, random_draw
 from training.thoughts.training_step import passes_for, training_step
 
 
@@ -47,6 +48,54 @@ def test_every_family_and_preset(checkpoint: Path, name: str) -> None:
     )
     assert_same(fast, dense)
     assert dense.gradients.keys() == dict(thinker.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_texts_of_several_documents(checkpoint: Path, name: str) -> None:
+    preset = short(PRESETS[name], Thinking(budget=3, ahead=3))
+    thinker = QuietThinker.from_checkpoint(checkpoint, preset.optimisation.embedding_scale)
+    dense = outcome(reference_step, thinker, documents(), preset)
+    for passes in (1, 4):
+        assert_same(outcome(training_step, thinker, documents(), preset, passes=passes), dense)
+
+
+def test_a_packed_document_is_what_it_is_alone(checkpoint: Path) -> None:
+    """Same thoughts, losses and rewards, also where it looks ahead to its end; same gradients."""
+    thinking = Thinking(budget=3, ahead=3)
+    preset = short(PRESETS["recommended"], thinking)
+    thinker = QuietThinker.from_checkpoint(checkpoint, 1.0)
+    generator = torch.Generator().manual_seed(2)
+    lengths = (7, 5, 6)
+    ids_BT = torch.randint(3, 60, (1, sum(lengths)), generator=generator)
+    start_BT = torch.tensor([[0] * 7 + [7] * 5 + [12] * 6])
+    alone_BT = ids_BT.new_full((3, 7), PAD)
+    for row, part in zip(alone_BT, ids_BT[0].split(lengths), strict=True):
+        row[: len(part)] = part
+    outputs, gradients = [], []
+    for batch in (
+        make_batch(ids_BT, PAD, document_start=start_BT),
+        make_batch(alone_BT, PAD, attention_mask=alone_BT != PAD),
+    ):
+        thinker.zero_grad()
+        output = training_step(thinker, batch, preset, greedy_draw)
+        output.loss.backward()
+        outputs.append(output)
+        gradients.append({n: p.grad for n, p in thinker.named_parameters() if p.grad is not None})
+    packed, alone = outputs
+    assert_close(packed.loss.detach(), alone.loss.detach(), "loss", least=1)
+    at = 0
+    for row, length in enumerate(lengths):
+        inside = slice(at, at + length - 1)
+        for name in ("base_nll_BT", "talk_nll_BTPS", "mixing_weight_BTPS"):
+            found, wanted = (getattr(x.tokens, name) for x in outputs)
+            assert_close(found[0, inside], wanted[row, : length - 1], name)
+        assert_close(
+            packed.reward_BTP[0, inside], alone.reward_BTP[row, : length - 1], "reward", least=1
+        )
+        assert torch.equal(packed.thoughts.ids[0, inside], alone.thoughts.ids[row, : length - 1])
+        at += length
+    for name, gradient in gradients[1].items():
+        assert_close(gradients[0][name], gradient, name)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from transformers import MistralForCausalLM
 
 from quietstar_infer.errors import CheckpointError
-from tests.support.checkpoints import write_random_checkpoint
+from tests.support.checkpoints import copy_checkpoint, write_random_checkpoint
 from training.thoughts.weights import load_base_model
 
 
@@ -31,3 +31,13 @@ def test_an_incomplete_base_model_is_refused(folder: Path, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match="does not fit"):
         load_base_model(tmp_path)
+
+
+def test_the_generation_config_is_the_checkpoints(folder: Path, tmp_path: Path) -> None:
+    copy_checkpoint(folder, tmp_path / "without")
+    assert load_base_model(tmp_path / "without").generation_config.eos_token_id == 2
+    copy_checkpoint(folder, tmp_path / "own")
+    own = {"eos_token_id": [2, 5, 9], "top_p": 0.8, "do_sample": True}
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps(own))
+    found = load_base_model(tmp_path / "own").generation_config.to_diff_dict()
+    assert {name: found[name] for name in own} == own

@@ -1,6 +1,9 @@
 """Text from files, cut into pieces."""
 
+import bz2
+import gzip
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,17 @@ import pytest
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
 from tests.support.training.runs import small_recipe
+from training.config import Beginning
 from training.errors import UsageError
-from training.trainer.data import load_pieces, packed, random_window
+from training.evaluations.tasks.definitions import TextTask, load_task
+from training.evaluations.tasks.passages import item_maker
+from training.trainer.data import (
+    collate,
+    document_starts,
+    joined,
+    load_pieces,
+    random_window,
+)
 from training.trainer.recipe import Recipe
 
 TEXTS = [f"t{8 + i} t{9 + i} t{10 + i} t{11 + i}" for i in range(20)]
@@ -25,12 +37,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(folder: Path, suffix: str, texts: list[Any]) -> str:
     path = folder / f"written{suffix}"
-    if suffix == ".parquet":
+    kind = suffix.split(".")[1]
+    if kind == "parquet":
         datasets.Dataset.from_dict({"text": texts}).to_parquet(path)
-    elif suffix == ".txt":
-        path.write_text("".join(f"{text}\n" for text in texts))
-    else:
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return str(path)
+    written = {
+        "txt": "".join(f"{text}\n" for text in texts),
+        "csv": "text,number\n" + "".join(f'"{text}",{n}\n' for n, text in enumerate(texts)),
+    }.get(kind, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+    open_: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
+    with open_(path, "wt") as file:
+        file.write(written)
     return str(path)
 
 
@@ -44,7 +61,13 @@ def load(recipe: Recipe) -> tuple[list[list[int]], list[list[int]]]:
     return train, evaluation
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".txt"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        *(".jsonl", ".json", ".csv", ".parquet", ".txt"),
+        *(".jsonl.gz", ".csv.gz", ".txt.gz", ".jsonl.bz2", ".json.xz"),
+    ],
+)
 def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     train, evaluation = load(recipe_for(tmp_path, path=write(tmp_path, suffix, TEXTS)))
     assert evaluation == [
@@ -118,6 +141,20 @@ def test_windows_are_of_one_document(tmp_path: Path) -> None:
     assert evaluation[0] == list(range(start, start + 16))
 
 
+@pytest.mark.parametrize(("rule", "before"), [("tokenizer", []), ("bos", [1]), ("nothing", [])])
+def test_documents_begin_as_in_an_evaluation(
+    tmp_path: Path, rule: Beginning, before: list[int]
+) -> None:
+    data = {"path": write(tmp_path, ".jsonl", TEXTS), "pieces": "window", "beginning": rule}
+    _, evaluation = load(recipe_for(tmp_path, **data))
+    assert evaluation[0] == [*before, 8, 9, 10, 11, 2]
+    _, task = load_task("demo-text")
+    assert isinstance(task, TextTask)
+    make = item_maker(task, load_tokenizer(TOKENIZER), 99, rule)
+    for text, ids in zip(TEXTS[:4], evaluation, strict=True):
+        assert make({"text": text}).passages[0].ids == ids[:-1]
+
+
 def test_evaluation_text_of_its_own(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
@@ -149,7 +186,10 @@ def test_wrong_data_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["nowhere.jsonl", "no-such-folder/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    ["nowhere.jsonl", "no-such-folder/nowhere", "/no/such/folder", "./nowhere", "a/b/texts.csv.gz"],
+)
 def test_a_missing_data_set_is_one_line(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +197,10 @@ def test_a_missing_data_set_is_one_line(
     with pytest.raises(UsageError, match=f"cannot read the data set .*{path}") as caught:
         load(recipe_for(tmp_path, path=path))
     assert "\n" not in str(caught.value)
+    assert "Repo id" not in str(caught.value)
+    assert str(caught.value).count("cannot read") == 1
+    # Only what can be a name on the hub is looked for there.
+    assert ("no such file or folder" in str(caught.value)) == (path != "no-such-folder/nowhere")
 
 
 def test_a_broken_file_and_an_unknown_kind(tmp_path: Path) -> None:
@@ -176,7 +220,38 @@ def test_too_small_a_window(tmp_path: Path) -> None:
 
 
 def test_packing_cuts_across_documents() -> None:
-    assert packed([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert joined([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert document_starts([3, 1, 3], 3) == [[0, 0, 0], [0, 1, 1], [0]]
+    assert document_starts([7], 3) == [[0, 0, 0], [0, 0, 0], [0]]
+
+
+def test_packed_pieces_know_their_documents(tmp_path: Path) -> None:
+    path = write(tmp_path, ".jsonl", TEXTS)
+    pieces = load_pieces(recipe_for(tmp_path, path=path), load_tokenizer(TOKENIZER))
+    assert [row["document_start"] for row in pieces.evaluation] == [
+        [0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 10, 10, 10, 10, 10, 15],
+        [0, 0, 0, 0],
+    ]
+    for kind in ("joined", "window"):
+        others = load_pieces(
+            recipe_for(tmp_path, path=path, pieces=kind), load_tokenizer(TOKENIZER)
+        )
+        assert set(next(iter(others.train))) == {"input_ids"}
+
+
+def test_batches() -> None:
+    pieces = [
+        {"input_ids": [5, 6, 7, 8], "document_start": [0, 0, 2, 2]},
+        {"input_ids": [9, 3], "document_start": [0, 1]},
+    ]
+    batch = {name: tensor.tolist() for name, tensor in collate(pieces, 2).items()}
+    assert batch == {
+        "input_ids": [[5, 6, 7, 8], [9, 3, 2, 2]],
+        "attention_mask": [[1, 1, 1, 1], [1, 1, 0, 0]],
+        "document_start": [[0, 0, 2, 2], [0, 1, 1, 1]],
+    }
+    single = [{"input_ids": [5, 6], "document_start": [0, 0]}, {"input_ids": [5]}]
+    assert set(collate(single, 2)) == {"input_ids", "attention_mask"}
 
 
 def test_a_window_depends_on_its_seed_alone() -> None:

@@ -131,6 +131,22 @@ def test_the_export_describes_itself(recipe: Recipe) -> None:
         assert f"{evaluation['eval_gain']:.4f}" in card
 
 
+def test_training_on_keeps_the_generation_config(tmp_path: Path) -> None:
+    """Of a thinker and of a plain base model: several end-of-text tokens, and what transformers
+    would refuse to save.
+    """
+    own = {"eos_token_id": [2, 5], "temperature": 0.6, "top_p": 0.9, "do_sample": False}
+    for kind in ("checkpoint", "base model"):
+        (tmp_path / kind).mkdir()
+        recipe = recipe_of(kind, tmp_path / kind)
+        recipe = replace(recipe, run=replace(recipe.run, steps=1))
+        config = Path(recipe.model.source) / "generation_config.json"
+        config.write_text(json.dumps(own))
+        written = train(recipe) / "generation_config.json"
+        found = json.loads(written.read_text())
+        assert {name: found.get(name, False) for name in own} == own  # False is the default
+
+
 def test_an_export_can_be_trained(recipe: Recipe, tmp_path: Path) -> None:
     again = replace(
         recipe,
@@ -177,7 +193,9 @@ def test_a_tokenizer_without_a_dash(tmp_path: Path) -> None:
     assert not list(recipe.run.output.iterdir())
 
 
-@pytest.mark.parametrize("source", ["no/such/model", "nowhere"])
+@pytest.mark.parametrize(
+    "source", ["no/such/model", "nowhere", "runs/nowhere", "/no/such/model", "./model", "../a/b"]
+)
 def test_a_missing_model_is_one_line(
     tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,3 +204,5 @@ def test_a_missing_model_is_one_line(
     with pytest.raises(UsageError, match=f"cannot load the model {source}") as caught:
         train(recipe)
     assert "\n" not in str(caught.value)
+    assert "there is no such folder" in str(caught.value)
+    assert "Repo id" not in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 
 from training.config import OFFICIAL, RECOMMENDED
 from training.errors import UsageError
-from training.trainer.recipe import first_difference, load_recipe, save_recipe
+from training.trainer.recipe import first_difference, load_recipe, rates_end, save_recipe
 
 ROOT = Path(__file__).parents[3]
 SHORT = """
@@ -59,7 +59,7 @@ def test_a_saved_recipe_is_the_same(tmp_path: Path) -> None:
         ("preset=offical", "preset is 'offical', expected official, paper, recommended"),
         ("run.steps=many", "run.steps: Input should be a valid integer"),
         ("run.steps=0", "steps is 0, expected 1 or more"),
-        ("data.pieces=sliced", "data.pieces: Input should be 'packed' or 'window'"),
+        ("data.pieces=sliced", "data.pieces: Input should be 'packed', 'joined' or 'window'"),
         ("thinking.budget=-1", "budget is -1, expected 0 or more"),
         ("run.steps", "expected section.key=value"),
         ("run.steps.more=1", "steps is not a section"),
@@ -94,6 +94,45 @@ def test_differences(tmp_path: Path) -> None:
     assert first_difference(recipe, load_recipe(path, ["run.steps=7", "run.output=x"])) is None
     assert first_difference(recipe, load_recipe(path, ["run.seed=7"])) == "run.seed"
     assert first_difference(recipe, load_recipe(path, ["preset=paper"])) == "objective.base_weight"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("run.keep=5", "run.eval_every=3", "run.log_every=2", "run.sample_thoughts=0"),
+        *("run.export_dtype=bfloat16", "run.recompute=layer", "run.collapse_patience=9"),
+        *("run.collapse_entropy=0.5", "run.collapse_repeated=0.5"),
+        *("data.title=words", "gate.epochs=3", "optimisation.decay_steps=100"),
+    ],
+)
+def test_what_does_not_change_the_numbers_is_no_difference(tmp_path: Path, override: str) -> None:
+    path = write(tmp_path, SHORT)
+    assert first_difference(load_recipe(path), load_recipe(path, [override])) is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("run.bf16=true", "run.sequences_per_device=4", "run.seed=1", "data.path=other.txt"),
+        *("data.pieces=window", "data.beginning=bos", "model.source=there", "model.lora.rank=4"),
+        *("optimisation.warmup_steps=3", "thinking.budget=3", "objective.base_weight=0.1"),
+    ],
+)
+def test_what_changes_the_numbers_is_a_difference(tmp_path: Path, override: str) -> None:
+    path = write(tmp_path, SHORT)
+    found = first_difference(load_recipe(path), load_recipe(path, [override]))
+    assert found is not None
+    assert override.startswith(found)
+
+
+def test_the_step_at_which_the_rates_end(tmp_path: Path) -> None:
+    path = write(tmp_path, SHORT + "preset: recommended\n")
+    for overrides, end in (
+        (["run.steps=30"], 30),
+        (["run.steps=30", "optimisation.decay_steps=40"], 40),
+        (["run.steps=30", "optimisation.schedule=constant"], None),
+    ):
+        assert rates_end(load_recipe(path, overrides)) == end
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

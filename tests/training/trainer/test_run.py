@@ -17,14 +17,18 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
+from tests.support.checkpoints import write_random_checkpoint
 from tests.support.training.runs import small_recipe
 from training.cli import main
-from training.errors import UsageError
+from training.errors import TrainingStopped, UsageError
 from training.trainer.arguments import training_arguments
-from training.trainer.callbacks import CollapseWatch, TrainingStopped
+from training.trainer.build import build, load_tokenizer_of
+from training.trainer.callbacks import CollapseWatch
+from training.trainer.data import load_pieces
 from training.trainer.metrics import METRICS
 from training.trainer.recipe import Recipe, load_recipe, save_recipe
-from training.trainer.run import train
+from training.trainer.run import check_output, train
+from training.trainer.trainer import QuietTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +88,8 @@ def test_the_log_has_all_metrics(finished: Recipe) -> None:
 def test_rates_fall_by_the_schedule(finished: Recipe) -> None:
     rates = [entry["learning_rate"] for entry in history(finished, 4) if "loss" in entry]
     settings = finished.optimisation
-    shares = [0, 1, 10 / 11, 9 / 11]  # warm-up, then on the way to 0 at step 12
+    shares = [1, 1, 10 / 11, 9 / 11]  # warm-up, then on the way to 0 at step 12
     assert rates == pytest.approx([share * settings.learning_rate for share in shares])
-    constant = replace(finished, optimisation=replace(settings, schedule="constant"))
-    args = training_arguments(constant, resumed=False)
-    assert args.lr_scheduler_type == "constant_with_warmup"
     with pytest.raises(UsageError, match="decay_steps is 12, so that the learning rate would be 0"):
         training_arguments(changed(finished, finished.run.output, steps=13), resumed=False)
 
@@ -115,10 +116,50 @@ def test_a_budget_of_0_trains_the_base_model_alone(finished: Recipe, tmp_path: P
     assert all(entry["loss"] == pytest.approx(entry["base_nll"] / 2) for entry in log)
 
 
-def test_an_empty_evaluation_is_reported(finished: Recipe, tmp_path: Path) -> None:
-    data = replace(finished.data, pieces="window", eval_documents=1)
-    with pytest.raises(UsageError, match="does not fill a batch of run"):
-        train(replace(changed(finished, tmp_path / "run"), data=data))
+def evaluated(recipe: Recipe) -> dict[str, float]:
+    """The evaluation of a model before its first step."""
+    built = build(recipe)
+    pieces = load_pieces(recipe, built.tokenizer)
+    return QuietTrainer(recipe, built, pieces, training_arguments(recipe, resumed=False)).evaluate()
+
+
+def test_every_text_of_an_evaluation_counts_once(finished: Recipe, tmp_path: Path) -> None:
+    """Whatever the size of a batch: also the last texts, which do not fill one."""
+
+    def of(documents: int, at_once: int) -> dict[str, float]:
+        run = changed(finished, tmp_path / f"{documents}-{at_once}", sequences_per_device=at_once)
+        data = replace(finished.data, pieces="window", eval_documents=documents)
+        return evaluated(replace(run, data=data))
+
+    alone = [of(number, 1) for number in range(1, 8)]
+    assert len({metrics["eval_nll"] for metrics in alone}) == 7
+    for number, metrics in enumerate(alone, start=1):
+        for at_once in (2, 4):
+            assert of(number, at_once) == pytest.approx(metrics, rel=1e-5)
+    run = replace(finished, data=replace(finished.data, pieces="window", eval_documents=7))
+    built = build(run)
+    ids_BT = torch.tensor(
+        [row["input_ids"] for row in load_pieces(run, built.tokenizer).evaluation]
+    )
+    with torch.no_grad():
+        output = built.model.thinker.base_model(ids_BT, labels=ids_BT)
+    assert alone[6]["eval_base_nll"] == pytest.approx(float(output.loss), rel=1e-5)
+
+
+def test_a_run_does_not_depend_on_how_many_sequences_a_device_takes(
+    finished: Recipe, tmp_path: Path
+) -> None:
+    """Nor where a pass over the data ends: 15 pieces are three steps, the next three follow."""
+    data = replace(finished.data, pieces="window", eval_documents=25)
+    runs = [
+        replace(changed(finished, tmp_path / str(n), steps=6, sequences_per_device=n), data=data)
+        for n in (4, 1)
+    ]
+    for run in runs:
+        train(run)
+    expected = weights(runs[0], 6)
+    for name, found in weights(runs[1], 6).items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_tensorboard_has_metrics_and_thoughts(finished: Recipe) -> None:
@@ -154,6 +195,91 @@ def test_a_resumed_run_is_the_same(finished: Recipe, tmp_path: Path) -> None:
     ]
     assert [entry for entry in logs[0] if "train_runtime" not in entry] == logs[1]
     assert not (killed / ".writing").exists()
+
+
+def test_a_resumed_run_may_change_what_it_writes(finished: Recipe, tmp_path: Path) -> None:
+    """Evaluations, checkpoints, precision of the export; the numbers stay."""
+    parts = tmp_path / "parts"
+    train(changed(finished, parts, steps=2))
+    resumed = changed(
+        finished, parts, eval_every=1, keep=5, export_dtype="bfloat16", sample_thoughts=1
+    )
+    train(resumed, resume=True)
+    names = {path.name for path in parts.glob("checkpoint-*")}
+    assert names == {"checkpoint-2", "checkpoint-3", "checkpoint-4"}
+    assert [e["step"] for e in history(resumed, 4) if "eval_nll" in e] == [0, 2, 3, 4]
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(resumed, 4)[name], expected[name]) for name in expected)
+    assert load_recipe(parts / "recipe.yaml") == resumed
+    assert {t.dtype for t in load_file(parts / "model/model.safetensors").values()} == {
+        torch.bfloat16
+    }
+
+
+def test_a_resumed_run_has_the_schedule_that_it_began_with(
+    finished: Recipe, tmp_path: Path
+) -> None:
+    """Or is refused: rates that have fallen to 0 do not rise again."""
+    open_end = replace(finished, optimisation=replace(finished.optimisation, decay_steps=None))
+    run = changed(open_end, tmp_path / "run", steps=2)
+    train(run)
+    longer = changed(open_end, tmp_path / "run", steps=4)
+    said = (
+        "rate falls to 0 at step 2, so that it cannot go on to step 4; start a new run with model"
+    )
+    with pytest.raises(UsageError, match=said):
+        train(longer, resume=True)
+    shorter = changed(open_end, tmp_path / "run", steps=1)
+    with pytest.raises(UsageError, match=r"another schedule: .*set optimisation\.decay_steps to 2"):
+        train(shorter, resume=True)
+    named = replace(run, optimisation=replace(run.optimisation, decay_steps=2))
+    assert check_output(named, resume=True) is not None
+    constant = replace(finished.optimisation, schedule="constant")
+    steady = changed(replace(finished, optimisation=constant), tmp_path / "steady", steps=2)
+    train(steady)
+    train(changed(steady, tmp_path / "steady", steps=4), resume=True)
+    rates = [entry["learning_rate"] for entry in history(steady, 4) if "loss" in entry]
+    assert rates == pytest.approx([constant.learning_rate] * 4)
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_killed_run_writes_no_thought_twice(
+    finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed after an evaluation and before its checkpoint: the first one, or a later one. Nor does
+    TensorBoard show a step twice.
+    """
+    run = changed(finished, tmp_path / "run")
+
+    def killed(callback: CollapseWatch, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CollapseWatch, "on_evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    thoughts = run.run.output / "thoughts.jsonl"
+    with thoughts.open("a") as lines:
+        lines.write('{"step": 4, "posi')  # cut short
+    train(run, resume=True)
+    assert thoughts.read_text() == (finished.run.output / "thoughts.jsonl").read_text()
+    board = EventAccumulator(str(run.run.output / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("eval/nll")] == [0, 2, 4]
+    assert [event.step for event in board.Scalars("train/nll")] == [1, 2, 3, 4]
+
+
+def test_a_run_that_has_ended_takes_no_step_more(finished: Recipe, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished.run.output, copy)
+    same = changed(finished, copy)
+    shutil.rmtree(copy / "model")
+    train(same, resume=True)
+    assert {path.name for path in copy.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert (copy / "model/config.json").exists()
+    with pytest.raises(UsageError, match=r"gone to step 4 already, beyond run\.steps of 3"):
+        train(changed(finished, copy, steps=3), resume=True)
 
 
 def test_a_resumed_stream_is_the_same(finished: Recipe, tmp_path: Path) -> None:
@@ -193,11 +319,20 @@ def test_nan_and_infinity_stop_the_run(
     finished: Recipe, tmp_path: Path, eval_every: int, said: str
 ) -> None:
     broken = changed(finished, tmp_path / "run", steps=6, eval_every=eval_every)
-    optimisation = replace(broken.optimisation, learning_rate=1e20, warmup_steps=1)
+    optimisation = replace(
+        broken.optimisation, learning_rate=1e20, warmup_steps=1, warmup_from_zero=True
+    )
     with pytest.raises(TrainingStopped, match=said) as caught:
         train(replace(broken, optimisation=optimisation))
     assert "\n" not in str(caught.value)
     assert not list(broken.run.output.glob("checkpoint-*"))
+    # With a lower learning rate it begins anew, and nothing of the former run is left.
+    steady = replace(broken, run=replace(broken.run, steps=4, eval_every=2))
+    train(steady, resume=True)
+    expected = weights(finished, 4)
+    assert all(torch.equal(weights(steady, 4)[name], expected[name]) for name in expected)
+    thoughts = (steady.run.output / "thoughts.jsonl").read_text()
+    assert thoughts == (finished.run.output / "thoughts.jsonl").read_text()
 
 
 def test_collapsed_thoughts_stop_the_run(finished: Recipe, tmp_path: Path) -> None:
@@ -258,8 +393,42 @@ def test_only_the_main_process_prints(
     finished: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 1
+    assert main(["train", str(finished.run.output / "nowhere.yaml")]) == 2
     assert not any(capsys.readouterr())
+
+
+def test_mistakes_in_data_are_reported_before_the_model_is_loaded(
+    finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.run.build", None)
+    run = changed(finished, tmp_path / "run")
+    few = replace(finished.data, eval_documents=39, pieces="window")
+    with pytest.raises(UsageError, match="has 1 piece of text for training, fewer than the 4 "):
+        train(replace(run, data=few))
+    with pytest.raises(UsageError, match="has no column 'story'"):
+        train(replace(run, data=replace(finished.data, column="story")))
+    wide = replace(finished.optimisation, window=1022)
+    with pytest.raises(
+        UsageError, match=r"window is 1022 and a thought takes 3 more positions, but"
+    ):
+        train(replace(run, optimisation=wide))
+
+
+def test_a_window_and_its_thoughts_fit_into_the_models_positions(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)  # budget 2: START, two tokens, END in place of the next
+    for room, fits in ((18, False), (19, True)):
+        write_random_checkpoint(tmp_path / "start", "mistral", max_position_embeddings=room)
+        if fits:
+            load_tokenizer_of(recipe)
+            continue
+        with pytest.raises(UsageError, match=r"the model has 18; set optimisation\.window to 15"):
+            load_tokenizer_of(recipe)
+    plain = replace(recipe, thinking=replace(recipe.thinking, budget=0))
+    write_random_checkpoint(tmp_path / "start", "mistral", max_position_embeddings=16)
+    load_tokenizer_of(plain)
+    write_random_checkpoint(tmp_path / "start", "mistral", sliding_window=15)
+    with pytest.raises(UsageError, match="exceed the base model's sliding window of 15"):
+        load_tokenizer_of(recipe)
 
 
 def test_too_small_a_disk_is_reported_before_the_first_step(
@@ -308,16 +477,29 @@ def test_checkpointing_layers_changes_nothing(finished: Recipe, tmp_path: Path) 
         torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_run_that_stops_is_no_mistake_of_the_call(
+    finished: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    run = changed(finished, tmp_path / "run", collapse_entropy=99.0, collapse_patience=1)
+    save_recipe(run, path)
+    assert main(["train", str(path)]) == 1
+    assert "error: the thoughts have collapsed" in capsys.readouterr().err
+
+
 def test_the_command_line(
     finished: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "recipe.yaml"
     save_recipe(changed(finished, tmp_path / "run"), path)
-    assert main(["train", str(path), "--set", "run.stps=1"]) == 1
+    assert main(["train", str(path), "--set", "run.stps=1"]) == 2
     assert "did you mean steps?" in capsys.readouterr().err
     assert main(["train", str(path), "--set", "run.steps=2"]) == 0
     assert main(["train", str(path), "--resume"]) == 0
     shutil.rmtree(tmp_path / "run/model")
     assert main(["export", str(tmp_path / "run")]) == 0
     assert f"written to {tmp_path}/run/model" in capsys.readouterr().out
-    assert main(["export", str(tmp_path)]) == 1
+    assert main(["export", str(tmp_path / "run"), "--dtype", "bfloat16"]) == 0
+    exported = load_file(tmp_path / "run/model/model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
+    assert main(["export", str(tmp_path)]) == 2

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from training.beginning import beginning_ids, text_ids
+from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChoiceTask, LetterTask, NumberTask, Row, TextTask
 
@@ -53,19 +55,25 @@ def item_maker(
     task: NumberTask | LetterTask | ChoiceTask | TextTask,
     tokenizer: PreTrainedTokenizerBase,
     document_tokens: int,
+    beginning: Beginning = "tokenizer",
 ) -> MakeItem:
-    """From a row of the task to an item, documents cut to so many tokens; what is made raises
-    `UsageError` where the tokenizer does not go with the task."""
+    """From a row of the task to an item, documents cut to so many tokens, with a beginning before
+    each text; what is made raises `UsageError` where the tokenizer does not go with the task."""
     if isinstance(task, NumberTask):
-        return _number_item(task, tokenizer)
+        return _number_item(task, tokenizer, beginning)
     if isinstance(task, LetterTask):
-        return _letter_item(task, tokenizer)
+        return _letter_item(task, tokenizer, beginning)
     if isinstance(task, ChoiceTask):
-        return _choice_item(task, tokenizer)
-    return _text_item(task, tokenizer, document_tokens)
+        return _choice_item(task, tokenizer, beginning)
+    return _text_item(task, tokenizer, document_tokens, beginning)
 
 
-def answer_passage(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Passage:
+def answer_passage(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    answer: str,
+    beginning: Beginning = "tokenizer",
+) -> Passage:
     """A prompt and its answer, tokenized together; the answer's tokens are scored.
 
     White space at the end of the prompt belongs to the answer, as in lm-evaluation-harness:
@@ -73,8 +81,8 @@ def answer_passage(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str)
     ends with the prompt.
     """
     asked = prompt.rstrip()
-    before = tokenizer.encode(asked)
-    ids = tokenizer.encode(prompt + answer)
+    before = text_ids(tokenizer, asked, beginning)
+    ids = text_ids(tokenizer, prompt + answer, beginning)
     if not before:
         raise UsageError("no token precedes the answer: the prompt is empty")
     if ids[: len(before)] != before:
@@ -85,22 +93,27 @@ def answer_passage(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str)
     return Passage(ids, len(before))
 
 
-def _number_item(task: NumberTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:
+def _number_item(
+    task: NumberTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+) -> MakeItem:
     digits = {id_ for token, id_ in tokenizer.get_vocab().items() if _DIGITS.fullmatch(token)}
 
     def make(row: Row) -> Item:
-        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row))
+        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row), beginning)
         allowed = digits | _end(tokenizer, passage)
         return Item([passage._replace(allowed=tuple(sorted(allowed)))])
 
     return make
 
 
-def _letter_item(task: LetterTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:
+def _letter_item(
+    task: LetterTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+) -> MakeItem:
     def make(row: Row) -> Item:
         prompt, labels = task.ask(row), row["choices"]["label"]
         by_label = {
-            label: answer_passage(tokenizer, prompt, task.answer_text(label)) for label in labels
+            label: answer_passage(tokenizer, prompt, task.answer_text(label), beginning)
+            for label in labels
         }
         passage = by_label[row["answerKey"]]
         letters = _where_they_differ(list(by_label.values()))
@@ -110,22 +123,26 @@ def _letter_item(task: LetterTask, tokenizer: PreTrainedTokenizerBase) -> MakeIt
     return make
 
 
-def _choice_item(task: ChoiceTask, tokenizer: PreTrainedTokenizerBase) -> MakeItem:
+def _choice_item(
+    task: ChoiceTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+) -> MakeItem:
     def make(row: Row) -> Item:
         prompt = task.ask(row)
-        passages = [answer_passage(tokenizer, prompt, answer) for answer in task.answer_texts(row)]
+        answers = task.answer_texts(row)
+        passages = [answer_passage(tokenizer, prompt, answer, beginning) for answer in answers]
         return Item(passages, gold=row["choices"]["label"].index(row["answerKey"]))
 
     return make
 
 
 def _text_item(
-    task: TextTask, tokenizer: PreTrainedTokenizerBase, document_tokens: int
+    task: TextTask,
+    tokenizer: PreTrainedTokenizerBase,
+    document_tokens: int,
+    beginning: Beginning,
 ) -> MakeItem:
-    # As in other programs: a token before the first, so that the first is predicted, too.
-    first = tokenizer.bos_token_id
-    if first is None:
-        first = tokenizer.eos_token_id
+    """The first token is predicted only from a beginning."""
+    before = beginning_ids(tokenizer, beginning)
 
     def make(row: Row) -> Item:
         text = row[task.column]
@@ -133,9 +150,8 @@ def _text_item(
         if len(ids) > document_tokens:
             ids = ids[:document_tokens]
             text = tokenizer.decode(ids)
-        if first is not None:
-            ids = [first, *ids]
-        return Item([Passage(ids, 1)], num_bytes=len(text.encode()), num_words=len(text.split()))
+        passage = Passage(before + ids, max(1, len(before)))
+        return Item([passage], num_bytes=len(text.encode()), num_words=len(text.split()))
 
     return make
 

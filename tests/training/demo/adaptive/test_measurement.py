@@ -71,5 +71,5 @@ def test_a_model_without_a_gate_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_results_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["demo-passes", str(tmp_path)]) == 1
+    assert main(["demo-passes", str(tmp_path)]) == 2
     assert "is no results.json that demo-model wrote" in capsys.readouterr().err

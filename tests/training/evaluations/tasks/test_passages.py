@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Mapping
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
+from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChainTask, TextTask, load_task
 from training.evaluations.tasks.passages import Item, Passage, answer_passage, item_maker
@@ -43,6 +43,16 @@ def mistral(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase
 @pytest.fixture(scope="module")
 def demo() -> PreTrainedTokenizerBase:
     return load_tokenizer(DEMO)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> PreTrainedTokenizerBase:
+    """The demonstration's, but it puts nothing before a text."""
+    shutil.copytree(DEMO, tmp_path / "plain")
+    file = tmp_path / "plain" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"post_processor": None}))
+    return load_tokenizer(tmp_path / "plain")
 
 
 def make(name: str, tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Item:
@@ -118,10 +128,25 @@ def test_white_space_at_the_end_of_a_prompt_belongs_to_the_answer(
 def test_an_answer_without_a_token_of_its_own_is_an_error(demo: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UsageError, match="joins the end of the prompt, 'Ann has the di', with"):
         answer_passage(demo, "Ann has the di", "al")
-    demo_without_beginning = copy(demo)
-    demo_without_beginning.encode = lambda text: demo.encode(text, add_special_tokens=False)
     with pytest.raises(UsageError, match="the prompt is empty"):
-        answer_passage(demo_without_beginning, " ", "Ann")
+        answer_passage(demo, " ", "Ann", beginning="nothing")
+
+
+@pytest.mark.parametrize(("rule", "before"), [("tokenizer", []), ("bos", ["<s>"]), ("nothing", [])])
+def test_what_stands_before_texts_is_one_rule(
+    plain: PreTrainedTokenizerBase, rule: Beginning, before: list[str]
+) -> None:
+    """For questions and documents, and where a tokenizer has a token for it but does not use it, as
+    a chat model's.
+    """
+    question = answer_passage(plain, "Ann has", " 12 apples", rule)
+    assert words(plain, question.ids) == [*before, "Ann", "Ġhas", "Ġ12", "Ġapples"]
+    assert question.start == len(before) + 2
+    _, task = load_task("demo-text")
+    assert isinstance(task, TextTask)
+    (document,) = item_maker(task, plain, 3, rule)({"text": "Ann has 3 apples."}).passages
+    assert words(plain, document.ids) == [*before, "Ann", "Ġhas", "Ġ3"]
+    assert document.start == 1  # without a beginning nothing predicts the first token
 
 
 def test_documents_are_cut(demo: PreTrainedTokenizerBase) -> None:

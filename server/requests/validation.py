@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from quietstar_infer.config import END_TOKEN, START_TOKEN
 from quietstar_infer.params import ThoughtParams
-from server.api.schemas import ThinkingCompletionRequest, ThinkingRequest
 from server.errors import BadRequest
+from server.requests.schemas import ThinkingCompletionRequest, ThinkingRequest
 
 # Fields of vLLM's, and one of OpenAI's, that have no effect here, and why. vLLM would ignore them.
 _WITHOUT_EFFECT = {
@@ -23,6 +23,10 @@ _WITHOUT_EFFECT = {
     "mm_payload": "the model takes text only",
     "return_mm_kwargs": "the model takes text only",
 }
+
+_LONGEST_ID = 256
+# In all.
+_LONGEST_WORDS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class ServedModel:
     has_priorities: bool
 
 
+def check_request_id(request_id: str | None, field: str) -> None:
+    """Refuse a long id, of the request itself or of its header: it stands in every chunk."""
+    if request_id is not None and len(request_id) > _LONGEST_ID:
+        raise BadRequest(
+            f"{field} has {len(request_id)} characters, at most {_LONGEST_ID} are allowed", field
+        )
+
+
 def check_options(
     request: ThinkingRequest,
     params: ThoughtParams,
@@ -46,6 +58,8 @@ def check_options(
     allow_return: bool,
 ) -> None:
     """Refuse fields that conflict with each other, with thinking or with this server."""
+    check_request_id(request.request_id, "request_id")
+    _check_words(request)
     _check_return_thoughts(request, allow_return)
     if isinstance(request, ThinkingCompletionRequest) and request.prompt_embeds is not None:
         raise BadRequest(
@@ -90,6 +104,18 @@ def check_prompt(
             "min_tokens",
         )
     return room
+
+
+def _check_words(request: ThinkingRequest) -> None:
+    """Refuse long lists of words: bad ones are tokenized while others wait, and stop strings are
+    looked for with every token."""
+    for field, words in (("bad_words", request.bad_words), ("stop", request.stop)):
+        length = len(words) if isinstance(words, str) else sum(map(len, words or ()))
+        if length > _LONGEST_WORDS:
+            raise BadRequest(
+                f"{field} has {length} characters in all, at most {_LONGEST_WORDS} are allowed",
+                field,
+            )
 
 
 def _check_return_thoughts(request: ThinkingRequest, allow_return: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api.schemas import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
+from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest, ThinkingRequest
 from tests.support.scrapes import scrape
 from tests.support.servers import RunningServer
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from quietstar_infer.config import EffortThresholds
-from server.api.thought_fields import ThoughtFields
 from server.errors import BadRequest
 from server.first_error import first_errors_only
+from server.requests.thought_fields import ThoughtFields
 from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,

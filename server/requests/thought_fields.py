@@ -6,14 +6,15 @@ server.
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, WithJsonSchema, model_validator
 
 from quietstar_infer.config import EffortThresholds
-from quietstar_infer.params import ThoughtLimits, ThoughtParams
+from quietstar_infer.params import MAX_TEMPERATURE, ThoughtLimits, ThoughtParams
 from server.errors import BadRequest
+from server.requests.foreign_fields import instead_of, is_container
 from server.vllm_api import OpenAIBaseModel
 
 # The fields that set how to think; return_thoughts is about the response.
@@ -39,6 +40,10 @@ _WholeNumber: TypeAlias = Annotated[
 _Number: TypeAlias = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]})
 ]
+_TEMPERATURE = {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE}
+_Temperature: TypeAlias = Annotated[
+    Any, WithJsonSchema({"anyOf": [_TEMPERATURE, {"type": "null"}]})
+]
 _Flag: TypeAlias = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
 ]
@@ -59,7 +64,7 @@ class ThoughtFields(OpenAIBaseModel):
         description="Thought tokens sampled before each visible token; 0 = do not think. Default "
         "and maximum are in /v1/models. START and END are not counted.",
     )
-    thought_temperature: _Number = Field(
+    thought_temperature: _Temperature = Field(
         None,
         description="Temperature of the thoughts; 0 = greedy. The default is in /v1/models.",
     )
@@ -108,16 +113,21 @@ class ThoughtFields(OpenAIBaseModel):
         """The thought fields that the request sets by an effort, rather than by themselves."""
         return {}
 
-    def add_query(self, query: Mapping[str, str]) -> None:
+    def add_query(self, query: Sequence[tuple[str, str]]) -> None:
         """Take our fields from the query of the URL, too: some clients let their users choose the
         URL of a request, but no fields. Raises `BadRequest`.
         """
-        _refuse_misspelt(query, set(type(self).model_fields), "query.")
-        for name in OUR_FIELDS:
-            if name in query:
-                value = _json_value(query[name])
+        known = set(type(self).model_fields)
+        _refuse_misspelt(dict(query), known, "query.")
+        for name, text in query:
+            if name in OUR_FIELDS:
+                value = _json_value(text)
                 _refuse_conflict(name, getattr(self, name), value, "in the URL")
                 setattr(self, name, value)
+            elif name in known:
+                raise BadRequest(
+                    f"{name} cannot be given in the URL, only {', '.join(OUR_FIELDS)} can", name
+                )
 
 
 def _without_xargs(data: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +166,7 @@ def _refuse_misspelt(fields: Mapping[str, Any], known: set[str], where: str) -> 
             where[:-1] or None,
         )
     for name in unknown:
+        _refuse_foreign(name, fields[name], where)
         alike = difflib.get_close_matches(name.lower(), OUR_FIELDS, n=1, cutoff=_SIMILARITY)
         if alike or name.lower().startswith(_OUR_PREFIXES):
             hint = f": did you mean {alike[0]}?" if alike else "."
@@ -163,6 +174,24 @@ def _refuse_misspelt(fields: Mapping[str, Any], known: set[str], where: str) -> 
                 f"unknown field {where}{name}{hint} The fields about thoughts are "
                 f"{', '.join(OUR_FIELDS)}",
                 f"{where}{name}",
+            )
+
+
+def _refuse_foreign(name: str, value: Any, where: str) -> None:
+    """Refuse an unknown field that means one of ours, or has one of ours in it."""
+    if is_container(name, value):
+        raise BadRequest(
+            f"unknown field {where}{name}: give the fields in it at the top level of the request",
+            f"{where}{name}",
+        )
+    if instead := instead_of(name):
+        raise BadRequest(f"unknown field {where}{name}: use {instead}", f"{where}{name}")
+    inner = list(value)[:_MOST_UNKNOWN] if isinstance(value, dict) else []
+    for field in inner:
+        if field in OUR_FIELDS or instead_of(str(field)):
+            right = instead_of(str(field)) or f"{field} at the top level of the request"
+            raise BadRequest(
+                f"unknown field {where}{name}, with {field} in it: use {right}", f"{where}{name}"
             )
 
 

@@ -1,0 +1,9 @@
+"""Requests: how they are parsed, and which are refused.
+
+schemas.py            requests and responses beyond vLLM's own; pure pydantic
+thought_fields.py     our request fields: parsing, and where they may stand
+foreign_fields.py     fields of other servers and clients that mean one of ours
+validation.py         what a server refuses of a well-formed request
+token_constraints.py  which tokens a request's fields leave to sample
+validation_errors.py  what pydantic finds wrong with a request, in one sentence
+"""

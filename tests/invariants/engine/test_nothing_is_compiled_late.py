@@ -1,0 +1,61 @@
+"""Everything that is compiled is compiled before the engine is ready: no request waits for it."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from quietstar_infer.params import ThoughtParams
+from tests.support.checkpoints import write_random_gate
+from tests.support.engine import Ask, thinking_engine
+
+pytestmark = pytest.mark.slow
+
+PROMPT = [5, 8, 13, 21, 34]
+
+
+def compilations() -> dict[str, Any]:
+    """What Dynamo, AOTAutograd and Inductor have counted in this process."""
+    return deepcopy({name: dict(counts) for name, counts in counters.items()})
+
+
+def asks(number: int, **thoughts: Any) -> list[Ask]:
+    """So many requests at once, no two of them alike."""
+    ways_to_sample: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.0},
+        {"temperature": 1.0, "top_p": 0.9, "seed": 1},
+        {"top_k": 5, "temperature": 0.7, "logprobs": 3},
+        {"repetition_penalty": 1.2, "min_tokens": 3},
+    ]
+    return [
+        Ask(
+            PROMPT * (1 + index % 40),
+            ThoughtParams(**thoughts),
+            {"max_tokens": 4, **ways_to_sample[index % len(ways_to_sample)]},
+            arrival=index // 8,
+        )
+        for index in range(number)
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the workers are in other processes")
+def test_no_request_waits_for_a_compiler(
+    random_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = write_random_gate(tmp_path, random_checkpoint("mistral"))
+    with thinking_engine(checkpoint, enforce_eager=False) as engine:
+        ready = compilations()
+        assert ready["stats"]["unique_graphs"] > 0  # they are counted here
+        for number in (1, 2, 3, 8, 63, 64, 1):
+            for temperature in (0.0, 1.0):
+                engine.run(asks(number, budget=5, temperature=temperature))
+                engine.run(asks(number, budget=5, temperature=temperature, threshold=0.5))
+            engine.run(asks(number, budget=0))
+            mixed = [*asks(number, budget=3), *asks(1, budget=7), *asks(2, budget=0)]
+            engine.run(mixed[: engine.scheduler.max_num_running_reqs])
+        assert compilations() == ready
