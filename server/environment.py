@@ -21,6 +21,9 @@ DEFAULTS = {
 }
 
 
+SERVER_PROCESS = "QUIETSTAR_SERVER_PROCESS"
+"""The id of the server's process, for those that it starts."""
+
 # With these set, prometheus_client would write metrics to files, to be added up by another process.
 # This server keeps all of its metrics in one process; files of an earlier run would be added.
 UNWANTED = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
@@ -30,5 +33,6 @@ def set_defaults() -> None:
     """Set what the user has not set, and unset what would do harm."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    os.environ[SERVER_PROCESS] = str(os.getpid())
     for name in UNWANTED:
         os.environ.pop(name, None)

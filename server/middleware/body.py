@@ -77,7 +77,10 @@ class BodyMiddleware:
         if 0 < self._max_bytes < num_bytes:
             raise BodyTooLarge(
                 f"the request's body is larger than the {self._max_bytes} bytes that this server "
-                "takes"
+                "takes",
+                # The rest is not received: a client that sent another request behind it would find
+                # the connection closed.
+                headers={"Connection": "close"},
             )
 
 

@@ -128,7 +128,8 @@ def test_a_server_can_be_stopped_while_it_starts() -> None:
         [sys.executable, "-m", "server", str(DEMO), "--port", "0"], cwd=ROOT
     ) as starting:
         process = psutil.Process(starting.pid)
-        # The resource tracker, the engine and its worker.
+        # The process that checks grammars, the resource tracker and the engine, which may not have
+        # got to asking to be ended with its server.
         eventually(lambda: len(process.children(recursive=True)) >= 3, seconds=120)
         children = process.children(recursive=True)
         starting.send_signal(signal.SIGINT)
