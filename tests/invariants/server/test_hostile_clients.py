@@ -60,6 +60,7 @@ def cut_off(client: httpx.Client) -> float:
 def test_the_place_of_a_stream_that_nobody_reads_is_free_when_the_engine_is_done(
     client: httpx.Client,
 ) -> None:
+    eventually(lambda: is_idle(client))
     before = cut_off(client)
     with under_way(client, **LARGE, max_tokens=250) as connection:
         error_of(ask(client, **SHORT), 429)
@@ -74,6 +75,7 @@ def test_the_place_of_a_stream_that_nobody_reads_is_free_when_the_engine_is_done
 
 
 def test_a_stream_that_nobody_reads_is_aborted_when_its_time_is_up(client: httpx.Client) -> None:
+    eventually(lambda: is_idle(client))
     before = cut_off(client)
     with under_way(client, **LARGE | THINKING, max_tokens=900):
         eventually(lambda: is_idle(client), seconds=3 * REQUEST_SECONDS)
