@@ -64,14 +64,14 @@ def _path_for(body: dict[str, Any]) -> str:
 
 
 @contextmanager
-def under_way(
+def sent(
     client: httpx.Client, request: dict[str, Any] = LONG, **changes: Any
 ) -> Iterator[socket.socket]:
-    """A request that the engine serves, for the length of a `with` block; then its client leaves.
+    """A request whose answer nobody has read yet, for the length of a `with` block; then its
+    client leaves.
 
     Like all requests of `client` it has its API key.
     """
-    before = served(client)
     body = json.dumps(request | changes).encode()
     head = [
         f"POST {_path_for(request)} HTTP/1.1",
@@ -83,6 +83,17 @@ def under_way(
     address = (client.base_url.host, client.base_url.port or 80)
     with socket.create_connection(address) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        yield connection
+
+
+@contextmanager
+def under_way(
+    client: httpx.Client, request: dict[str, Any] = LONG, **changes: Any
+) -> Iterator[socket.socket]:
+    """A request that the engine serves, else like `sent`. It must be one that lasts: this waits
+    until the server's metrics show it."""
+    before = served(client)
+    with sent(client, request, **changes) as connection:
         eventually(lambda: served(client) == before + changes.get("n", 1))
         yield connection
 

@@ -18,6 +18,7 @@ from tests.support.load import (
     eventually,
     is_idle,
     metric,
+    sent,
     served,
     under_way,
 )
@@ -57,14 +58,17 @@ def cut_off(client: httpx.Client) -> float:
     return metric(client, 'quietstar:requests_refused_total{reason="request_timeout"}')
 
 
+def generated(client: httpx.Client) -> float:
+    """The number of tokens that the server has generated since it started."""
+    return metric(client, "vllm:generation_tokens_total")
+
+
 def test_the_place_of_a_stream_that_nobody_reads_is_free_when_the_engine_is_done(
     client: httpx.Client,
 ) -> None:
-    eventually(lambda: is_idle(client))
-    before = cut_off(client)
-    with under_way(client, **LARGE, max_tokens=250) as connection:
-        error_of(ask(client, **SHORT), 429)
-        eventually(lambda: served(client) == 0)
+    tokens, before = generated(client) + 250 * MOST_QUEUED, cut_off(client)
+    with sent(client, **LARGE, max_tokens=250) as connection:
+        eventually(lambda: generated(client) == tokens and served(client) == 0)
         answer = ask(client, **SHORT)
         # Cut off when its time is up, in the middle: what the server has not sent never comes.
         eventually(lambda: cut_off(client) == before + 1)
@@ -75,9 +79,9 @@ def test_the_place_of_a_stream_that_nobody_reads_is_free_when_the_engine_is_done
 
 
 def test_a_stream_that_nobody_reads_is_aborted_when_its_time_is_up(client: httpx.Client) -> None:
-    eventually(lambda: is_idle(client))
     before = cut_off(client)
     with under_way(client, **LARGE | THINKING, max_tokens=900):
+        error_of(ask(client, **SHORT), 429)
         eventually(lambda: is_idle(client), seconds=3 * REQUEST_SECONDS)
         assert cut_off(client) == before + 1
         assert ask(client, **SHORT).status_code == 200
