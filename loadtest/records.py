@@ -86,7 +86,8 @@ class Record(BaseModel):
     prompt_tokens: int | None = None
     """From usage."""
     thought_tokens: int | None = None
-    """From usage (`completion_tokens_details.reasoning_tokens`), else as counted in the stream."""
+    """From usage (`thought_tokens`, or `completion_tokens_details.reasoning_tokens`), else as
+    counted in the stream."""
     thoughts_counted: int | None = None
     """Visible tokens that were thought about, as the server counts them: `quiet_star.thoughts`."""
     passes_counted: int | None = None

@@ -410,7 +410,7 @@ class _Stream:
             thoughts = self.budget * self._thoughts(tokens)
             thoughts = 0 if self.fault is Fault.THOUGHTLESS else thoughts
             thoughts += self.fault is Fault.OVERTHOUGHT
-            usage["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+            usage["thought_tokens"] = thoughts
         return usage
 
 

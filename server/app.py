@@ -38,6 +38,7 @@ from server.requests.schemas import (
     ThinkingCompletionRequest,
     ThinkingCompletionResponse,
 )
+from server.requests.thought_headers import OPENAPI_PARAMETERS
 from server.vllm_api import (
     DetokenizeRequest,
     ErrorResponse,
@@ -97,6 +98,7 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     add_docs(app)
     _add_version(app)
     service = Service(engine, args)
+    _add_load(app, service)
     _add_models(app, service)
     _add_tokenization(app, service)
     keep_alive_interval = float(args.sse_keep_alive_interval)
@@ -127,6 +129,13 @@ def _add_version(app: FastAPI) -> None:
         return {"version": __version__, "vllm": installed_vllm_version()}
 
 
+def _add_load(app: FastAPI, service: Service) -> None:
+    @app.get("/load")
+    async def load() -> dict[str, int]:
+        """How many completions and chats are being served or wait, as vLLM's server says it."""
+        return {"server_load": service.num_in_flight}
+
+
 def _add_models(app: FastAPI, service: Service) -> None:
     setup = service.engine.setup
     quiet_star = {
@@ -134,6 +143,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
         "default_thought_budget": setup.limits.default_budget,
         "default_thought_temperature": setup.limits.default_temperature,
         "default_thought_threshold": setup.limits.default_threshold,
+        "default_thinking_token_budget": None,
         "effort_thresholds": asdict(setup.config.effort_thresholds),
         "gate": service.engine.gate_kind,
         "gate_budgets": setup.config.gate and setup.config.gate.budgets,
@@ -144,10 +154,15 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The model, and how much it may think. `max_model_len` includes the last thought."""
+        """The model, and how much it may think; its aliases have other defaults. `max_model_len`
+        includes the last thought."""
         listed = (await service.parts.models.show_available_models()).model_dump()
         for model in listed["data"]:
-            model["quiet_star"] = quiet_star
+            fields = service.engine.aliases.get(model["id"])
+            if fields is not None:
+                model["parent"] = service.engine.model_names[0]
+            defaults = {f"default_{name}": value for name, value in (fields or {}).items()}
+            model["quiet_star"] = quiet_star | defaults
         return listed
 
 
@@ -184,6 +199,7 @@ def _add_completions(
         # Documented, not validated: the handler returns None to a client that has left.
         response_model=None,
         responses=_responses(ThinkingCompletionResponse),
+        openapi_extra={"parameters": OPENAPI_PARAMETERS},
     )
     @with_cancellation
     async def create_completion(
@@ -211,6 +227,7 @@ def _add_chats(app: FastAPI, chats: ThinkingChats, keep_alive_interval: float) -
         dependencies=[Depends(validate_json_request)],
         response_model=None,
         responses=_responses(ThinkingChatResponse),
+        openapi_extra={"parameters": OPENAPI_PARAMETERS},
     )
     @with_cancellation
     async def create_chat_completion(

@@ -10,11 +10,13 @@ from typing import Any, NoReturn
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
 from server.admission.options import add_limit_options
+from server.api.usage import add_usage_option
 from server.engine.failures import explanation, known_remedy
 from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
 from server.lifecycle import serve
 from server.middleware.auth import add_key_option
+from server.requests.aliases import add_alias_option
 from server.vllm_api import AsyncEngineArgs, FlexibleArgumentParser, ThinkingOptions
 
 PROGRAM = "python -m server"
@@ -116,6 +118,7 @@ def make_parser() -> Parser:
     more = parser.add_argument_group("more of the HTTP server")  # type: ignore[no-untyped-call]
     for name, arguments in frontend_arguments(FRONTEND_OPTIONS).items():
         more.add_argument(f"--{name.replace('_', '-')}", **arguments)
+    add_usage_option(more)
     more.add_argument(
         "--allowed-hosts",
         nargs="+",
@@ -171,9 +174,8 @@ def _add_thinking_options(group: Any) -> None:
     group.add_argument(
         "--thought-embeddings",
         choices=EMBEDDING_MODES,
-        help="the embeddings of START and END: the trained vectors (learned), or the embedding of "
-        "'---' (reset), as the published evaluation script in fact does (default: the "
-        "checkpoint's)",
+        help="the embeddings of START and END: the trained ones (learned), or that of '---' "
+        "(reset), as in the published evaluation script (default: the checkpoint's)",
     )
     group.add_argument(
         "--allow-return-thoughts",
@@ -181,22 +183,21 @@ def _add_thinking_options(group: Any) -> None:
         help="let requests see their thoughts, with return_thoughts. Thoughts are not filtered: "
         "they may contain what a prompt keeps out of the answer (default: off)",
     )
+    add_alias_option(group)
     group.add_argument(
         "--max-thought-burst",
         type=int,
         metavar="N",
         help="passes that one engine step may run while all requests in the batch are thinking "
-        "(multi-step): faster. A new request ends such a step on a CPU, and waits for it on CUDA. "
-        "Above 1, thoughts of the same length start together, for which a request waits once "
-        "(default: 16 on a CPU, 1 on CUDA)",
+        "(multi-step): faster, but a new request may wait for it (default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",
         type=int,
         default=ThinkingOptions.max_recorded_thought_tokens,
         metavar="N",
-        help="thought tokens kept, at most, for requests that asked to see them and have not been "
-        "answered yet; what exceeds it is missing from their answers (default: %(default)s)",
+        help="thought tokens kept, at most, for requests that asked to see them; what exceeds it "
+        "is missing from their answers (default: %(default)s)",
     )
 
 

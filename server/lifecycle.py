@@ -84,7 +84,7 @@ async def serve(args: Namespace, engine_args: AsyncEngineArgs) -> None:
     """
     keys = read_keys(args, os.environ)
     with _bound_socket(args) as listener:
-        async with running_engine(engine_args, args.grammar_timeout) as engine:
+        async with running_engine(engine_args, args.alias, args.grammar_timeout) as engine:
             app = build_app(engine, args, keys)
             url = _url(args, listener)
 

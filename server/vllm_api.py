@@ -25,7 +25,7 @@ from vllm.entrypoints.openai.completion.protocol import (
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.protocol import BaseModelPath
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, OpenAIBaseModel
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, OpenAIBaseModel, UsageInfo
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
@@ -125,6 +125,7 @@ __all__ = [
     "TokenizeResponse",
     "ToolParserManager",
     "UsageContext",
+    "UsageInfo",
     "VllmConfig",
     "clean_loc_for_param",
     "create_error_response",

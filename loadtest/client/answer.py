@@ -58,6 +58,15 @@ class Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     completion_tokens_details: _Details | None = None
+    thought_tokens: int | None = None
+    """Beside `completion_tokens`, where a server counts them apart (ours)."""
+
+    @property
+    def reported_thoughts(self) -> int | None:
+        """Thought or reasoning tokens, wherever they are counted."""
+        details = self.completion_tokens_details
+        inside = details.reasoning_tokens if details else None
+        return inside if self.thought_tokens is None else self.thought_tokens
 
 
 class _QuietStar(msgspec.Struct):
@@ -150,8 +159,7 @@ class Answer:
 
     @property
     def _reported_thoughts(self) -> int | None:
-        details = self.usage and self.usage.completion_tokens_details
-        return details.reasoning_tokens if details else None
+        return self.usage.reported_thoughts if self.usage else None
 
     def add(self, event: bytes, time: float) -> None:
         """Add the next event, which arrived at `time`."""
@@ -214,6 +222,9 @@ class Answer:
             return 0
         so_far = usage.completion_tokens or 0
         before = len(self.token_times) + len(self._undecided)
+        hidden = usage.reported_thoughts or 0
+        if not (self.reasoning_times or thought) and so_far - hidden >= before:
+            so_far -= hidden if usage.thought_tokens is None else 0
         self._apart |= thought and not visible and so_far <= before
         if not self._apart:
             return max(0, so_far - before - len(self.reasoning_times))
@@ -245,7 +256,8 @@ class Answer:
             share = self._channels.thought_share
             more = round(missing * share)
             return len(self.reasoning_times) + more, len(self.token_times) + missing - more
-        apart = self.budget_in_force is not None or counted - thoughts < len(self.token_times)
+        said_apart = self.usage is not None and self.usage.thought_tokens is not None
+        apart = said_apart or counted - thoughts < len(self.token_times)
         return thoughts, counted if apart else counted - thoughts
 
 
@@ -268,7 +280,7 @@ def _count_problem(answer: Answer, asked: Asked) -> Problem | None:
     counted = answer.usage.completion_tokens if answer.usage else None
     # Usage counts reasoning as completion tokens (OpenAI, vLLM), or apart from them (ours).
     right = {visible, visible + reasoning}
-    if asked.budget is None:
+    if answer.usage is not None and answer.usage.thought_tokens is None:
         right.add(visible + (answer.thought_tokens or 0))
     if counted is not None and counted not in right:
         arrived = f"{visible} visible tokens arrived"

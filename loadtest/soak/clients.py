@@ -142,13 +142,23 @@ class SoakClients:
         if any(token in text for token in _META_TOKENS for text in texts):
             self._tally.fault(LEAKED, f"{texts}")
         if usage := answer.get("usage"):
-            self._tally.visible_tokens += usage["completion_tokens"]
-            self._tally.thought_tokens += usage["completion_tokens_details"]["reasoning_tokens"]
+            thoughts, visible = _thoughts_and_visible(usage)
+            self._tally.visible_tokens += visible
+            self._tally.thought_tokens += thoughts
         if action.known is not None:
             self._tally.asked_again += 1
             if texts != self._alone[action.known]:
                 self._tally.fault(DIFFERENT, f"{texts} != {self._alone[action.known]}")
         self._tally.answered += 1
+
+
+def _thoughts_and_visible(usage: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of each kind, which a server counts apart, or as OpenAI does (`--usage openai`)."""
+    completion: int = usage["completion_tokens"]
+    if "thought_tokens" in usage:
+        return usage["thought_tokens"], completion
+    thoughts: int = usage["completion_tokens_details"]["reasoning_tokens"]
+    return thoughts, completion - thoughts
 
 
 def _texts(answer: dict[str, Any]) -> Answers:

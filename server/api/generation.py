@@ -12,6 +12,7 @@ from server.admission.time_limit import TimeLimit
 from server.api.service import Service
 from server.api.thoughts import RequestThoughts
 from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
+from server.requests.thought_headers import fields_in_headers
 from server.requests.token_constraints import token_constraints
 from server.requests.validation import check_options, check_prompt
 from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
@@ -41,10 +42,11 @@ class Generation(Generic[_RequestT]):
         self,
         request: _RequestT,
         query: Sequence[tuple[str, str]],
+        headers: Sequence[tuple[str, str]],
         service: Service,
         decode: Callable[[Sequence[int]], str],
     ) -> None:
-        """`query`: of the URL. `decode`: the tokenizer's.
+        """`query`: of the URL. `headers`: of HTTP. `decode`: the tokenizer's.
 
         Raises `RequestError` and `ThoughtParamsError` for a request that is refused.
         """
@@ -52,7 +54,11 @@ class Generation(Generic[_RequestT]):
         request.add_query(query)
         self.request: _RequestT = request
         setup = service.engine.setup
-        self.params = request.thought_params(setup.limits, setup.config.effort_thresholds)
+        defaults = {
+            **service.engine.aliases.get(request.model or "", {}),
+            **fields_in_headers(headers, setup.limits),
+        }
+        self.params = request.thought_params(setup.limits, setup.config.effort_thresholds, defaults)
         check_options(request, self.params, service.model, service.allow_return)
         self._ticket = service.admission.ticket()
         self.thoughts = RequestThoughts(
@@ -62,6 +68,7 @@ class Generation(Generic[_RequestT]):
             service.engine,
             decode,
             self._ticket.correct,
+            service.usage_style,
         )
         self._model = service.model
         self._ledger = service.engine.ledger
@@ -72,6 +79,8 @@ class Generation(Generic[_RequestT]):
         self._watched_ids: list[str] = []
         # By choice that the engine is done with: its visible tokens.
         self._ended: list[int] = []
+        self._service = service
+        service.num_in_flight += 1
 
     def admit(self, prompts: Sequence[EngineInput]) -> None:
         """Check the tokenized prompts, and take a place in the queue for them.
@@ -130,7 +139,8 @@ class Generation(Generic[_RequestT]):
             self._ticket.close(spent)
 
     def close(self) -> None:
-        """The response has been sent, or cannot be sent any more."""
+        """The response has been sent, or cannot be sent any more. To be called once."""
+        self._service.num_in_flight -= 1
         if self._grammar_check is not None:
             self._grammar_check.cancel()
         for request_id in self._watched_ids:

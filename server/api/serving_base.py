@@ -51,7 +51,8 @@ class ThinkingServing(GenerateBaseServing):
         """
         query = raw_request.query_params.multi_items()
         check_request_id(raw_request.headers.get("X-Request-Id"), "X-Request-Id")
-        return Generation(request, query, self._service, self._decode)
+        headers = raw_request.headers.items()
+        return Generation(request, query, headers, self._service, self._decode)
 
     def serving(self, generation: Generation[Any]) -> Self:
         """A shallow copy that serves one request: vLLM's methods hand no state of ours on."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from quietstar_infer.params import ThoughtParams
 from server.admission.cost import Spending
 from server.api.scoring import prompt_scores
-from server.api.usage import RequestUsage
+from server.api.usage import RequestUsage, UsageStyle
 from server.engine.engine import Engine
 from server.engine.usage_ledger import OnSpending
 from server.vllm_api import RequestOutput
@@ -42,10 +42,12 @@ class RequestThoughts:
         engine: Engine,
         decode: Callable[[Sequence[int]], str],
         on_spending: OnSpending,
+        usage_style: UsageStyle,
     ) -> None:
         """`wanted`: the request asks for its thoughts. `decode`: token ids to text. `on_spending`:
         told of what the engine reports that a request with a gate has spent."""
         self.wanted = wanted
+        self._usage_style = usage_style
         self._params = params
         # A request that does not think has no thoughts to fetch.
         self._is_recorded = wanted and params.budget > 0
@@ -184,8 +186,7 @@ class RequestThoughts:
 
     def _describe_usage(self, response: dict[str, Any], spent: Spending) -> None:
         if response.get("usage") is not None:
-            details = {"reasoning_tokens": spent.thought_tokens}
-            response["usage"]["completion_tokens_details"] = details
+            self._usage_style.report(response["usage"], spent.thought_tokens)
 
     def _describe_choices(self, response: dict[str, Any]) -> None:
         for choice in response["choices"] if self.wanted else ():

@@ -4,13 +4,56 @@ Computed where a request thinks before every token. Where a gate decides, looked
 what the engine has reported.
 """
 
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import MutableMapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from quietstar_infer.params import ThoughtParams
 from server.admission.cost import Spending, always_thinking
 from server.engine.usage_ledger import OnSpending, UsageLedger
+
+
+class UsageStyle(StrEnum):
+    """How the `usage` of a response reports thought tokens."""
+
+    VISIBLE = "visible"
+    """Beside `completion_tokens`, which are the visible ones, in `thought_tokens`: whoever knows of
+    no thoughts finds text, speed and length to agree."""
+    OPENAI = "openai"
+    """As OpenAI reports the reasoning that it charges for: `completion_tokens` includes them, and
+    `completion_tokens_details.reasoning_tokens` says how many they are."""
+
+    def report(self, usage: MutableMapping[str, Any], thought_tokens: int) -> None:
+        """Complete vLLM's `usage`, which counts visible tokens, in place."""
+        # vLLM's own are those of the text that a reasoning parser takes for reasoning.
+        details = usage.pop("completion_tokens_details", None)
+        if self is UsageStyle.VISIBLE:
+            usage["thought_tokens"] = thought_tokens
+            usage.update({"completion_tokens_details": details} if details else {})
+            return
+        for total in ("completion_tokens", "total_tokens"):
+            usage[total] += thought_tokens
+        reasoning_tokens = thought_tokens + (details or {}).get("reasoning_tokens", 0)
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
+
+
+def add_usage_option(group: Any) -> None:
+    """Add --usage to a group of a parser."""
+    group.add_argument(
+        "--usage",
+        choices=[style.value for style in UsageStyle],
+        default=UsageStyle.VISIBLE.value,
+        help="where the usage of an answer has its thought tokens: beside completion_tokens, in "
+        "thought_tokens (visible), or within them, with reasoning_tokens in "
+        "completion_tokens_details, as OpenAI reports reasoning (openai) (default: %(default)s)",
+    )
+
+
+def usage_style(args: Namespace) -> UsageStyle:
+    """The style of a parsed command line."""
+    return UsageStyle(args.usage)
 
 
 class UsageKeys(NamedTuple):

@@ -1,6 +1,6 @@
 """A running engine, and what was thought and counted in its workers."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from server.engine.reminder import reminder
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
+from server.requests.aliases import Alias, checked_aliases
 from server.vllm_api import (
     AsyncEngineArgs,
     AsyncLLM,
@@ -40,6 +41,8 @@ class Engine(NamedTuple):
     setup: ThinkingSetup
     # The names that requests may call the model by; the first is the one in responses.
     model_names: tuple[str, ...]
+    # Further names, each with the fields that its requests have by default.
+    aliases: Mapping[str, Mapping[str, Any]]
     request_metrics: RequestMetrics
     ledger: UsageLedger
     grammars: GrammarChecker
@@ -129,15 +132,16 @@ class _VisibleTokens(StatLoggerBase):
 
 @asynccontextmanager
 async def running_engine(
-    engine_args: AsyncEngineArgs, grammar_seconds: float
+    engine_args: AsyncEngineArgs, aliases: Sequence[Alias], grammar_seconds: float
 ) -> AsyncIterator[Engine]:
     """An engine for the length of a `with` block, whose grammars compile in so many seconds.
 
-    Raises `StartError` where vLLM refuses the options, `EngineFailed` where the engine does not
-    start.
+    Raises `StartError` where vLLM refuses the options or an alias is not allowed, `EngineFailed`
+    where the engine does not start.
     """
     config = _engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
+    more_names = checked_aliases(aliases, names, setup.limits)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
     with grammar_checker(config, grammar_seconds) as grammars:
         with reminder():
@@ -147,7 +151,7 @@ async def running_engine(
         ledger = UsageLedger()
         collect_usage(client, ledger)
         try:
-            yield Engine(client, config, setup, names, metrics, ledger, grammars)
+            yield Engine(client, config, setup, names, more_names, metrics, ledger, grammars)
         finally:
             client.shutdown(timeout=config.shutdown_timeout)
 

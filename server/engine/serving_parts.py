@@ -39,9 +39,9 @@ class ServingParts:
             "reasoning_parser": engine.config.structured_outputs_config.reasoning_parser,
         }
         folder = engine.config.model_config.model
+        names = (*engine.model_names, *engine.aliases)
         self.models = OpenAIServingModels(
-            engine.client,
-            [BaseModelPath(name=name, model_path=folder) for name in engine.model_names],
+            engine.client, [BaseModelPath(name=name, model_path=folder) for name in names]
         )
         self._renderer = OnlineRenderer(
             engine.client.model_config,

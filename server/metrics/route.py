@@ -8,7 +8,7 @@ from server.engine.engine import Engine
 from server.metrics.engine import EngineMetrics
 
 # Requests of monitoring, not of users.
-_NOT_COUNTED = ["/metrics", "/health", "/ping", "/version"]
+_NOT_COUNTED = ["/metrics", "/health", "/ping", "/version", "/load"]
 
 
 def add_metrics(app: FastAPI, engine: Engine) -> None:

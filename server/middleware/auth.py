@@ -18,7 +18,7 @@ from server.errors import StartError, Unauthorized
 KEYS_VARIABLE, VLLM_KEY_VARIABLE = "QUIETSTAR_API_KEYS", "VLLM_API_KEY"
 # For probes, scrapers and browsers that have no key yet. All other paths need one, those that are
 # added later included.
-OPEN_PATHS = frozenset({"/", "/health", "/ping", "/version", "/metrics"})
+OPEN_PATHS = frozenset({"/", "/health", "/ping", "/version", "/load", "/metrics"})
 OPEN_FOLDERS = ("/page/",)
 
 

@@ -2,6 +2,8 @@
 
 schemas.py            requests and responses beyond vLLM's own; pure pydantic
 thought_fields.py     our request fields: parsing, and where they may stand
+thought_headers.py    our request fields as headers, for proxies
+aliases.py            names of the model with settings of their own
 foreign_fields.py     fields of other servers and clients that mean one of ours
 validation.py         what a server refuses of a well-formed request
 token_constraints.py  which tokens a request's fields leave to sample

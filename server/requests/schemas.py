@@ -21,6 +21,7 @@ from server.vllm_api import (
     CompletionRequest,
     CompletionResponse,
     CompletionResponseChoice,
+    UsageInfo,
 )
 
 
@@ -194,6 +195,20 @@ class ChoiceThoughts(BaseModel):
     )
 
 
+class ThinkingUsage(UsageInfo):
+    """vLLM's usage, and the thought tokens of an answer.
+
+    On a server started with `--usage openai`, `completion_tokens` includes them, and
+    `completion_tokens_details.reasoning_tokens` says how many they are.
+    """
+
+    thought_tokens: int | None = Field(
+        None,
+        description="Thought tokens sampled before the completion's tokens, all choices together; "
+        "not part of completion_tokens.",
+    )
+
+
 class ThinkingCompletionChoice(ChoiceThoughts, CompletionResponseChoice):
     """vLLM's choice, and its thoughts."""
 
@@ -202,6 +217,7 @@ class ThinkingCompletionResponse(CompletionResponse):
     """vLLM's response, and how it was thought about."""
 
     quiet_star: QuietStar
+    usage: ThinkingUsage
     choices: list[ThinkingCompletionChoice]  # type: ignore[assignment]  # subclass, only ever read
 
 
@@ -213,6 +229,7 @@ class ThinkingChatResponse(ChatCompletionResponse):
     """vLLM's response, and how it was thought about."""
 
     quiet_star: QuietStar
+    usage: ThinkingUsage
     choices: list[ThinkingChatChoice]  # type: ignore[assignment]  # subclass, only ever read
 
 

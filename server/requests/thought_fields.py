@@ -103,11 +103,21 @@ class ThoughtFields(OpenAIBaseModel):
         """Raise `BadRequest` for texts that pydantic would accept, or report as many errors."""
         raise NotImplementedError
 
-    def thought_params(self, limits: ThoughtLimits, efforts: EffortThresholds) -> ThoughtParams:
-        """How this request thinks. Raises `ThoughtParamsError`, which says what is allowed."""
+    def thought_params(
+        self,
+        limits: ThoughtLimits,
+        efforts: EffortThresholds,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> ThoughtParams:
+        """How this request thinks. `defaults`: of its headers and of its model's name, which have
+        an effect where it says nothing itself.
+
+        Raises `ThoughtParamsError`, which says what is allowed.
+        """
         given = {name: getattr(self, name) for name in THOUGHT_FIELDS}
         explicit = {name: value for name, value in given.items() if value is not None}
-        return ThoughtParams.from_mapping({**self.effort_fields(efforts), **explicit}, limits)
+        fields = {**(defaults or {}), **self.effort_fields(efforts), **explicit}
+        return ThoughtParams.from_mapping(fields, limits)
 
     def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
         """The thought fields that the request sets by an effort, rather than by themselves."""
@@ -121,7 +131,7 @@ class ThoughtFields(OpenAIBaseModel):
         _refuse_misspelt(dict(query), known, "query.")
         for name, text in query:
             if name in OUR_FIELDS:
-                value = _json_value(text)
+                value = json_value(text)
                 _refuse_conflict(name, getattr(self, name), value, "in the URL")
                 setattr(self, name, value)
             elif name in known:
@@ -148,8 +158,9 @@ def _refuse_conflict(name: str, given: Any, value: Any, where: str) -> None:
         raise BadRequest(f"{name} is {given!r}, but {value!r} {where}: give it once", name)
 
 
-def _json_value(text: str) -> Any:
-    """A value in a URL, parsed as in a body; what is not JSON is a string."""
+def json_value(text: str) -> Any:
+    """A value that is given as text, in a URL, a header or an option, parsed as in a body; what is
+    not JSON is a string."""
     try:
         return json.loads(text)
     except ValueError:

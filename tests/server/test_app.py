@@ -56,7 +56,7 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     assert {
         *("/v1/completions", "/v1/chat/completions", "/v1/models", "/tokenize", "/detokenize"),
-        *("/health", "/ping", "/version", "/metrics"),
+        *("/health", "/ping", "/version", "/load", "/metrics"),
     } <= document["paths"].keys()
     schemas = document["components"]["schemas"]
     for kind in ("Completion", "Chat"):
@@ -74,14 +74,17 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
 
 
 def test_models_report_the_limits_of_thinking(http: httpx.Client, openai: OpenAI) -> None:
-    assert [model.id for model in openai.models.list()] == ["golden"]
-    (model,) = http.get("/v1/models").json()["data"]
+    names = ["golden", "golden:think-8", "golden/careful"]
+    assert [model.id for model in openai.models.list()] == names
+    model, *aliases = http.get("/v1/models").json()["data"]
     assert model["max_model_len"] == 1024
+    assert model["parent"] is None
     assert model["quiet_star"] == {
         "max_thought_budget": 16,
         "default_thought_budget": 5,
         "default_thought_temperature": 1.0,
         "default_thought_threshold": 0.0,
+        "default_thinking_token_budget": None,
         "effort_thresholds": {"low": 0.5, "medium": 0.1, "high": 0.02},
         "gate": "entropy",
         "gate_budgets": None,
@@ -89,6 +92,36 @@ def test_models_report_the_limits_of_thinking(http: httpx.Client, openai: OpenAI
         "allow_return_thoughts": True,
         "example_prompt": GENERIC_PROMPT,
     }
+    # An alias differs in what its requests think by default.
+    thinking = [{"default_thought_budget": 8}]
+    thinking += [{"default_thought_budget": 4, "default_thought_threshold": 0.5}]
+    for alias, own in zip(aliases, thinking, strict=True):
+        assert alias["quiet_star"] == model["quiet_star"] | own
+        assert (alias["parent"], alias["root"]) == ("golden", model["root"])
+        assert alias["max_model_len"] == model["max_model_len"]
+
+
+def test_the_load_is_the_number_of_requests_in_flight(http: httpx.Client) -> None:
+    """As vLLM's server says it."""
+    body = {"prompt": "t5", "max_tokens": 900, "ignore_eos": True, "stream": True}
+    body |= {"thought_budget": 16}  # many seconds on any machine
+    wait_until_idle(http)
+    with http.stream("POST", "/v1/completions", json=body) as one:
+        next(one.iter_lines())
+        assert http.get("/load").json() == {"server_load": 1}
+        chat = body | {"messages": MESSAGES, "prompt": None}
+        with http.stream("POST", "/v1/chat/completions", json=chat) as other:
+            next(other.iter_lines())
+            assert http.get("/load").json() == {"server_load": 2}
+    wait_until_idle(http)
+    assert http.post("/v1/completions", json={"prompt": "t5", "n": 0}).status_code == 400
+    assert http.get("/load").json() == {"server_load": 0}
+
+
+def wait_until_idle(http: httpx.Client) -> None:
+    """Until the server has noticed that its clients have left."""
+    while http.get("/load").json() != {"server_load": 0}:
+        pass  # at most as long as the test may take
 
 
 def test_versions(http: httpx.Client) -> None:

@@ -148,6 +148,7 @@ def server() -> Iterator[RunningServer]:
     model = GOLDEN / "engine_greedy_n4" / "checkpoint"
     options = [
         *("--served-model-name", "golden", "--allow-return-thoughts"),
+        *("--alias", "golden:think-8=budget:8", "golden/careful=budget:4,threshold:0.5"),
         *("--chat-template", CHAT_TEMPLATE),
         *("--receive-timeout", str(RECEIVE_SECONDS)),
         *("--max-body-mib", str(MAX_BODY_BYTES >> 20)),
@@ -158,9 +159,11 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def n8_server() -> Iterator[RunningServer]:
-    """A server of the model whose recordings have longer thoughts."""
+    """A server of the model whose recordings have longer thoughts. It counts thought tokens as
+    OpenAI counts reasoning."""
     model = GOLDEN / "engine_greedy_n8" / "checkpoint"
-    with running_server(model, "--allow-return-thoughts") as running:
+    chats = ("--chat-template", CHAT_TEMPLATE)
+    with running_server(model, "--allow-return-thoughts", "--usage", "openai", *chats) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 from quietstar_infer.params import ThoughtParams
 from server.api.thoughts import RequestThoughts
+from server.api.usage import UsageStyle
 from server.engine.engine import Engine
 from server.engine.usage_ledger import OnSpending, UsageLedger
 from server.metrics.requests import RequestMetrics
@@ -76,7 +77,7 @@ def thoughts_with(
     """A request's thoughts and the keys of its prompts, of which so many tokens are scored."""
     engine = cast(Engine, workers)
     thoughts = RequestThoughts(
-        params, choices, wanted, engine, lambda ids: f"{list(ids)}", on_spending
+        params, choices, wanted, engine, lambda ids: f"{list(ids)}", on_spending, UsageStyle.VISIBLE
     )
     keys = []
     for _ in range(prompts):

@@ -60,8 +60,7 @@ export class Run {
       const [choice] = chunk.choices;
       if (choice) this.#show(tokensOfAnswer(choice), choice, performance.now() - start);
       if (chunk.usage) {
-        const { completion_tokens_details: details } = chunk.usage;
-        this.#countThoughts(details.reasoning_tokens, chunk.quiet_star?.passes);
+        this.#countThoughts(thoughtTokens(chunk.usage), chunk.quiet_star?.passes);
       }
       this.#pane.showTotals(this.#totals.rows());
     }
@@ -98,4 +97,9 @@ export class Run {
     const when = tokens ? `after ${count(tokens, "token")}` : "before the first token";
     return `The connection to the server was lost ${when}. Run it again when the server is back.`;
   }
+}
+
+/** Thought tokens, which a server counts apart, or as OpenAI counts reasoning (`--usage openai`). */
+function thoughtTokens({ thought_tokens: apart, completion_tokens_details: details }) {
+  return apart ?? details.reasoning_tokens;
 }

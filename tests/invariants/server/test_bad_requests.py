@@ -136,6 +136,6 @@ def test_a_server_that_neither_thinks_nor_shows_thoughts(quick_server: RunningSe
 
     answer = httpx.post(url, json={"prompt": "a", "model": "quicker"}, timeout=60).json()
     assert answer["quiet_star"]["thought_budget"] == 0
-    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+    assert answer["usage"]["thought_tokens"] == 0
     assert httpx.post(url, json={"prompt": "a", "thought_budget": 0}).status_code == 200
     assert "thinking is off" in quick_server.log

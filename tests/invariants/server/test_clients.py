@@ -86,6 +86,52 @@ class TestOpenAI:
     def test_models(self, openai: openai_package.OpenAI) -> None:
         assert openai.models.list().data[0].id == "golden"
 
+    @pytest.mark.parametrize(
+        ("model", "header", "own", "budget", "threshold"),
+        [
+            ("golden", None, {}, 5, 0),
+            ("golden:think-8", None, {}, 8, 0),
+            ("golden/careful", None, {}, 4, 0.5),
+            ("golden", "2", {}, 2, 0),
+            ("golden/careful", "2", {}, 2, 0.5),
+            ("golden/careful", "2", {"thought_budget": 3}, 3, 0.5),
+            ("golden/careful", None, {"thought_threshold": 0}, 4, 0),
+            ("golden:think-8", "16", {"thought_budget": 0}, 0, 0),
+        ],
+    )
+    def test_aliases_and_headers(
+        self,
+        openai: openai_package.OpenAI,
+        model: str,
+        header: str | None,
+        own: dict[str, Any],
+        budget: int,
+        threshold: float,
+    ) -> None:
+        """A field of the request wins over the header, the header over the alias."""
+        ask: dict[str, Any] = {"model": model, "max_tokens": 2, "extra_body": own}
+        if header is not None:
+            ask["extra_headers"] = {"X-Thought-Budget": header}
+        whole = openai.completions.create(prompt=PROMPT, **ask)
+        chat = openai.chat.completions.create(messages=MESSAGES, **ask)
+        first, *_ = openai.chat.completions.create(messages=MESSAGES, stream=True, **ask)
+        for answer in (whole, chat, first):
+            settings = answer.model_dump()["quiet_star"]
+            assert (settings["thought_budget"], settings["thought_threshold"]) == (
+                budget,
+                threshold,
+            )
+            # As OpenAI's own aliases: the model that has answered.
+            assert answer.model == "golden"
+
+    def test_a_bad_header_is_refused(self, openai: openai_package.OpenAI) -> None:
+        for name, text, message in (
+            ("X-Thought-Budget", "99", "the header x-thought-budget: thought_budget is 99"),
+            ("X-Thought-Bugdet", "9", "unknown header x-thought-bugdet"),
+        ):
+            with pytest.raises(openai_package.BadRequestError, match=message):
+                openai.completions.create(prompt=PROMPT, **ASK, extra_headers={name: text})
+
     @pytest.mark.parametrize("stream", [False, True])
     def test_refusals(self, openai: openai_package.OpenAI, stream: bool) -> None:
         bad: dict[str, Any] = {**ASK, "extra_body": {"thought_budget": 99}, "stream": stream}
@@ -126,7 +172,9 @@ class TestLangChain:
         answer = model.invoke([HumanMessage(PROMPT)])
         assert answer.content == replied(http)
         assert answer.usage_metadata is not None
-        assert answer.usage_metadata["output_token_details"] == {"reasoning": 10}
+        # Thoughts are not a part of what LangChain takes for the answer's tokens.
+        assert answer.usage_metadata["output_tokens"] == 5
+        assert not answer.usage_metadata.get("output_token_details")
         assert model.invoke([SystemMessage("t1"), HumanMessage(PROMPT)]).content
         parts = list(model.stream([HumanMessage(PROMPT)], stream_usage=True))
         assert "".join(str(part.content) for part in parts) == replied(http)
@@ -191,6 +239,12 @@ class TestCurl:
             done = subprocess.run(["bash", "-c", here], capture_output=True, timeout=120)
             assert done.returncode == 0, command
             assert done.stdout or command.endswith("/ping")
+
+    def test_the_error_in_the_documentation_is_the_servers(self, http: httpx.Client) -> None:
+        text = (ROOT / "docs" / "api.md").read_text().partition("\n## Errors\n")[2]
+        (example, *_) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        body = {"prompt": PROMPT, "thought_budget": 99}
+        assert json.loads(example) == http.post("/v1/completions", json=body).json()
 
     def test_an_error(self, server: RunningServer) -> None:
         answer = self.curl(f"{server.url}/v1/completions", {"prompt": PROMPT, "n": 0})

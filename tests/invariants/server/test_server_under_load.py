@@ -83,7 +83,7 @@ def test_without_a_key_only_probes_are_answered(limited: RunningServer) -> None:
         error_of(httpx.post(f"{limited.url}{path}", json={}), 401)
     for path in ("/v1/models", "/openapi.json", "/docs", "/nothing"):
         error_of(httpx.get(f"{limited.url}{path}"), 401)
-    for path in ("/health", "/ping", "/version", "/metrics"):
+    for path in ("/health", "/ping", "/version", "/load", "/metrics"):
         assert httpx.get(f"{limited.url}{path}").status_code == 200
 
 

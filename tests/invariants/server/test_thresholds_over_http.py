@@ -45,7 +45,7 @@ def threshold(http: httpx.Client) -> float:
 
 
 def used(response: dict[str, Any]) -> int:
-    tokens: int = response["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    tokens: int = response["usage"]["thought_tokens"]
     return tokens
 
 

@@ -14,9 +14,13 @@ def chunk(text: str = "", **fields: Any) -> bytes:
     return json.dumps({"choices": [choice]}).encode()
 
 
-def usage(tokens: int, thoughts: int | None = None) -> bytes:
-    details = None if thoughts is None else {"reasoning_tokens": thoughts}
-    content = {"completion_tokens": tokens, "completion_tokens_details": details}
+def usage(tokens: int, thoughts: int | None = None, inside: bool = False) -> bytes:
+    """Of visible tokens and thoughts, which are counted apart, or as OpenAI counts reasoning."""
+    content: dict[str, Any] = {"completion_tokens": tokens, "thought_tokens": thoughts}
+    if inside:
+        details = {"reasoning_tokens": thoughts}
+        total = tokens + (thoughts or 0)
+        content = {"completion_tokens": total, "completion_tokens_details": details}
     return json.dumps({"choices": [], "usage": content}).encode()
 
 
@@ -86,6 +90,30 @@ COMPLETE = (chunk("ab", token_ids=[1, 2], finish_reason="length"), usage(2, thou
 def test_thought_tokens_are_checked_against_budget(asked: Asked, failure: Failure | None) -> None:
     problem = find_problem(read(Counting.TOKEN_IDS, *COMPLETE), asked)
     assert (problem and problem.failure) == failure
+
+
+@pytest.mark.parametrize("thoughts", [0, 8])
+@pytest.mark.parametrize("counting", list(Counting))
+def test_hidden_thoughts_may_be_counted_as_openai_counts_reasoning(
+    counting: Counting, thoughts: int
+) -> None:
+    """As a server of ours does with `--usage openai`, in running usage, too."""
+    events, asked = [said(thought_budget=thoughts // 2)], Asked(2, budget=thoughts // 2)
+    for number, last in enumerate((None, "length"), start=1):
+        content = json.loads(chunk("a", token_ids=[number], finish_reason=last))
+        so_far = json.loads(usage(number, number * thoughts // 2, inside=True))["usage"]
+        events.append(json.dumps({**content, "usage": so_far}).encode())
+    answer = read(counting, *events, usage(2, thoughts, inside=True), b"[DONE]")
+    assert answer.token_times == [1, 2]
+    assert answer.thought_tokens == thoughts
+    assert find_problem(answer, asked) is None
+    wrong = read(counting, *events, usage(3, thoughts, inside=True), b"[DONE]")
+    problem = find_problem(wrong, asked)
+    if counting is Counting.CHUNKS:  # taken for a token that came with the last chunk
+        assert len(wrong.token_times) == 3
+    else:
+        assert problem is not None
+        assert problem.failure is Failure.MISCOUNTED
 
 
 def test_another_budget_in_force_than_the_one_asked_for_is_a_failure() -> None:

@@ -85,6 +85,6 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
         "choices": [{"index": 0, "text": f"{body.get('prompt')}"}],
         "usage": {
             "completion_tokens": 1,
-            "completion_tokens_details": {"reasoning_tokens": body.get("thought_budget", 0)},
+            "thought_tokens": body.get("thought_budget", 0),
         },
     }

@@ -100,7 +100,7 @@ def test_sampled_thoughts_equal_the_reference_across_blocks(
         expected = logprobs_V.topk(2).values.flip(0).tolist()
         assert likeliest == pytest.approx(expected, abs=TOLERANCE)
     assert answer["quiet_star"]["prompt_thought_tokens"] == 3 * (len(LONG) - 1)
-    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
+    assert answer["usage"]["thought_tokens"] == 3
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])

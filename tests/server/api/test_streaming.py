@@ -46,7 +46,7 @@ async def test_a_chunk_with_usage_is_completed(workers: Workers) -> None:
     await thoughts.see(0, output(3))
     line = line_of({"choices": [{"index": 0, "text": "t1"}], "usage": {"completion_tokens": 3}})
     usage = chunk_of(completed(line, thoughts, is_first=False))["usage"]
-    assert usage == {"completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 6}}
+    assert usage == {"completion_tokens": 3, "thought_tokens": 6}
 
 
 @pytest.mark.parametrize("budget", [0, 2])
@@ -89,7 +89,7 @@ async def test_a_stream_gets_increments(workers: Workers) -> None:
         [1],
         [2],
     ]
-    used = [chunk["usage"]["completion_tokens_details"]["reasoning_tokens"] for chunk in sent]
+    used = [chunk["usage"]["thought_tokens"] for chunk in sent]
     assert used == [2, 4, 6]
     counts = [{"thoughts": number, "passes": 3 * number} for number in (1, 2, 3)]
     assert sent[0]["quiet_star"] == thoughts.settings | counts[0]

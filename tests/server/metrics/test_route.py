@@ -40,7 +40,7 @@ def complete(server: RunningServer, budget: int, max_tokens: int, **fields: Any)
 
 
 def thought_tokens(answer: dict[str, Any]) -> int:
-    tokens: int = answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    tokens: int = answer["usage"]["thought_tokens"]
     return tokens
 
 

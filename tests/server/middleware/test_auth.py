@@ -99,7 +99,8 @@ async def anything(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.parametrize(
     ("path", "is_open"),
     [
-        *((path, True) for path in ("/", "/health", "/ping", "/version", "/metrics", "/page/a.js")),
+        *((path, True) for path in ("/", "/health", "/ping", "/version", "/load", "/metrics")),
+        ("/page/a.js", True),
         *(
             (path, False)
             for path in (

@@ -99,7 +99,7 @@ def test_both_budgets_show_what_the_api_returns(visited: Visit, demo_server: Run
         numbers = visited.pane(number).locator(".totals dd").all_inner_texts()
         assert numbers[:2] == [
             str(answer["usage"]["completion_tokens"]),
-            str(answer["usage"]["completion_tokens_details"]["reasoning_tokens"]),
+            str(answer["usage"]["thought_tokens"]),
         ]
     gains = [t["mixed_logprob"] - t["base_logprob"] for t in thoughtful["choices"][0]["thoughts"]]
     assert float(numbers[3]) == pytest.approx(sum(gains), abs=0.01)

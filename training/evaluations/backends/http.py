@@ -184,8 +184,7 @@ class HttpBackend:
         content = response.json()
         return Completion(
             content["choices"][0],
-            content["usage"]["completion_tokens"],
-            content["usage"]["completion_tokens_details"]["reasoning_tokens"],
+            *_visible_and_thoughts(content["usage"]),
             content["quiet_star"].get("prompt_thought_tokens") or 0,
         )
 
@@ -193,6 +192,15 @@ class HttpBackend:
         with _explained(self.client):
             content: dict[str, Any] = self.client.get(path).raise_for_status().json()
         return content
+
+
+def _visible_and_thoughts(usage: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of each kind, which a server counts apart, or as OpenAI does (`--usage openai`)."""
+    completion: int = usage["completion_tokens"]
+    if "thought_tokens" in usage:
+        return completion, usage["thought_tokens"]
+    thoughts: int = usage["completion_tokens_details"]["reasoning_tokens"]
+    return completion - thoughts, thoughts
 
 
 @contextmanager
