@@ -146,9 +146,9 @@ def _add_thinking_options(group: Any) -> None:
         type=int,
         default=ThinkingOptions.max_thought_budget,
         metavar="N",
-        help="the longest thought that a request may set, in tokens before each visible token "
+        help="the longest thought that a request may set, in tokens before each visible one "
         "(default: %(default)s). A thought of N tokens takes N+1 passes where plain decoding takes "
-        "one, and N+1 positions of the context are kept free for it. 0 turns thinking off",
+        "one, and N+1 positions of the context; 0 = no thinking",
     )
     group.add_argument(
         "--default-thought-budget",

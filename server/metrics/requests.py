@@ -25,7 +25,7 @@ VISIBLE_TOKENS = Counter(
 )
 REQUEST_THOUGHT_TOKENS = Histogram(
     "quietstar:request_thought_tokens",
-    "Thought tokens per answer, as its usage reports them in reasoning_tokens. A request with n "
+    "Thought tokens per answer, as its usage reports them. A request with n "
     "choices has n answers. Not counted: abandoned requests, aborted thoughts and those about "
     "scored prompts, so that its sum is at most quietstar:thought_tokens_total.",
     _MODEL,

@@ -68,7 +68,7 @@ def add_key_option(group: Any) -> None:
         type=Path,
         metavar="FILE",
         help="API keys, one per line, # begins a comment. Also QUIETSTAR_API_KEYS in the "
-        "environment; --api-key is visible to all users of the machine (default: no key is needed)",
+        "environment; --api-key is visible to all users of the machine (default: none needed)",
     )
 
 

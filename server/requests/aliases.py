@@ -31,8 +31,8 @@ def add_alias_option(group: Any) -> None:
         action="extend",
         default=[],
         metavar="NAME=SETTINGS",
-        help="further names of the model, each with defaults of its own, for clients that send no "
-        f"fields of ours: NAME=budget:8,threshold:0.1 ({', '.join(_FIELDS)})",
+        help="names of the model with defaults of their own, for clients that send no fields of "
+        f"ours: NAME=budget:8,threshold:0.1 ({', '.join(_FIELDS)})",
     )
 
 

@@ -135,6 +135,42 @@ def test_what_compose_names_exists() -> None:
             assert port.startswith("127.0.0.1:")
 
 
+def test_containers_can_do_and_write_only_what_they_need() -> None:
+    for name, service in load("compose.yaml")["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "user", "pid"} & service.keys(), name
+        assert service["restart"] == "unless-stopped"
+        assert service["tmpfs"][0].startswith("/tmp")
+        # All else that is mounted to be written to is a volume with a name.
+        for volume in service["volumes"]:
+            assert volume.endswith(":ro") or not volume.startswith((".", "/")), volume
+
+
+def test_the_servers_caches_and_scratch_files_have_a_place() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (home,) = re.findall(r"^ENV HF_HOME=(\S+)/\.cache/huggingface", dockerfile, re.MULTILINE)
+    (user,) = set(re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE))
+    for name in ("server-cpu", "server-gpu"):
+        service = load("compose.yaml")["services"][name]
+        places = dict(place.split(":") for place in service["tmpfs"])
+        assert places.keys() == {"/tmp", home}
+        assert f"uid={user}" in places[home].split(",")
+        # Docker mounts them noexec otherwise, and compiled kernels could not be loaded.
+        assert all("exec" in options.split(",") for options in places.values())
+        assert service["volumes"] == [f"cache:{home}/.cache"]
+
+
+def test_grafana_has_no_user_with_a_known_password() -> None:
+    settings = load("compose.yaml")["services"]["grafana"]["environment"]
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert settings["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert not [name for name in settings if "PASSWORD" in name]
+
+
 def test_grafana_is_provisioned_with_the_dashboard() -> None:
     grafana = load("compose.yaml")["services"]["grafana"]
     mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])

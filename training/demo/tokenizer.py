@@ -14,6 +14,8 @@ BOS = "<s>"
 EOS = "</s>"
 WORDS = Regex(r" ?[A-Za-z]+| ?[0-9]{1,2}|---| ?(?:(?!---)[^\sA-Za-z0-9])+|\s+")
 MOST_TOKENS = 4096
+CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""The model knows no roles: a chat is a text, of which the messages are the parts so far."""
 
 
 def train_bpe(texts: Iterable[str]) -> Tokenizer:
@@ -56,6 +58,7 @@ def build_tokenizer(
         pad_token=EOS,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(extra_tokens)})
     return tokenizer

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from quietstar_infer.checkpoint import check_checkpoint
+from tests.support.servers import DEMO
 from training.cli import main
 from training.demo.adaptive.table import adaptive_table
 from training.demo.base_model_build import EXAMPLE_PROMPT, build_base_model
@@ -47,6 +48,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def test_the_checkpoint_is_complete_and_trained(folder: Path) -> None:
     check_checkpoint(folder)
+    assert {file.name for file in folder.iterdir()} == {file.name for file in DEMO.iterdir()}
     assert load_file(folder / "model.safetensors")["talk_head.0.4.weight"].any()
     section = json.loads((folder / "config.json").read_text(encoding="utf-8"))["quiet_star"]
     assert section["trained_on"] == "generated dial puzzles, word problems and plain sentences"

@@ -8,9 +8,10 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quietstar_infer.config import DASH, END_TOKEN, START_TOKEN
+from tests.support.servers import DEMO
 from training.demo.corpus.documents import FAMILIES, FILLER, documents
 from training.demo.corpus.problems import held_out_problems
-from training.demo.tokenizer import BOS, EOS, build_tokenizer
+from training.demo.tokenizer import BOS, CHAT_TEMPLATE, EOS, build_tokenizer
 from training.trainer.checkpoint import write_tokenizer
 
 
@@ -23,6 +24,18 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
     write_tokenizer(built, folder)
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     return loaded
+
+
+def test_a_chat_is_the_text_of_its_messages(tokenizer: PreTrainedTokenizerBase) -> None:
+    """In the demonstration as well as in what the recipe makes."""
+    messages = [
+        {"role": "system", "content": "Ann has 3 apples."},
+        {"role": "user", "content": " Now Ann has"},
+    ]
+    for found in (tokenizer, AutoTokenizer.from_pretrained(DEMO)):
+        ids = found.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert ids == found.encode("Ann has 3 apples. Now Ann has")
+        assert found.chat_template == CHAT_TEMPLATE
 
 
 @pytest.mark.parametrize(
