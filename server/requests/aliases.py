@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from quietstar_infer.errors import ThoughtParamsError
-from quietstar_infer.params import ThoughtLimits, ThoughtParams
+from quietstar_infer.params import ThoughtLimits
 from server.errors import StartError
-from server.requests.thought_fields import THOUGHT_FIELDS, json_value
+from server.requests.thought_fields import THOUGHT_FIELDS, check_thought_fields, json_value
 
 # What a setting is called in --alias: a field's name may be left without its "thought_".
 _FIELDS = {field.removeprefix("thought_"): field for field in THOUGHT_FIELDS}
@@ -46,7 +46,7 @@ def checked_aliases(
         if name in model_names or name in found:
             raise StartError(f"--alias {name}: the name is taken, each must be another")
         try:
-            ThoughtParams.from_mapping(fields, limits)
+            check_thought_fields(fields, limits)
         except ThoughtParamsError as error:
             raise StartError(f"--alias {name}: {error}") from error
         found[name] = fields

@@ -158,6 +158,12 @@ def _refuse_conflict(name: str, given: Any, value: Any, where: str) -> None:
         raise BadRequest(f"{name} is {given!r}, but {value!r} {where}: give it once", name)
 
 
+def check_thought_fields(fields: Mapping[str, Any], limits: ThoughtLimits) -> None:
+    """Raise `ThoughtParamsError` for fields that no request may have on a server with such
+    limits."""
+    ThoughtParams.from_mapping(fields, limits)
+
+
 def json_value(text: str) -> Any:
     """A value that is given as text, in a URL, a header or an option, parsed as in a body; what is
     not JSON is a string."""

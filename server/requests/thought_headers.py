@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quietstar_infer.errors import ThoughtParamsError
-from quietstar_infer.params import ThoughtLimits, ThoughtParams
+from quietstar_infer.params import ThoughtLimits
 from server.errors import BadRequest
-from server.requests.thought_fields import THOUGHT_FIELDS, json_value
+from server.requests.thought_fields import THOUGHT_FIELDS, check_thought_fields, json_value
 
 # By name, as it is usually written: the field that it sets.
 THOUGHT_HEADERS: Mapping[str, str] = {
@@ -43,7 +43,7 @@ def fields_in_headers(headers: Sequence[tuple[str, str]], limits: ThoughtLimits)
         if field in found and found[field] != value:
             raise BadRequest(f"the header {name} has several values: give it once", name)
         try:
-            ThoughtParams.from_mapping({field: value}, limits)
+            check_thought_fields({field: value}, limits)
         except ThoughtParamsError as error:
             raise BadRequest(f"the header {name}: {error}", name) from error
         found[field] = value

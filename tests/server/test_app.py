@@ -107,11 +107,13 @@ def test_the_load_is_the_number_of_requests_in_flight(http: httpx.Client) -> Non
     body |= {"thought_budget": 16}  # many seconds on any machine
     wait_until_idle(http)
     with http.stream("POST", "/v1/completions", json=body) as one:
-        next(one.iter_lines())
+        lines = one.iter_lines()  # dropped, it would close the response
+        next(lines)
         assert http.get("/load").json() == {"server_load": 1}
         chat = body | {"messages": MESSAGES, "prompt": None}
         with http.stream("POST", "/v1/chat/completions", json=chat) as other:
-            next(other.iter_lines())
+            more_lines = other.iter_lines()
+            next(more_lines)
             assert http.get("/load").json() == {"server_load": 2}
     wait_until_idle(http)
     assert http.post("/v1/completions", json={"prompt": "t5", "n": 0}).status_code == 400
