@@ -89,7 +89,14 @@ class Visit:
         return {str(part.get_attribute("data-part")): part.inner_text() for part in parts}
 
     def asked(self) -> list[dict[str, Any]]:
-        """The bodies of the requests for completions."""
+        """The bodies of the requests for answers, one for each budget."""
+        return [body for body in self._bodies() if isinstance(body["prompt"], str)]
+
+    def looked_up(self) -> list[dict[str, Any]]:
+        """Those about tokens of an answer that is there: the page names the text by token ids."""
+        return [body for body in self._bodies() if not isinstance(body["prompt"], str)]
+
+    def _bodies(self) -> list[dict[str, Any]]:
         posts = [r for r in self.requests if r.url.endswith("/v1/completions")]
         return [_body(post) for post in posts]
 

@@ -1,6 +1,6 @@
 // The card of one token: the thought before it, and its effect.
 
-import { nats, percent, weight } from "./numbers.js";
+import { nats, percent, times, weight } from "./numbers.js";
 import { FULL, paint } from "./scale.js";
 import { marked } from "./spaces.js";
 import { gain, isThoughtAbout } from "./token.js";
@@ -10,10 +10,15 @@ const GAP = 8;
 
 export class Card {
   #element;
+  /** What it shows, and beside what. */
+  #token = null;
+  #anchor = null;
+  #isBelow = true;
 
   /** @param {HTMLElement} element */
   constructor(element) {
     this.#element = element;
+    this.#part("sample").addEventListener("click", () => this.sample());
   }
 
   /** Whether the card contains a node, or is it. */
@@ -23,18 +28,61 @@ export class Card {
 
   hide() {
     this.#element.hidden = true;
+    this.#anchor?.removeAttribute("data-shown");
+    this.#token = this.#anchor = null;
+  }
+
+  /** Sample other thoughts before the token that it shows, and list them. */
+  async sample() {
+    const token = this.#token;
+    if (!token?.sample) return;
+    const sampled = this.#part("sampled");
+    sampled.textContent = "Thinking again …";
+    let message = "";
+    try {
+      token.others = await token.sample();
+    } catch (error) {
+      message = `No other thoughts: ${error.message}`;
+    }
+    // By now it may show another token.
+    if (this.#token !== token) return;
+    this.#listOthers(token);
+    if (message) sampled.textContent = message;
+    this.#place();
+    this.#part("others").scrollIntoView({ block: "nearest" });
   }
 
   /**
-   * Show a token's card.
+   * Show a token's card, below the token or, where there is no room, above it.
    *
    * @param {import("./token.js").Token} token
    * @param {HTMLElement} anchor The element of the token, which the card is to stand beside.
    */
   show(token, anchor) {
+    if (token === this.#token) return;
+    this.#open(token, anchor);
+    const { height } = this.#element.getBoundingClientRect();
+    const { top, bottom } = anchor.getClientRects()[0];
+    this.#isBelow = bottom + GAP + height <= innerHeight || top < height + GAP;
+    this.#place();
+  }
+
+  /** The same without being asked: below the token, so that no answer is covered; the window moves. */
+  showBelow(token, anchor) {
+    this.#open(token, anchor);
+    this.#isBelow = true;
+    this.#place();
+    this.#element.scrollIntoView({ block: "nearest" });
+    anchor.scrollIntoView({ block: "nearest" });
+  }
+
+  #open(token, anchor) {
+    this.hide();
+    this.#token = token;
+    this.#anchor = anchor;
+    anchor.dataset.shown = "";
     this.#fill(token);
     this.#element.hidden = false;
-    this.#place(anchor);
   }
 
   #fill(token) {
@@ -46,6 +94,7 @@ export class Card {
     const chip = this.#setPart("gain", gained === null ? null : `${nats(gained)} nats`);
     chip.removeAttribute("data-gain");
     paint(chip, gained);
+    this.#setPart("change", thought && token.before && changeAt(token));
     this.#setPart("thought", thought && thought.text.trim());
     this.#setPart("note", noteOn(token));
     this.#measureNats("expected", expected);
@@ -54,9 +103,23 @@ export class Card {
     this.#measureProbability("without", thought && thought.base_logprob);
     this.#measureProbability("with", thought && thought.mixed_logprob);
     this.#measureProbability("alone", thought ? null : logprob);
-    const alternatives = token.likeliest.map(([name, value]) => alternative(name, value));
-    this.#part("likeliest").replaceChildren(...alternatives);
-    this.#part("likeliest").closest("[data-row]").hidden = alternatives.length === 0;
+    const both = thought !== null && token.before !== null;
+    this.#part("heading").textContent = both ? "and with it" : "likeliest";
+    this.#list("before", both ? token.before : [], token);
+    this.#list("likeliest", token.likeliest, token);
+    this.#setPart("sample", token.sample && "Sample other thoughts here");
+    this.#listOthers(token);
+  }
+
+  #list(part, likeliest, token) {
+    const items = likeliest.map(([name, logprob]) => alternative(name, logprob, name === token.name));
+    this.#part(part).replaceChildren(...items);
+    this.#part(part).closest("[data-row]").hidden = items.length === 0;
+  }
+
+  #listOthers({ others = [] }) {
+    this.#part("sampled").textContent = others.length ? summaryOf(others) : "";
+    this.#part("others").replaceChildren(...others.map(otherThought));
   }
 
   #measureNats(name, value) {
@@ -88,13 +151,12 @@ export class Card {
   }
 
   // In a narrow window the style sheet puts the card at the lower edge instead.
-  #place(anchor) {
+  #place() {
     const card = this.#element.getBoundingClientRect();
-    const token = anchor.getClientRects()[0];
-    const isBelow = token.bottom + GAP + card.height <= innerHeight || token.top < card.height + GAP;
+    const token = this.#anchor.getClientRects()[0];
     const rightmost = document.documentElement.clientWidth - card.width - GAP;
     const left = Math.max(GAP, Math.min(token.left - 2 * GAP, rightmost));
-    const top = isBelow ? token.bottom + GAP : token.top - GAP - card.height;
+    const top = this.#isBelow ? token.bottom + GAP : token.top - GAP - card.height;
     this.#element.style.setProperty("--left", `${Math.round(left + scrollX)}px`);
     this.#element.style.setProperty("--top", `${Math.round(top + scrollY)}px`);
   }
@@ -110,8 +172,52 @@ function noteOn(token) {
     : "Sampled without a thought.";
 }
 
-function alternative(name, logprob) {
+/** What the thought did to the prediction, in a sentence or two. */
+function changeAt({ name, before, isEnd, thought }) {
+  const { base_logprob: without, mixed_logprob: after } = thought;
+  const [likeliest, logprob] = before[0];
+  const it = isEnd ? "the end" : quoted(name);
+  const was =
+    likeliest === name
+      ? `Without the thought ${it} was the likeliest, too.`
+      : `Without the thought ${quoted(likeliest)} was the likeliest (${percent(logprob)}).`;
+  const gained = after - without;
+  const did =
+    Math.abs(gained) < 0.02
+      ? "It changed nothing."
+      : `The thought took ${it} from ${percent(without)} to ${percent(after)}, ${times(gained)}.`;
+  // No line begins with a percent sign.
+  return `${was} ${did}`.replaceAll(" %", "\u00a0%");
+}
+
+function quoted(name) {
+  return `“${name.trim() || name}”`;
+}
+
+/** @param {import("./alternatives.js").OtherThought[]} others */
+function summaryOf(others) {
+  const all = others.reduce((sum, { times: number }) => sum + number, 0);
+  const mean = others.reduce((sum, { times: number, gain: gained }) => sum + number * gained, 0) / all;
+  return `${all} more thoughts, ${others.length} different; on average ${nats(mean)} nats for this token:`;
+}
+
+/** @param {import("./alternatives.js").OtherThought} other */
+function otherThought({ text, times: number, gain: gained }) {
   const item = document.createElement("li");
+  const chip = document.createElement("span");
+  chip.className = "chip";
+  chip.textContent = nats(gained);
+  paint(chip, gained);
+  const words = document.createElement("span");
+  words.className = "thought";
+  words.textContent = text;
+  item.append(chip, words, number > 1 ? ` × ${number}` : "");
+  return item;
+}
+
+function alternative(name, logprob, isSampled) {
+  const item = document.createElement("li");
+  item.classList.toggle("sampled", isSampled);
   const word = document.createElement("span");
   word.className = "name";
   word.append(...marked(name));

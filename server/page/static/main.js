@@ -9,6 +9,7 @@ import { Run } from "./run.js";
 import { MARKS, paint } from "./scale.js";
 import { ConnectionLost, Server, ServerError } from "./server.js";
 import { SettingsForm } from "./settings.js";
+import { watchTerms } from "./terms.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -114,6 +115,7 @@ async function run() {
   $("spoken").textContent = panes
     .map((pane) => `Budget ${pane.budget}: ${pane.text || "nothing"}`)
     .join("\n");
+  if (!errors.length && !wasStopped) showLargestGain();
   const refusal = errors.find((error) => error instanceof ServerError && error.status === 401);
   if (refusal) showProblem(refusal);
 }
@@ -122,6 +124,14 @@ async function run() {
 function showPanes() {
   const { top } = $("panes").getBoundingClientRect();
   if (top > 0.7 * innerHeight) $("status").parentElement.scrollIntoView({ block: "start" });
+}
+
+/** The card of the token whose thought helped most. */
+function showLargestGain() {
+  const gains = panes.map((pane) => pane.largestGain).filter(Boolean);
+  if (gains.length === 0) return;
+  const { token, element } = gains.reduce((best, one) => (one.gain > best.gain ? one : best));
+  card.showBelow(token, element);
 }
 
 function showRunning(isRunning) {
@@ -165,11 +175,26 @@ function watchTokens() {
   area.addEventListener("focusin", ({ target }) => {
     if (showCardOf(target)) target.scrollIntoView({ block: "nearest" });
   });
-  area.addEventListener("focusout", () => card.hide());
+  area.addEventListener("focusout", ({ relatedTarget: next }) => {
+    if (!card.contains(next)) card.hide();
+  });
+  $("card").addEventListener("focusout", ({ relatedTarget: next }) => {
+    // A click on what cannot have the focus moves it nowhere.
+    if (next && !card.contains(next)) fallBack();
+  });
+  area.addEventListener("keydown", ({ key, target }) => {
+    if (key === "Enter" && showCardOf(target)) card.sample();
+  });
+  document.addEventListener("pointerdown", ({ target }) => {
+    const isOfCard = card.contains(target) || target.closest(".token, [popover]");
+    if (!isOfCard) card.hide();
+  });
   for (const place of [area, $("card")]) {
-    place.addEventListener("pointerout", ({ relatedTarget: next, pointerType }) => {
+    place.addEventListener("pointerout", ({ target, relatedTarget: next, pointerType }) => {
       if (pointerType === "touch" || card.contains(next)) return;
-      if (!next?.classList.contains("token")) fallBack();
+      // Elsewhere in an answer nothing is left: a card that opened by itself stays.
+      if (!card.contains(target) && !target.closest(".token")) return;
+      if (!next?.closest(".token, [popover]")) fallBack();
     });
   }
   document.addEventListener("keydown", ({ key }) => {
@@ -202,6 +227,7 @@ function watchForm() {
 }
 
 drawScale();
+watchTerms();
 watchTokens();
 watchForm();
 connect();

@@ -18,6 +18,13 @@ export function weight(value) {
   return `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
 }
 
+/** Nats as a factor of a probability, "8.1 times as likely", "1.2 times less likely". */
+export function times(nats) {
+  const factor = Math.exp(Math.abs(nats));
+  const shown = factor < 10 ? factor.toFixed(1) : factor < 1e6 ? factor.toFixed(0) : "over a million";
+  return nats < 0 ? `${shown} times less likely` : `${shown} times as likely`;
+}
+
 /** "1 token", "12 tokens". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -3,10 +3,15 @@
 import { nats } from "./numbers.js";
 import { paint } from "./scale.js";
 import { gain, isThoughtAbout } from "./token.js";
+import { term } from "./terms.js";
 import { addStep, walkable } from "./walk.js";
 
 /** How much of a long prompt is shown before the output, in characters. */
 const SHOWN_OF_PROMPT = 400;
+/** How much of it where it is already shown above, at least. */
+const SHOWN_AGAIN = 20;
+/** Which totals are explained, and by what. */
+const TERMS = { "gain, nats": "gain", passes: "passes", "loss per token": "loss" };
 
 export class Pane {
   #tokens = new WeakMap();
@@ -23,6 +28,7 @@ export class Pane {
     this.element = pane;
     this.#parts = {
       state: part("pane-state"),
+      verdict: part("pane-verdict"),
       output: part("output"),
       cursor: part("cursor"),
       trouble: part("trouble"),
@@ -31,8 +37,11 @@ export class Pane {
     part("pane-budget").textContent = budget;
     pane.setAttribute("aria-label", `Budget ${budget}`);
     this.#parts.output.setAttribute("aria-label", `Tokens, budget ${budget}`);
-    part("given").textContent =
-      given.length > SHOWN_OF_PROMPT ? `… ${given.slice(-SHOWN_OF_PROMPT)}` : given;
+    const shown = given.length > SHOWN_OF_PROMPT ? `… ${given.slice(-SHOWN_OF_PROMPT)}` : given;
+    // The style sheet hides the far part in narrow windows.
+    const near = Math.max(0, shown.lastIndexOf(" ", shown.length - SHOWN_AGAIN));
+    part("far").textContent = shown.slice(0, near);
+    part("near").textContent = shown.slice(near);
     walkable(this.#parts.output);
   }
 
@@ -53,13 +62,36 @@ export class Pane {
 
   /** @param {[string, string][]} rows */
   showTotals(rows) {
-    this.#parts.totals.replaceChildren(
-      ...rows.map(([name, number]) => {
-        const row = document.createElement("div");
-        row.append(described("dt", name), described("dd", number));
-        return row;
-      }),
-    );
+    const { totals } = this.#parts;
+    // What is there stays: it may have the focus.
+    rows.forEach(([name, number], index) => {
+      const row = totals.children[index] ?? totals.appendChild(document.createElement("div"));
+      if (row.firstChild?.textContent !== name) {
+        const title = document.createElement("dt");
+        title.append(name in TERMS ? term(TERMS[name], name) : name);
+        row.replaceChildren(title, document.createElement("dd"));
+      }
+      row.lastChild.textContent = number;
+    });
+  }
+
+  get isOver() {
+    return this.#parts.cursor.hidden;
+  }
+
+  /** @returns {{gain: number, token: import("./token.js").Token, element: HTMLElement} | null} */
+  get largestGain() {
+    const all = [...this.#parts.output.children].map((element) => {
+      const token = this.#tokens.get(element);
+      return { gain: gain(token) ?? -Infinity, token, element };
+    });
+    return all.reduce((best, one) => (one.gain > (best?.gain ?? 0) ? one : best), null);
+  }
+
+  /** @param {string} verdict On the answer; "" where none is known. */
+  showVerdict(verdict) {
+    this.#parts.verdict.textContent = verdict;
+    this.#parts.verdict.dataset.right = String(verdict === "right");
   }
 
   /** @param {string} state One word or two: what is going on, or how it ended. */
@@ -98,10 +130,4 @@ function nameOf(token) {
   const gained = gain(token);
   if (token.thought && gained === null) return `${name}, not thought about`;
   return gained === null ? name : `${name}, ${nats(gained)} nats`;
-}
-
-function described(kind, text) {
-  const element = document.createElement(kind);
-  element.textContent = text;
-  return element;
 }

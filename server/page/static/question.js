@@ -1,6 +1,6 @@
 // Requests: what one pane asks the server for.
 
-const NUM_LIKELIEST = 5;
+import { NUM_LIKELIEST } from "./alternatives.js";
 
 /**
  * The body of the request for one budget.
@@ -16,6 +16,7 @@ export function question(settings, budget, model) {
     thought_budget: budget,
     thought_temperature: settings.thoughtTemperature,
     logprobs: NUM_LIKELIEST,
+    return_token_ids: true,
   };
   if (budget > 0) body.thought_threshold = settings.threshold;
   if (settings.seed !== null) body.seed = settings.seed;

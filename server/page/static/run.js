@@ -1,5 +1,7 @@
 // A run: one request at one budget, whose answer is shown in a pane as it arrives.
 
+import { Alternatives } from "./alternatives.js";
+import { verdictOn } from "./examples.js";
 import { count } from "./numbers.js";
 import { question } from "./question.js";
 import { ConnectionLost, ServerError } from "./server.js";
@@ -10,13 +12,20 @@ const LOST_THOUGHTS =
   "The server had no room to keep all thoughts; some are missing here " +
   "(--max-recorded-thought-tokens).";
 
+/** After how long without a token the page asks who else is being served, in milliseconds. */
+const PATIENCE = 1000;
+
 export class Run {
   #server;
   #model;
   #settings;
   #pane;
   #totals;
+  #alternatives;
   #ending = "done";
+  // Of the text so far, and of its prompt where that is not shown.
+  #ids = [];
+  #tokens = [];
 
   /**
    * @param {import("./server.js").Server} server
@@ -30,6 +39,7 @@ export class Run {
     this.#settings = settings;
     this.#pane = pane;
     this.#totals = new Totals(pane.budget);
+    this.#alternatives = new Alternatives(server, model, settings, pane.budget);
   }
 
   /**
@@ -40,13 +50,18 @@ export class Run {
   async finish(signal) {
     const isMeasuring = this.#settings.mode === "measure";
     const body = question(this.#settings, this.#pane.budget, this.#model);
-    this.#pane.showState(body.thought_budget ? "thinking" : "generating", false);
+    const watch = setInterval(() => this.#sayWhoElse(), PATIENCE);
+    this.#pane.showState(this.#doing, false);
     let error = null;
     try {
       await (isMeasuring ? this.#measure(body, signal) : this.#continue(body, signal));
+      clearInterval(watch);
+      if (!isMeasuring) this.#pane.showVerdict(verdictOn(body.prompt, this.#pane.text));
+      await this.#compare(signal);
     } catch (thrown) {
       error = thrown;
     }
+    clearInterval(watch);
     const wasStopped = error?.name === "AbortError";
     this.#pane.showState(error ? (wasStopped ? "stopped" : "failed") : this.#ending, true);
     if (!error || wasStopped) return null;
@@ -54,10 +69,25 @@ export class Run {
     return error;
   }
 
+  get #doing() {
+    if (this.#settings.mode === "measure") return "measuring";
+    return this.#pane.budget ? "thinking" : "generating";
+  }
+
+  /** As long as there is no token: it may wait for others. */
+  async #sayWhoElse() {
+    const others = await this.#server.othersInFlight();
+    if (this.#tokens.length || this.#pane.isOver) return;
+    const doing = this.#settings.mode === "measure" ? this.#doing : "waiting";
+    const beside = `${doing} beside ${count(others, "other request")}`;
+    this.#pane.showState(others ? beside : this.#doing, false);
+  }
+
   async #continue(body, signal) {
     const start = performance.now();
     for await (const chunk of this.#server.stream(body, signal)) {
       const [choice] = chunk.choices;
+      if (choice) this.#ids.push(...(choice.prompt_token_ids ?? []), ...(choice.token_ids ?? []));
       if (choice) this.#show(tokensOfAnswer(choice), choice, performance.now() - start);
       if (chunk.usage) {
         this.#countThoughts(thoughtTokens(chunk.usage), chunk.quiet_star?.passes);
@@ -70,6 +100,7 @@ export class Run {
     const start = performance.now();
     const answer = await this.#server.complete(body, signal);
     const [choice] = answer.choices;
+    this.#ids = choice.prompt_token_ids;
     this.#show(tokensOfPrompt(choice), choice, performance.now() - start);
     const { prompt_thought_tokens: tokens, prompt_passes: passes } = answer.quiet_star;
     this.#countThoughts(tokens ?? 0, passes);
@@ -78,6 +109,8 @@ export class Run {
   }
 
   #show(tokens, choice, milliseconds) {
+    if (tokens.length && !this.#tokens.length) this.#pane.showState(this.#doing, false);
+    this.#tokens.push(...tokens);
     this.#totals.count(tokens);
     if (tokens.length) this.#totals.milliseconds = milliseconds;
     this.#pane.add(tokens);
@@ -88,6 +121,31 @@ export class Run {
   #countThoughts(tokens, passes) {
     this.#totals.thoughtTokens = tokens;
     if (passes !== undefined) this.#totals.passes = passes;
+  }
+
+  /** Add to each token what the base model would have said, and a way to think again. */
+  async #compare(signal) {
+    const { budget } = this.#pane;
+    if (!budget || !this.#model.quiet_star.allow_return_thoughts || !this.#tokens.length) return;
+    const first = this.#ids.length - this.#tokens.length;
+    const before = await this.#lists(signal);
+    this.#tokens.forEach((token, number) => {
+      const place = first + number;
+      token.before = before[place] ?? null;
+      if (place === 0) return;
+      const upTo = this.#ids.slice(0, place + 1);
+      token.sample = () => this.#alternatives.thoughts(upTo);
+    });
+  }
+
+  async #lists(signal) {
+    try {
+      return await this.#alternatives.withoutThoughts(this.#ids, signal);
+    } catch (error) {
+      // It is an extra: a text that fills the context cannot be read again.
+      if (error instanceof ServerError || error instanceof ConnectionLost) return [];
+      throw error;
+    }
   }
 
   #explain(error) {

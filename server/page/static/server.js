@@ -4,6 +4,7 @@ import { events } from "./events.js";
 
 // Relative to this file, so that the page also works behind a proxy's prefix.
 const API = new URL("../v1/", import.meta.url);
+const LOAD = new URL("../load", import.meta.url);
 
 /** An answer that is an error, with the server's message. */
 export class ServerError extends Error {
@@ -20,6 +21,8 @@ export class ConnectionLost extends Error {}
 export class Server {
   // In memory only, as long as the tab is open.
   #key = "";
+  /** Completions that this page waits for. */
+  #waiting = 0;
 
   /** @param {string} key Sent with every request from now on. */
   useKey(key) {
@@ -32,11 +35,22 @@ export class Server {
     return (await readable(response.json())).data[0];
   }
 
+  /** How many requests of others are being served or wait; 0 where the server does not tell. */
+  async othersInFlight() {
+    try {
+      const { server_load: all } = await (await fetch(LOAD, { cache: "no-store" })).json();
+      return Math.max(0, all - this.#waiting);
+    } catch {
+      return 0;
+    }
+  }
+
   /** The chunks of a streamed completion; leaving the loop or `signal` aborts it. */
   async *stream(body, signal) {
-    const response = await this.#post(body, signal);
-    const chunks = events(response);
+    this.#waiting += 1;
+    let chunks = null;
     try {
+      chunks = events(await this.#post(body, signal));
       for (;;) {
         const { done, value } = await readable(chunks.next());
         if (done) return;
@@ -44,13 +58,19 @@ export class Server {
         yield value;
       }
     } finally {
-      await chunks.return();
+      this.#waiting -= 1;
+      await chunks?.return();
     }
   }
 
   /** A whole completion. */
   async complete(body, signal) {
-    return readable((await this.#post(body, signal)).json());
+    this.#waiting += 1;
+    try {
+      return await readable((await this.#post(body, signal)).json());
+    } finally {
+      this.#waiting -= 1;
+    }
   }
 
   #post(body, signal) {

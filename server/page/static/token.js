@@ -14,7 +14,10 @@
  * @property {string} name As the tokenizer writes it.
  * @property {number | null} logprob Of the prediction that was in force; null where there was none.
  * @property {[string, number][]} likeliest Names and log-probabilities, the likeliest first.
+ * @property {[string, number][] | null} before The same without the thought; null if not known.
  * @property {Thought | null} thought
+ * @property {(() => Promise<import("./alternatives.js").OtherThought[]>) | null} sample Samples
+ *   other thoughts before it.
  * @property {boolean} isEnd Whether the model ended its text with it.
  */
 
@@ -47,13 +50,20 @@ export function gain(token) {
   return token.thought.mixed_logprob - token.thought.base_logprob;
 }
 
+/** Names and log-probabilities as the API has them, the likeliest first. */
+export function likeliestOf(logprobs) {
+  return Object.entries(logprobs ?? {}).sort((a, b) => b[1] - a[1]);
+}
+
 function tokensOf({ logprobs }, thoughts) {
   return (logprobs?.tokens ?? []).map((name, index) => ({
     text: "",
     name,
     logprob: logprobs.token_logprobs[index],
-    likeliest: Object.entries(logprobs.top_logprobs?.[index] ?? {}).sort((a, b) => b[1] - a[1]),
+    likeliest: likeliestOf(logprobs.top_logprobs?.[index]),
+    before: null,
     thought: thoughts[index] ?? null,
+    sample: null,
     isEnd: false,
   }));
 }

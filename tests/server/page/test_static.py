@@ -227,7 +227,10 @@ def test_every_thought_can_be_reached_with_the_keyboard(
     while "token" not in focused(visited, "element => element.className"):
         keyboard.press("Tab")
     assert visited.card()["note"] == "Sampled without a thought."
+    assert visited.elements(".token[tabindex='0']").count() == 2
     keyboard.press("Tab")
+    while "token" not in focused(visited, "element => element.className"):
+        keyboard.press("Tab")  # over the words that explain themselves
     for index, thought in enumerate(choice["thoughts"]):
         card = visited.card()
         assert card["thought"] == thought["text"].strip()
@@ -253,9 +256,141 @@ def test_every_thought_can_be_reached_with_the_keyboard(
     keyboard.press("End")
     assert visited.card()["name"] == "end of the text"
     keyboard.press("Shift+Tab")
-    keyboard.press("Shift+Tab")
     assert "token" not in focused(visited, "element => element.className")
     visited.elements("#card").wait_for(state="hidden")
+
+
+def test_the_largest_gain_opens_its_card(visited: Visit, demo_server: RunningServer) -> None:
+    """What it changed is there without a gesture, with both predictions."""
+    visited.run()
+    card = visited.card()
+    (choice,) = answers(demo_server, visited)[1]["choices"]
+    gains = [t["mixed_logprob"] - t["base_logprob"] for t in choice["thoughts"]]
+    best = gains.index(max(gains))
+    assert card["name"].endswith(choice["logprobs"]["tokens"][best].strip())
+    assert card["thought"] == choice["thoughts"][best]["text"].strip()
+    assert visited.tokens(1).nth(best).get_attribute("data-shown") == ""
+
+    (asked,) = visited.looked_up()
+    assert asked["thought_budget"] == 0
+    (plain,) = httpx.post(f"{demo_server.url}/v1/completions", json=asked).json()["choices"]
+    place = len(choice["prompt_token_ids"]) + best
+    assert asked["prompt"] == [*choice["prompt_token_ids"], *choice["token_ids"]]
+    for part, logprobs in (
+        ("before", plain["logprobs"]["top_logprobs"][place]),
+        ("likeliest", choice["logprobs"]["top_logprobs"][best]),
+    ):
+        names = sorted(logprobs, key=logprobs.__getitem__, reverse=True)
+        shown = visited.elements(f"[data-part={part}] li .name").all_inner_texts()
+        assert shown == [name.replace(" ", "␣") for name in names]
+        (sampled,) = visited.elements(f"[data-part={part}] li.sampled").all_inner_texts()
+        assert sampled.startswith("␣10")
+    without = max(
+        plain["logprobs"]["top_logprobs"][place].items(), key=lambda candidate: candidate[1]
+    )
+    assert card["change"].startswith(
+        f"Without the thought “{without[0].strip()}” was the likeliest"
+    )
+    assert f"{math.exp(gains[best]):.1f} times as likely" in card["change"]
+
+    # Away with it, by a click elsewhere.
+    visited.elements("h1").click()
+    visited.elements("#card").wait_for(state="hidden")
+
+
+def test_other_thoughts_of_a_token_can_be_sampled(
+    visited: Visit, demo_server: RunningServer
+) -> None:
+    visited.set(second=4, thought_temperature=1.5)
+    visited.run()
+    first = visited.looked_up()
+    visited.elements("[data-part=sample]").click()
+    visited.elements("[data-part=others] li").first.wait_for()
+    (asked,) = visited.looked_up()[len(first) :]
+    assert (asked["thought_budget"], asked["thought_temperature"]) == (4, 1.5)
+    # No other token can be sampled after them, so that their gains can be compared.
+    assert asked["prompt"] == first[0]["prompt"][: len(asked["prompt"])]
+    assert asked["allowed_token_ids"] == [first[0]["prompt"][len(asked["prompt"])]]
+    answer = httpx.post(f"{demo_server.url}/v1/completions", json=asked, timeout=60).json()
+    thoughts = [choice["thoughts"][0] for choice in answer["choices"]]
+    assert len(thoughts) == 8
+    gains = {t["text"].strip(): t["mixed_logprob"] - t["base_logprob"] for t in thoughts}
+    assert len(gains) > 1
+    shown = visited.elements("[data-part=others] .chip").all_inner_texts()
+    assert [number(chip) for chip in shown] == pytest.approx(
+        sorted(gains.values(), reverse=True), abs=0.006
+    )
+    assert set(visited.elements("[data-part=others] .thought").all_inner_texts()) == set(gains)
+    summary = visited.card()["sampled"]
+    assert summary.startswith(f"8 more thoughts, {len(gains)} different; on average ")
+    # By the keyboard, of another token.
+    visited.tokens(1).last.focus()
+    assert visited.elements("[data-part=others] li").count() == 0
+    visited.page.keyboard.press("Enter")
+    visited.elements("[data-part=others] li").first.wait_for()
+    assert visited.card()["name"] == "end of the text"
+
+
+def test_examples_know_their_answers(visited: Visit, demo_server: RunningServer) -> None:
+    right = {"Ben’s apples": 10, "Eve’s apples": 20, "Cal’s eggs": 17}
+    right |= {"A dial, ten turns": 6, "A dial, nine turns": 7}
+    verdicts = visited.elements(".pane-verdict")
+    found: set[str] = set()
+    for title, answer in right.items():
+        visited.elements(f"#examples >> text={title}").click()
+        visited.requests.clear()
+        visited.run()
+        told = verdicts.all_inner_texts()
+        for response, verdict in zip(answers(demo_server, visited), told, strict=True):
+            numbers = re.findall(r"\d+", response["choices"][0]["text"])
+            is_right = numbers[0] == str(answer)
+            assert verdict == ("right" if is_right else f"wrong: {answer} is right")
+        found |= {verdict.partition(":")[0] for verdict in told}
+        assert told[1] == "right"
+    assert found == {"right", "wrong"}
+    # Nothing is known of another prompt, or of a text that is only measured.
+    visited.set(prompt=TEXT)
+    visited.run()
+    assert verdicts.all_inner_texts() == ["", ""]
+
+
+def test_words_explain_themselves(visited: Visit) -> None:
+    visited.run()
+    words = visited.elements(".term:visible")
+    assert {"Thought budget", "gain, nats", "passes", "mixing weight"} <= set(
+        words.all_inner_texts()
+    )
+    for word in words.all():
+        name = word.get_attribute("popovertarget")
+        about = visited.elements(f"#{name}")
+        assert not about.is_visible()
+        word.click()
+        about.wait_for()
+        box = about.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert len(about.inner_text()) > 60
+        visited.page.keyboard.press("Escape")
+        about.wait_for(state="hidden")
+
+
+def test_a_request_that_waits_for_others_says_so(
+    visited: Visit, demo_server: RunningServer
+) -> None:
+    """The server's batch is full with the answers of one other request."""
+    body = {"prompt": "Ann has", "n": 64, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    body |= {"thought_budget": 16, "thought_threshold": 0}
+    url = f"{demo_server.url}/v1/completions"
+    with httpx.stream("POST", url, json=body, timeout=120) as other:
+        lines = other.iter_lines()
+        next(lines)
+        visited.start()
+        for number_ in (0, 1):
+            state = visited.pane(number_).locator(".pane-state")
+            state.filter(has_text="waiting beside 1 other request").wait_for()
+    visited.wait_for_end()
+    assert visited.elements(".pane-state").all_inner_texts() == ["done", "done"]
+    assert visited.pane(1).locator(".output").text_content() == " 10 apples."
 
 
 def focused(visited: Visit, script: str) -> Any:
@@ -457,6 +592,11 @@ def test_the_page_fits_a_phone(visiting: Visiting, scheme: str) -> None:
         visited.elements("#run:enabled").wait_for()
         visited.set(threshold=ALWAYS)
         visited.run()
+        # The card of the largest gain is there; the prompt is in the form only.
+        assert visited.card()["thought"].startswith("Monday 12")
+        for given in visited.elements(".given").all():
+            assert given.inner_text().endswith("On Sunday Ben has")
+            assert len(given.inner_text()) < 40
         # The window has gone to where the answers are.
         top = visited.pane(0).bounding_box()
         assert top is not None
