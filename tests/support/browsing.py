@@ -90,11 +90,11 @@ class Visit:
 
     def asked(self) -> list[dict[str, Any]]:
         """The bodies of the requests for answers, one for each budget."""
-        return [body for body in self._bodies() if isinstance(body["prompt"], str)]
+        return [body for body in self._bodies() if not _looks_up(body)]
 
     def looked_up(self) -> list[dict[str, Any]]:
-        """Those about tokens of an answer that is there: the page names the text by token ids."""
-        return [body for body in self._bodies() if not isinstance(body["prompt"], str)]
+        """Those of the requests about the tokens of an answer that is there."""
+        return [body for body in self._bodies() if _looks_up(body)]
 
     def _bodies(self) -> list[dict[str, Any]]:
         posts = [r for r in self.requests if r.url.endswith("/v1/completions")]
@@ -111,6 +111,10 @@ class Visit:
             urlsplit(origin).netloc
         }
         assert self.complaints == []
+
+
+def _looks_up(body: dict[str, Any]) -> bool:
+    return "n" in body or ("return_token_ids" in body and not body.get("stream"))
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -37,22 +37,25 @@ export class Alternatives {
    * The base model's likeliest tokens at each place of a text. One pass tells them all, because a
    * thought leaves no trace in what comes after it.
    *
-   * @param {number[]} ids The text.
-   * @returns {Promise<[string, number][][]>} By place; none at the first.
+   * @param {string | number[]} text
+   * @returns {Promise<{ids: number[], likeliest: [string, number][][]}>} The text's tokens, and the
+   *   list at each, which is empty at the first.
    */
-  async withoutThoughts(ids, signal) {
+  async withoutThoughts(text, signal) {
     const answer = await this.#server.complete(
       {
         model: this.#model.id,
-        prompt: ids,
+        prompt: text,
         echo: true,
+        return_token_ids: true,
         max_tokens: 0,
         thought_budget: 0,
         logprobs: NUM_LIKELIEST,
       },
       signal,
     );
-    return answer.choices[0].logprobs.top_logprobs.map(likeliestOf);
+    const [{ prompt_token_ids: ids, logprobs }] = answer.choices;
+    return { ids, likeliest: logprobs.top_logprobs.map(likeliestOf) };
   }
 
   /**

@@ -198,7 +198,8 @@ function watchTokens() {
     });
   }
   document.addEventListener("keydown", ({ key }) => {
-    if (key === "Escape") card.hide();
+    // Of two that are open the explanation closes first.
+    if (key === "Escape" && !document.querySelector("[popover]:popover-open")) card.hide();
   });
   addEventListener("resize", fallBack);
 }

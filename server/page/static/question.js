@@ -16,7 +16,6 @@ export function question(settings, budget, model) {
     thought_budget: budget,
     thought_temperature: settings.thoughtTemperature,
     logprobs: NUM_LIKELIEST,
-    return_token_ids: true,
   };
   if (budget > 0) body.thought_threshold = settings.threshold;
   if (settings.seed !== null) body.seed = settings.seed;
@@ -29,6 +28,8 @@ function continuing(body, { temperature, maxTokens }) {
     ...body,
     temperature,
     max_tokens: maxTokens,
+    // An echoed text would be left out with it.
+    return_token_ids: true,
     stream: true,
     stream_options: { include_usage: true, continuous_usage_stats: true },
   };

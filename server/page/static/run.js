@@ -23,7 +23,7 @@ export class Run {
   #totals;
   #alternatives;
   #ending = "done";
-  // Of the text so far, and of its prompt where that is not shown.
+  // Of the prompt and what has followed it; none of a measured text.
   #ids = [];
   #tokens = [];
 
@@ -100,7 +100,6 @@ export class Run {
     const start = performance.now();
     const answer = await this.#server.complete(body, signal);
     const [choice] = answer.choices;
-    this.#ids = choice.prompt_token_ids;
     this.#show(tokensOfPrompt(choice), choice, performance.now() - start);
     const { prompt_thought_tokens: tokens, prompt_passes: passes } = answer.quiet_star;
     this.#countThoughts(tokens ?? 0, passes);
@@ -127,25 +126,23 @@ export class Run {
   async #compare(signal) {
     const { budget } = this.#pane;
     if (!budget || !this.#model.quiet_star.allow_return_thoughts || !this.#tokens.length) return;
-    const first = this.#ids.length - this.#tokens.length;
-    const before = await this.#lists(signal);
-    this.#tokens.forEach((token, number) => {
-      const place = first + number;
-      token.before = before[place] ?? null;
-      if (place === 0) return;
-      const upTo = this.#ids.slice(0, place + 1);
-      token.sample = () => this.#alternatives.thoughts(upTo);
-    });
-  }
-
-  async #lists(signal) {
+    const text = this.#ids.length ? this.#ids : this.#settings.prompt;
+    let found;
     try {
-      return await this.#alternatives.withoutThoughts(this.#ids, signal);
+      found = await this.#alternatives.withoutThoughts(text, signal);
     } catch (error) {
-      // It is an extra: a text that fills the context cannot be read again.
-      if (error instanceof ServerError || error instanceof ConnectionLost) return [];
+      // It is an extra: a text that fills the context, say, cannot be read again.
+      if (error instanceof ServerError || error instanceof ConnectionLost) return;
       throw error;
     }
+    const first = found.ids.length - this.#tokens.length;
+    this.#tokens.forEach((token, number) => {
+      const place = first + number;
+      // Nothing predicts the first of a text.
+      if (place === 0) return;
+      token.before = found.likeliest[place];
+      token.sample = () => this.#alternatives.thoughts(found.ids.slice(0, place + 1));
+    });
   }
 
   #explain(error) {
