@@ -93,7 +93,7 @@ def test_models_report_the_limits_of_thinking(http: httpx.Client, openai: OpenAI
         "example_prompt": GENERIC_PROMPT,
     }
     # An alias differs in what its requests think by default.
-    thinking = [{"default_thought_budget": 8}]
+    thinking: list[dict[str, float]] = [{"default_thought_budget": 8}]
     thinking += [{"default_thought_budget": 4, "default_thought_threshold": 0.5}]
     for alias, own in zip(aliases, thinking, strict=True):
         assert alias["quiet_star"] == model["quiet_star"] | own
