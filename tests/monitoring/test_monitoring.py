@@ -6,6 +6,8 @@ server's /metrics, and must move when the server works.
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +104,30 @@ def test_prometheus_finds_its_rules_and_the_server() -> None:
         service = load("compose.yaml")["services"][name]
         assert host in service["networks"]["default"]["aliases"]
         assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
+    """As Prometheus's own tool evaluates them on made-up series."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool found (on Debian: apt install prometheus)")
+    file = Path(__file__).with_name("alerts.yaml")
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tests_of_alerts_name_all_of_them() -> None:
+    rules = {
+        rule["alert"]
+        for group in load("prometheus/alerts.yaml")["groups"]
+        for rule in group["rules"]
+    }
+    *silent, (_, firing) = (
+        ({t["alertname"] for t in test.get("alert_rule_test", ())}, str(test))
+        for test in yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    )
+    assert [names for names, _ in silent] == [rules] * 2
+    assert {name for name in rules if f'alertname="{name}"' in firing} == rules
 
 
 def test_a_plain_up_starts_one_server_prometheus_and_grafana() -> None:
