@@ -395,8 +395,8 @@ def test_a_request_that_waits_for_others_says_so(
         lines = other.iter_lines()
         next(lines)
         visited.start()
-        for number_ in (0, 1):
-            state = visited.pane(number_).locator(".pane-state")
+        for column in (0, 1):
+            state = visited.pane(column).locator(".pane-state")
             state.filter(has_text="waiting beside 1 other request").wait_for()
     visited.wait_for_end()
     assert visited.elements(".pane-state").all_inner_texts() == ["done", "done"]
