@@ -25,6 +25,7 @@ OURS = (
     "--default-thought-threshold",
     "--thought-embeddings",
     "--allow-return-thoughts",
+    "--alias",
     "--max-recorded-thought-tokens",
 )
 LIMITS = (
@@ -150,6 +151,8 @@ def test_no_option_has_two_meanings() -> None:
         ([str(DEMO), "--dtype", "float7"], "--dtype"),
         ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),
         ([str(DEMO), "--port", "0", "--api-key", ""], "--api-key holds no key"),
+        (["a", "--alias", "deep"], "'deep' is not like NAME=budget:8,threshold:0.1"),
+        (["a", "--usage", "all"], "--usage: invalid choice: 'all'"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -88,3 +88,10 @@ def test_a_tensor_that_cannot_be_used_is_named(
 def test_an_option_that_vllm_refuses_is_named() -> None:
     line = last_line(ExitStatus.BAD_OPTION, MODEL, "--block-size", "0")
     assert "--block-size is 0: Input should be greater than 0" in line
+
+
+def test_an_alias_that_the_server_does_not_allow_is_named() -> None:
+    line = last_line(ExitStatus.BAD_OPTION, MODEL, "--alias", "deep=budget:17")
+    assert line.endswith(
+        "--alias deep: thought_budget is 17, this server allows a whole number from 0 to 16"
+    )
