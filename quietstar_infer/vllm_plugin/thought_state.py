@@ -5,20 +5,23 @@ vLLM's batch. The model runner calls, in this order:
 
     add_request            once, before the request's first pass
     prepare_inputs         before the model: what each thought feeds
-    process_hidden_states  after the model: keep the base hidden state, or mix it with the thought's
+    process_hidden_states  after the model: verify drafts; keep the base hidden state, or mix it
+                           with the thought's
     decide                 after the language-model head: which of the gated requests think
     process_logits         after the language-model head: sample the next thought tokens
+    draft                  at the pass's end: what the thoughts are likely to say next
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
 
 Between two passes a thought consists of what its slot holds (`slots`).
 
 Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
-in their last pass, F = R + L places: of what they feed beside x_p, and, in gate passes, of x_p; W
-thoughts to be logged, H hidden, V vocabulary.
+in their last pass, F places: of what those without drafts feed beside x_p, and, in gate passes, of
+x_p; U tokens behind which a row with drafts samples one; W thoughts to be logged, H hidden, V
+vocabulary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +34,18 @@ from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest
+from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest, ThoughtStep
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
+from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought, ThoughtDrafter
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
+from quietstar_infer.vllm_plugin.speculation.verification import (
+    DraftedRow,
+    VerifiedRow,
+    numbered,
+    sampling_inputs,
+    valid_inputs,
+    verify,
+)
 from quietstar_infer.vllm_plugin.thought_log import ThoughtLog, ThoughtOwner, UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, fed_places
 from quietstar_infer.vllm_plugin.thought_sampler import (
@@ -47,16 +60,23 @@ from quietstar_infer.vllm_plugin.thought_sampler import (
 class ThoughtBatch(NamedTuple):
     """The thoughts of one pass.
 
-    `position_R`: where the text tokens that they are about lie in their requests. `packed_F7`, on
-    the device: what they feed, of `rows` in order, then the ENDs; `inputs` are its columns.
-    `weight_L1`: the mixing weights, once known. Of gate passes `base_GH`: the base hidden states,
-    once known; `thinks_G`: the outcome, once decided.
+    `position_R`: where the text tokens that they are about lie in their requests. `fed`: what those
+    without drafts feed, of `rows` in order, then the ENDs; `packed_F7` is the same on the device,
+    and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
+    it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
+    `is_drafting`: whether there will be drafts for the next pass. `weight_L1`: the mixing weights,
+    once known. Of gate passes `base_GH`: the base hidden states, once known; `thinks_G`: the
+    outcome, once decided.
     """
 
     rows: ThoughtRows
     position_R: npt.NDArray[np.int64]
+    fed: list[ThoughtInputs]
     packed_F7: torch.Tensor
     inputs: ThoughtInputs
+    is_drafting: bool = False
+    drafted: tuple[DraftedRow, ...] = ()
+    verified: tuple[VerifiedRow, ...] = ()
     weight_L1: torch.Tensor | None = None
     base_GH: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
@@ -65,6 +85,17 @@ class ThoughtBatch(NamedTuple):
     def beginning(self) -> npt.NDArray[np.int64]:
         """The batch's rows in which, in their gate pass, a thought was decided for."""
         return self.rows.row_R[self.rows.gates][self.thinks_G]
+
+    @property
+    def continuing(self) -> npt.NDArray[np.int64]:
+        """The batch's rows whose drafts did not bring the thought to its end."""
+        rows = [row.drafted.row for row in self.verified if not row.has_ended]
+        return np.array(rows, dtype=np.int64)
+
+    @property
+    def num_visible(self) -> int:
+        """How many of the thinking rows sample a visible token in this pass."""
+        return self.rows.num_last + self.rows.num_gates - int(self.thinks_G.sum())
 
     @property
     def skipped(self) -> list[int]:
@@ -113,10 +144,15 @@ class ThoughtState:
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
         self.metrics = ThoughtMetrics(device)
+        self.drafter = ThoughtDrafter() if setup.speculative_thoughts else None
 
     def warm_up(self) -> None:
-        """Have the sampler of thought tokens compiled before a request waits for it."""
+        """Have the sampler of thought tokens, and what drafts them, compiled before a request waits
+        for it.
+        """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
+        if self.drafter is not None:
+            self.drafter.warm_up()
 
     # --- requests
 
@@ -127,10 +163,12 @@ class ThoughtState:
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
         self.slots.release(request_id)
+        if self.drafter is not None:
+            self.drafter.forget(request_id)
 
     def remove_request(self, request_id: str) -> None:
         """A request, thinking or not, has ended."""
-        self.slots.release(request_id)
+        self.drop_thought(request_id)
         self._thinkers.pop(request_id, None)
 
     # --- one pass
@@ -141,29 +179,36 @@ class ThoughtState:
         position_R: npt.NDArray[np.int64],
         query_start_loc: npt.NDArray[np.int32],
         input_N: torch.Tensor,
+        is_drafting: bool = False,
     ) -> ThoughtBatch:
-        """Write START, thought tokens and END into the batch's input tokens, in their places.
+        """Write START, thought tokens, drafts and END into the batch's input tokens, in their
+        places.
 
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
         all end.
         """
         place_R = fed_places(rows, query_start_loc)
-        phases = [step.phase for step in rows.steps]
-        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
-        end = self.slots.end_column
-        fed += [each._replace(place=each.place + 1, column=end) for each in fed[rows.last]]
-
+        plain = slice(0, rows.num_plain)
+        phases = [step.phase for step in rows.steps[plain]]
+        fed = self._fed(
+            rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
+        )
+        fed += self._ends(fed[rows.last])
         packed_F7 = upload(fed, self._device)
         inputs = unpack(packed_F7)
         if rows.num_gates < len(fed):
             slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
             input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
-        return ThoughtBatch(rows, position_R, packed_F7, inputs)
+        drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
+        return ThoughtBatch(rows, position_R, fed, packed_F7, inputs, is_drafting, drafted)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """Gate and first passes: keep the base hidden state, x_p's. Last passes: put the mixed
-        hidden state in the place of END's, which the language-model head reads.
+        """Gate and first passes: keep the base hidden state, x_p's. With drafts: find out how far
+        the thought has got. Last passes: put the mixed hidden state in the place of END's, which
+        the language-model head reads.
         """
+        if batch.drafted:
+            batch = self._verify(batch, hidden_NH)
         rows, inputs = batch.rows, batch.inputs
         if rows.num_gates:
             base_GH = hidden_NH[inputs.place[rows.gates]]
@@ -218,12 +263,26 @@ class ThoughtState:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
             packed_U7 = batch.packed_F7[unfinished]
             self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
+            if batch.is_drafting:
+                inputs = batch.fed[unfinished]
+                self._learn(inputs, logits_NV[[each.row for each in inputs]])
         self._force_tokens(rows)
         unsampled = self._to_be_logged(batch, logits_NV)
         skipped = [rows.request_ids[index] for index in batch.skipped]
         for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
         return unsampled
+
+    def draft(self, batch: ThoughtBatch) -> ThoughtProgress:
+        """Draft what the thoughts are likely to say next, those that begin with the next pass, too;
+        returns what the scheduler has to know.
+        """
+        assert self.drafter is not None, "drafts were asked for"
+        thoughts = self._to_be_drafted(batch)
+        slot_R = [self.slots.find(thought.request_id) for thought in thoughts]
+        chances = self.drafter.propose(thoughts, self._host_tokens()[slot_R]) if thoughts else {}
+        accepted = {row.drafted.request_id: row.accepted for row in batch.verified}
+        return ThoughtProgress(accepted, chances)
 
     def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
         """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
@@ -261,7 +320,168 @@ class ThoughtState:
         """On the device, make the batch that of the next pass."""
         batch.inputs.column.add_(1)
 
+    # --- drafts
+
+    def _prepare_drafts(
+        self,
+        rows: ThoughtRows,
+        position_R: npt.NDArray[np.int64],
+        place_R: npt.NDArray[np.int64],
+        input_N: torch.Tensor,
+    ) -> tuple[DraftedRow, ...]:
+        """Write what rows with drafts feed into the batch's input tokens, in their places."""
+        drafted = tuple(
+            self._drafted_row(request_id, step, row, place, position)
+            for request_id, step, row, place, position in zip(
+                rows.request_ids[rows.drafted],
+                rows.steps[rows.drafted],
+                rows.row_R[rows.drafted].tolist(),
+                place_R[rows.drafted].tolist(),
+                position_R[rows.drafted].tolist(),
+                strict=True,
+            )
+        )
+        if not drafted:
+            return drafted
+        for row in drafted:
+            first = row.step.phase + 1
+            self.slots.token_SC[row.slot, first : first + row.step.num_drafts] = torch.from_numpy(
+                row.drafts.token_D
+            )
+        fed = np.array([place for row in drafted for place in self._fed_places(row)])
+        place_P, slot_P, column_P = async_tensor_h2d(fed, device=self._device).unbind(dim=1)
+        input_N[place_P] = self.slots.token_SC[slot_P, column_P]
+        return drafted
+
+    def _drafted_row(
+        self, request_id: str, step: ThoughtStep, row: int, place: int, position: int
+    ) -> DraftedRow:
+        assert self.drafter is not None, "there are drafts"
+        slot, (request, bits) = self.slots.acquire(request_id), self._thinkers[request_id]
+        inputs = sampling_inputs(step, place, slot, request.seed, position, bits)
+        drafts = self.drafter.take(request_id, step.num_drafts)
+        return DraftedRow(request_id, step, row, place, slot, position, drafts, inputs)
+
+    def _fed_places(self, row: DraftedRow) -> Iterator[tuple[int, int, int]]:
+        """Place, slot and column of each token that a row with drafts feeds beside x_p."""
+        for index in range(row.step.num_drafts + 1):
+            yield row.place + index, row.slot, row.step.phase + index
+        if row.step.feeds_end:
+            yield row.end_place, row.slot, self.slots.end_column
+
+    def _verify(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
+        """Sample behind the tokens of rows with drafts, up to the first wrong one; returns the
+        batch with thoughts that have ended in their last pass.
+        """
+        assert self.drafter is not None, "there are drafts"
+        rows = list(batch.drafted)
+        firsts = [row for row in rows if row.step.is_first]
+        if firsts:
+            places = [row.place - 1 for row in firsts]
+            self.slots.base_SH[[row.slot for row in firsts]] = hidden_NH[places]
+
+        inputs = numbered(rows)
+        logits_UV = self._model.compute_logits(hidden_NH[[each.place for each in inputs]])
+        assert logits_UV is not None, "every rank has all logits"
+        is_greedy = self._are_greedy([row.request_id for row in rows])
+        packed_U7 = upload(inputs, self._device)
+        sampled_U = self.sampler(logits_UV, packed_U7, self.slots.token_SC, is_greedy)
+        verified = verify(rows, sampled_U.cpu().numpy())
+        if batch.is_drafting:
+            valid = valid_inputs(verified)
+            self._learn([inputs[index] for index in valid], logits_UV[valid])
+        for row in verified:
+            self.drafter.record(row.drafted.drafts, row.accepted)
+            self.metrics.add_verified(
+                row.drafted.step.num_drafts, row.accepted, has_ended=row.has_ended
+            )
+        return self._resolve(batch, verified)
+
+    def _resolve(self, batch: ThoughtBatch, verified: list[VerifiedRow]) -> ThoughtBatch:
+        """The batch with verified rows: thoughts that have ended come last among those in their
+        last pass.
+        """
+        ended = [row.drafted for row in verified if row.has_ended]
+        before, position_R = batch.rows, batch.position_R
+        plain = slice(0, before.num_plain)
+        rows = ThoughtRows(
+            before.request_ids[plain] + [row.request_id for row in ended],
+            before.steps[plain] + [row.step.after(row.step.num_drafts) for row in ended],
+            np.concatenate([before.row_R[plain], [row.row for row in ended]]).astype(np.int64),
+            before.num_gates,
+            before.num_first,
+            before.num_last + len(ended),
+        )
+        positions = [*position_R[plain].tolist(), *(row.position for row in ended)]
+        fed = batch.fed[plain] + [
+            # The place before END's, as in every last pass.
+            row.inputs[0]._replace(row=row.row, place=row.end_place - 1, column=row.step.budget)
+            for row in ended
+        ]
+        fed += self._ends(fed[rows.last])
+        packed_F7 = upload(fed, self._device) if fed else batch.packed_F7
+        return batch._replace(
+            rows=rows,
+            position_R=np.array(positions, dtype=np.int64),
+            fed=fed,
+            packed_F7=packed_F7,
+            inputs=unpack(packed_F7),
+            drafted=(),
+            verified=tuple(verified),
+        )
+
+    def _learn(self, inputs: list[ThoughtInputs], logits_UV: torch.Tensor) -> None:
+        """Learn from the logits behind tokens that are known to be right."""
+        assert self.drafter is not None, "drafts were asked for"
+        self.drafter.learn(
+            self._host_tokens(),
+            np.array([each.slot for each in inputs], dtype=np.int64),
+            np.array([each.column for each in inputs], dtype=np.int64),
+            logits_UV,
+        )
+
+    def _host_tokens(self) -> npt.NDArray[np.int32]:
+        """What is in the slots, (S, C); on CUDA this waits for the device."""
+        tokens: npt.NDArray[np.int32] = self.slots.token_SC.cpu().numpy()
+        return tokens
+
+    def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:
+        """The thoughts that go on or may begin with the next pass, and are not complete."""
+        rows, found = batch.rows, []
+        begins = batch.thinks_G.tolist()
+        for index, step in enumerate(rows.steps[: rows.num_plain]):
+            ends = step.is_last
+            if (step.is_gate and not begins[index]) or (ends and step.is_gated):
+                continue  # it will be decided in a gate pass if the request thinks
+            known = 0 if ends or step.is_gate else step.phase + 1
+            position = int(batch.position_R[index]) + ends
+            found.append(self._draftable(rows.request_ids[index], known, step.budget, position))
+        found += [
+            self._draftable(
+                row.drafted.request_id,
+                row.num_known,
+                row.drafted.step.budget,
+                row.drafted.position,
+            )
+            for row in batch.verified
+            if not row.has_ended
+        ]
+        return [thought for thought in found if thought.known < thought.budget]
+
+    def _draftable(
+        self, request_id: str, known: int, budget: int, position: int
+    ) -> DraftedThought:
+        request = self._thinkers[request_id].request
+        return DraftedThought(
+            request_id, known, budget, request.seed, position, request.temperature
+        )
+
     # --- parts
+
+    def _ends(self, last: list[ThoughtInputs]) -> list[ThoughtInputs]:
+        """The ENDs behind the last thought tokens."""
+        end = self.slots.end_column
+        return [each._replace(place=each.place + 1, column=end) for each in last]
 
     def _fed(
         self,
