@@ -48,9 +48,10 @@ class ThoughtCounts(NamedTuple):
     `aborted`: thoughts that did not, by reason. `skipped`: tokens that gated requests did not think
     about. `drafted`: thought tokens that were fed before they were known to be right;
     `drafts_accepted`: those that were, each of which has saved its request a pass.
-    `weights_at_most`: upper bounds, and how many of the finished thoughts' mixing weights were not above each. `expected_gains_at_most`: the same of
-    the expected gains at all tokens of gated requests; `gain_errors_at_most`: of what logged
-    thoughts saved at the visible token, less what they were expected to. Both in nats.
+    `weights_at_most`: upper bounds, and how many of the finished thoughts' mixing weights were not
+    above each. `expected_gains_at_most`: the same of the expected gains at all tokens of gated
+    requests; `gain_errors_at_most`: of what logged thoughts saved at the visible token, less what
+    they were expected to. Both in nats.
     """
 
     passes: int

@@ -19,7 +19,6 @@ from vllm.forward_context import BatchDescriptor, set_forward_context
 from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.outputs import ModelRunnerOutput
 
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
 from quietstar_infer.vllm_plugin.schedule_plan import (
@@ -93,9 +92,9 @@ class MultiStepMixin(ThinkingRunnerMixin):
         """
         plan = attached_plan(scheduler_output)
         num_rows = len(scheduler_output.num_scheduled_tokens)
-        if self.lora_config is not None:
-            # LoRA's kernels need what vLLM prepares in every pass.
-            assert plan.num_passes == 1, "the scheduler asks for no multi-step with LoRA"
+        if self.lora_config is not None or plan.is_drafting:
+            # LoRA's kernels need what vLLM prepares in every pass; drafts end every pass.
+            assert plan.num_passes == 1, "the scheduler asks for no multi-step here"
             return super()._run_passes(scheduler_output, intermediate_tensors)
         passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
@@ -124,11 +123,6 @@ class MultiStepMixin(ThinkingRunnerMixin):
         # As if vLLM's scheduler had set it: x_p is the next token to compute.
         rows = self._thoughts.rows
         self.input_batch.num_computed_tokens_cpu[rows.row_R] = self._thoughts.position_R
-
-    def _no_samples(self) -> ModelRunnerOutput:
-        """The output of an engine step after which all thoughts are unfinished."""
-        batch = self.input_batch
-        return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy())
 
     # --- decode-only passes
 

@@ -17,6 +17,9 @@ meanwhile, which saves what an engine step costs beside its pass. For long multi
 aligned (`alignment`).
 """
 
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from vllm.logger import init_logger
@@ -39,6 +42,8 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attached_passes_run,
     attached_plan,
 )
+from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attached_progress
 from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 
 logger = init_logger(__name__)
@@ -61,6 +66,15 @@ class ThinkingScheduler(AsyncScheduler):
         # Of gated requests: what each has thought so far.
         self._usage: dict[str, ThoughtUsage] = {}
         self._alignment = ThoughtAlignment()
+        # Drafts need each pass's outcome before the next is scheduled.
+        is_synchronous = not self.scheduler_config.async_scheduling
+        self._policy = DraftPolicy(
+            setup.speculative_thoughts if is_synchronous else 0,
+            has_multi_steps=self._max_passes > 1,
+        )
+        # The drafts that there are for each request's next pass.
+        self._chances: dict[str, list[float]] = {}
+        self._step_began = 0.0
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
@@ -121,11 +135,13 @@ class ThinkingScheduler(AsyncScheduler):
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
         self._usage.pop(request.request_id, None)
+        self._chances.pop(request.request_id, None)
         self._alignment.remove_request(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
     def _abort_thought(self, request: Request, reason: str) -> None:
         """Give up the thought that a request is in the middle of, if it is."""
+        self._chances.pop(request.request_id, None)
         if self._thoughts.pop(request.request_id, None) is not None:
             self._aborted.append(reason)
 
@@ -133,6 +149,7 @@ class ThinkingScheduler(AsyncScheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own, without the requests that wait with their next thought to be aligned."""
+        self._step_began = time.monotonic()
         for request in self._requests_to_align():
             # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
@@ -142,7 +159,7 @@ class ThinkingScheduler(AsyncScheduler):
         """Requests whose next thought waits for others'. Empty when multi-step is off, and while a
         request of the batch does not think, or may not.
         """
-        if self._max_passes == 1 or not self._thoughts:
+        if self._max_passes == 1 or not self._thoughts or self._is_drafting(len(self.running)):
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
@@ -168,32 +185,68 @@ class ThinkingScheduler(AsyncScheduler):
         return index, params.budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
-        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens, and take back the
-        progress of those that stay unfinished.
+        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens and drafts, and take
+        back the progress of those that stay unfinished.
         """
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
-        num_passes = self._num_passes(steps, num_rows=len(scheduled))
+        is_drafting = len(steps) > 0 and self._is_drafting(len(scheduled), steps)
+        if is_drafting:
+            steps = self._with_drafts(steps, scheduler_output)
+        num_passes = 1 if is_drafting else self._num_passes(steps, num_rows=len(scheduled))
         for request_id, step in steps.items():
-            if step.is_gate:
-                continue  # until its outcome is known it counts as decoding
             request = self.requests[request_id]
-            scheduled[request_id] += step.num_meta_tokens
-            scheduler_output.total_num_scheduled_tokens += step.num_meta_tokens
-            final = step.next(num_passes - 1)
-            # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
-            # done.
-            request.num_computed_tokens -= step.num_meta_tokens + (0 if final.is_last else 1)
-            if not final.is_last:
-                self._thoughts[request_id] = final
+            scheduled[request_id] += step.num_extra_tokens
+            scheduler_output.total_num_scheduled_tokens += step.num_extra_tokens
+            # Lowered before vLLM adds what was scheduled.
+            request.num_computed_tokens -= step.num_extra_tokens
+            final = step.next(num_passes - 1) if num_passes > 1 else step
+            if step.is_undecided or final.is_last:
+                continue  # until its outcome is known it counts as decoding
+            # x_p stays uncomputed until the thought is done.
+            request.num_computed_tokens -= 1
+            self._thoughts[request_id] = final
         new_requests = self._new_requests(scheduler_output)
-        attach_plan(scheduler_output, ThoughtPlan(steps, new_requests, self._aborted, num_passes))
+        attach_plan(
+            scheduler_output,
+            ThoughtPlan(steps, new_requests, self._aborted, num_passes, is_drafting),
+        )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
         for request_id, step in steps.items():
             if _awaits_output(step, num_passes):
                 # Without a place for its token, vLLM does not schedule the request again.
                 self.requests[request_id].num_output_placeholders -= 1
+
+    def _is_drafting(self, num_rows: int, steps: Mapping[str, ThoughtStep] | None = None) -> bool:
+        """Whether thoughts are drafted in a batch of so many rows, of which these think; None: all
+        of them.
+        """
+        all_think = steps is None or len(steps) == num_rows
+        is_undecided = steps is not None and any(step.is_gate for step in steps.values())
+        return self._policy.is_drafting(num_rows, could_multi_step=all_think and not is_undecided)
+
+    def _with_drafts(
+        self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
+    ) -> dict[str, ThoughtStep]:
+        """The passes with as many of their drafts as pay, and as the batch has room for."""
+        num_rows = len(scheduler_output.num_scheduled_tokens)
+        # START or END, at least, of each.
+        room = self.scheduler_config.max_num_batched_tokens - len(steps)
+        room -= scheduler_output.total_num_scheduled_tokens
+        drafted = {}
+        for request_id, step in steps.items():
+            chances = self._chances.pop(request_id, [])
+            number = 0
+            if chances and not step.is_gate and not step.is_last:
+                number = min(self._policy.num_drafts(chances, num_rows), step.budget - step.phase)
+                # One more for END behind START.
+                number = max(0, min(number, room - 1))
+            if number:
+                step = replace(step, num_drafts=number)
+                room -= number + 1
+            drafted[request_id] = step
+        return drafted
 
     def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
         """What the workers need to know of thinking requests that they have not met."""
@@ -261,19 +314,57 @@ class ThinkingScheduler(AsyncScheduler):
         """
         plan = attached_plan(scheduler_output)
         num_passes = attached_passes_run(model_runner_output) or plan.num_passes
+        progress = attached_progress(model_runner_output)
         used: dict[str, ThoughtUsage] = {}
         for request_id, step in plan.steps.items():
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
-            if step.is_gated and step.ends_within(num_passes):
+            if step.is_gated and _has_ended(request_id, step, num_passes, progress):
                 used[request_id] = self._count(request_id, step.budget)
             # What comes of a step from before a preemption changes no progress.
-            if request.num_stale_output_tokens == 0:
+            if request.num_stale_output_tokens > 0:
+                continue
+            if step.num_drafts:
+                assert progress is not None, "drafts are verified"
+                self._go_on(request, step, progress.accepted[request_id])
+            else:
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
+        if progress is not None:
+            self._chances.update(progress.chances)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self._report(used, outputs)
+        self._observe(scheduler_output, plan, num_passes, progress)
         return outputs
+
+    def _observe(
+        self,
+        scheduler_output: SchedulerOutput,
+        plan: ThoughtPlan,
+        num_passes: int,
+        progress: ThoughtProgress | None,
+    ) -> None:
+        """Tell the policy what the engine step has taken."""
+        if not plan.steps:
+            return
+        seconds = time.monotonic() - self._step_began
+        num_rows = len(scheduler_output.num_scheduled_tokens)
+        if num_passes == 1:
+            self._policy.observe_pass(scheduler_output.total_num_scheduled_tokens, seconds)
+        if len(plan.steps) == num_rows and not any(step.is_gate for step in plan.steps.values()):
+            tokens = num_rows * num_passes
+            tokens += sum(progress.accepted.values()) if progress is not None else 0
+            self._policy.observe_thoughts(num_rows, tokens, seconds)
+
+    def _go_on(self, request: Request, step: ThoughtStep, accepted: int) -> None:
+        """Have a thought go on, or end, as far as its drafts have brought it."""
+        reached = step.after(accepted)
+        if step.ends_with(accepted):
+            request.num_output_placeholders += 1  # for the token, which is there
+        elif step.is_undecided:
+            self._begin_thought(request, reached)
+        else:
+            self._thoughts[request.request_id] = reached
 
     def _correct(
         self,
@@ -329,9 +420,20 @@ class ThinkingScheduler(AsyncScheduler):
 
 def _awaits_output(step: ThoughtStep, num_passes: int) -> bool:
     """Whether the next pass of a request depends on the output of the engine step that begins with
-    this pass: where it is decided if the request thinks, or how much it has left to think.
+    this pass: where it is decided if the request thinks, how far its drafts bring it, or how much
+    it has left to think.
     """
-    return step.is_gated and (step.is_gate or step.ends_within(num_passes))
+    return step.is_undecided or (step.is_gated and step.ends_within(num_passes))
+
+
+def _has_ended(
+    request_id: str, step: ThoughtStep, num_passes: int, progress: ThoughtProgress | None
+) -> bool:
+    """Whether a thought has ended with an engine step that began with this pass."""
+    if step.num_drafts:
+        assert progress is not None, "drafts are verified"
+        return step.ends_with(progress.accepted[request_id])
+    return step.ends_within(num_passes)
 
 
 def _has_sampled(request_id: str, output: ModelRunnerOutput) -> bool:

@@ -15,8 +15,8 @@ Int64Array = npt.NDArray[np.int64]
 
 
 class ThoughtRows(NamedTuple):
-    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones; then
-    those that feed drafts, in whichever pass.
+    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones;
+    then those that feed drafts, in whichever pass.
 
     The order makes every group that is treated alike a slice.
     """

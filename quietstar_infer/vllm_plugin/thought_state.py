@@ -98,6 +98,11 @@ class ThoughtBatch(NamedTuple):
         return self.rows.num_last + self.rows.num_gates - int(self.thinks_G.sum())
 
     @property
+    def num_thinking(self) -> int:
+        """How many of the batch's rows think, or were about to."""
+        return len(self.rows.steps) + len(self.continuing)
+
+    @property
     def skipped(self) -> list[int]:
         """Which of `rows` are gate passes in which it was decided against."""
         return [index for index, thinks in enumerate(self.thinks_G) if not thinks]
@@ -468,9 +473,7 @@ class ThoughtState:
         ]
         return [thought for thought in found if thought.known < thought.budget]
 
-    def _draftable(
-        self, request_id: str, known: int, budget: int, position: int
-    ) -> DraftedThought:
+    def _draftable(self, request_id: str, known: int, budget: int, position: int) -> DraftedThought:
         request = self._thinkers[request_id].request
         return DraftedThought(
             request_id, known, budget, request.seed, position, request.temperature

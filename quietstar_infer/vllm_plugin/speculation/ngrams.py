@@ -9,14 +9,15 @@ A table of fixed size without chains: what falls on a taken place replaces what 
 requests' together, because a short answer has no earlier thoughts. Compiled (numba), because a
 draft has to take microseconds.
 
-Shapes: S entries of the table, K candidates, R rows, C columns of a slot, U learnt tokens, D drafts.
+Shapes: S entries of the table, K candidates, R rows, C columns of a slot, U learnt tokens, D
+drafts.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import njit  # type: ignore[import-untyped]
 
 from quietstar_infer.sampling import GOLDEN_RATIO, MULTIPLIERS, SALTS
 
@@ -86,7 +87,7 @@ class ThoughtNgrams:
         return _draft(self._key_S, self._token_SK, self._logit_SK, token_RC, *requests)  # type: ignore[no-any-return]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _context_key(token_C, known, order):  # type: ignore[no-untyped-def]
     """A hash, never 0, of the last `order` of the first `known` tokens from column 1 on."""
     key = np.uint64(0x9E3779B97F4A7C15) * np.uint64(order + 1)
@@ -100,12 +101,12 @@ def _context_key(token_C, known, order):  # type: ignore[no-untyped-def]
     return key | np.uint64(1)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _place(key, size):  # type: ignore[no-untyped-def]
     return np.int64((key >> np.uint64(20)) % np.uint64(size))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _learn(key_S, token_SK, logit_SK, token_RC, row_U, known_U, candidate_UK, logit_UK):  # type: ignore[no-untyped-def]
     for index in range(len(row_U)):
         known = known_U[index]
@@ -119,7 +120,7 @@ def _learn(key_S, token_SK, logit_SK, token_RC, row_U, known_U, candidate_UK, lo
             logit_SK[place] = logit_UK[index]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _draft(  # type: ignore[no-untyped-def]
     key_S, token_SK, logit_SK, token_RC, known_R, budget_R, seed_R, position_R, temperature_R
 ):
@@ -149,7 +150,7 @@ def _draft(  # type: ignore[no-untyped-def]
     return token_RD, order_RD, number_R
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _longest_context(key_S, token_C, known):  # type: ignore[no-untyped-def]
     """Which of `ORDERS` is the first whose context has an entry, and where that is; -1 if none."""
     for which in range(len(ORDERS)):
@@ -161,7 +162,7 @@ def _longest_context(key_S, token_C, known):  # type: ignore[no-untyped-def]
     return -1, 0
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _choose(token_K, logit_K, seed, position, step, temperature):  # type: ignore[no-untyped-def]
     """`sampling.draw_thought_tokens` among the candidates."""
     if temperature == 0:
@@ -178,7 +179,7 @@ def _choose(token_K, logit_K, seed, position, step, temperature):  # type: ignor
     return chosen
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _row_keys(seed, position, step):  # type: ignore[no-untyped-def]
     """`sampling.row_keys`, of one row."""
     return (
@@ -187,7 +188,7 @@ def _row_keys(seed, position, step):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _row_key(seed, position, step, salt):  # type: ignore[no-untyped-def]
     key = (np.uint64(seed) & _MASK) ^ salt
     for word in (seed >> 32, position, step):
@@ -195,7 +196,7 @@ def _row_key(seed, position, step, salt):  # type: ignore[no-untyped-def]
     return _scramble(key)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _scramble(bits):  # type: ignore[no-untyped-def]
     """The bijection of 32-bit integers that `sampling` uses; here they lie in 64 bits."""
     bits = ((bits ^ (bits >> 16)) * _FIRST_MULTIPLIER) & _MASK

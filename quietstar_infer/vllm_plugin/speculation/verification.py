@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 from quietstar_infer.vllm_plugin.speculation.drafter import Drafts
@@ -96,7 +95,8 @@ def drafted_steps(steps: Mapping[str, ThoughtStep]) -> dict[str, ThoughtStep]:
 
 def valid_inputs(verified: list[VerifiedRow]) -> Int64Array:
     """Which of the (U,) tokens are the thought's own, with right drafts before them only."""
-    indices, start = [], 0
+    start = 0
+    indices: list[int] = []
     for row in verified:
         number = min(row.accepted + 1, len(row.drafted.inputs))
         indices.extend(range(start, start + number))
