@@ -13,11 +13,13 @@ Shapes: S entries of the table, K candidates, R rows, C columns of a slot, U lea
 drafts.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit  # type: ignore[import-untyped]
+from vllm.triton_utils import dispatcher
 
 from quietstar_infer.sampling import GOLDEN_RATIO, MULTIPLIERS, SALTS
 
@@ -32,6 +34,21 @@ _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = MULTIPLIERS
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
+
+
+def _attributes(value: Any) -> Mapping[str, Any]:
+    """`vars`, of what really has attributes of its own."""
+    try:
+        attributes: Mapping[str, Any] = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes
+
+
+# When vLLM starts a worker on a CPU, it looks at everything in every module. One object of
+# llvmlite's, which comes with numba, claims to have a `__dict__` that is none, and vLLM fails. Can
+# go when it leaves such objects alone.
+dispatcher.vars = _attributes  # type: ignore[attr-defined]
 
 
 class DraftRequests(NamedTuple):
