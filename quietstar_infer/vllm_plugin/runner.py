@@ -22,7 +22,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.schedule_plan import attached_plan
-from quietstar_infer.vllm_plugin.speculation.progress import attach_progress
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attach_progress
 from quietstar_infer.vllm_plugin.thought_log import UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets, text_positions
 from quietstar_infer.vllm_plugin.thought_state import ThoughtBatch, ThoughtState
@@ -42,8 +42,12 @@ class ThinkingRunnerMixin(_Runner):
         super().__init__(vllm_config, device)
         # Of the pass that is being run; None where no row thinks.
         self._thoughts: ThoughtBatch | None = None
+        # The same once all but the visible tokens is decided.
+        self._decided: ThoughtBatch | None = None
         # Of the pass that is being sampled; None where no thought is to be logged.
         self._unsampled: UnsampledThoughts | None = None
+        # Of an engine step with drafts, once its passes are run.
+        self._progress: ThoughtProgress | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
@@ -109,7 +113,7 @@ class ThinkingRunnerMixin(_Runner):
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
         self._thoughts = self.thought_state.prepare_inputs(
-            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.is_drafting
+            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.drafting
         )
         self._restore_text_tokens(self._thoughts)
         self._discard_samples(rows.row_R[rows.unfinished])
@@ -153,18 +157,20 @@ class ThinkingRunnerMixin(_Runner):
         """vLLM's own, behind the thought tokens; where no row has a visible token to sample, these
         are all.
         """
-        thoughts = self._decide_and_think()
+        thoughts = self._decided or self._decide()
+        self._decided = None
         if thoughts is not None and self._none_is_visible(thoughts):
             self.execute_model_state = None
             output: Any = self._no_samples()
         else:
             with self._only_visible_generators():
                 output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
-        if thoughts is not None and thoughts.is_drafting:
-            attach_progress(output, self.thought_state.draft(thoughts))
+        if self._progress is not None:
+            attach_progress(output, self._progress)
+            self._progress = None
         return output
 
-    def _decide_and_think(self) -> ThoughtBatch | None:
+    def _decide(self) -> ThoughtBatch | None:
         """All that comes between the language-model head and vLLM's sampler; returns the thoughts
         of the pass that has run, if there are any.
         """
@@ -176,6 +182,8 @@ class ThinkingRunnerMixin(_Runner):
             if row_D.size > 0:
                 self._discard_samples(row_D)
         self._unsampled = self.thought_state.process_logits(thoughts, logits_NV)
+        if thoughts.drafting is not None:
+            self._progress = self.thought_state.draft(thoughts)
         return thoughts
 
     def _none_is_visible(self, thoughts: ThoughtBatch) -> bool:

@@ -123,21 +123,34 @@ class ThinkingRequest(NamedTuple):
     forced_tokens: tuple[int, ...]
 
 
+class Drafting(NamedTuple):
+    """How thought tokens are drafted in an engine step.
+
+    `max_drafts`: the most that a row feeds in a pass. `least_chance`: how likely a draft must be
+    right, with all before it. `goes_on`: whether the workers may run passes until a thought has
+    ended, because every request of the batch is thinking and none could join it.
+    """
+
+    max_drafts: int
+    least_chance: float
+    goes_on: bool
+
+
 class ThoughtPlan(NamedTuple):
     """The thoughts of one engine step.
 
     `steps`: its first pass, by request id. `new_requests`: thinking requests that are scheduled for
     the first time; preempted ones are not sent again. `aborted`: the reason of each thought given
     up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
-    every request of the batch is thinking and no thought ends before the last pass. `is_drafting`:
-    whether the workers are to draft thought tokens for the next step.
+    every request of the batch is thinking and no thought ends before the last pass. `drafting`: how
+    the workers are to draft thought tokens, None = not at all; then `num_passes` is 1.
     """
 
     steps: dict[str, ThoughtStep]
     new_requests: dict[str, ThinkingRequest]
     aborted: list[str]
     num_passes: int = 1
-    is_drafting: bool = False
+    drafting: Drafting | None = None
 
 
 def attach_plan(output: SchedulerOutput, plan: ThoughtPlan) -> None:

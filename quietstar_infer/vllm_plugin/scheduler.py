@@ -18,7 +18,6 @@ aligned (`alignment`).
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +34,7 @@ from quietstar_infer.sampling import seed_from_text
 from quietstar_infer.vllm_plugin.alignment import ThoughtAlignment
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
 from quietstar_infer.vllm_plugin.schedule_plan import (
+    Drafting,
     ThinkingRequest,
     ThoughtPlan,
     ThoughtStep,
@@ -73,7 +73,7 @@ class ThinkingScheduler(AsyncScheduler):
             has_multi_steps=self._max_passes > 1,
         )
         # The drafts that there are for each request's next pass.
-        self._chances: dict[str, list[float]] = {}
+        self._num_drafts: dict[str, int] = {}
         self._step_began = 0.0
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
@@ -135,13 +135,13 @@ class ThinkingScheduler(AsyncScheduler):
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
         self._usage.pop(request.request_id, None)
-        self._chances.pop(request.request_id, None)
+        self._num_drafts.pop(request.request_id, None)
         self._alignment.remove_request(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
     def _abort_thought(self, request: Request, reason: str) -> None:
         """Give up the thought that a request is in the middle of, if it is."""
-        self._chances.pop(request.request_id, None)
+        self._num_drafts.pop(request.request_id, None)
         if self._thoughts.pop(request.request_id, None) is not None:
             self._aborted.append(reason)
 
@@ -159,7 +159,9 @@ class ThinkingScheduler(AsyncScheduler):
         """Requests whose next thought waits for others'. Empty when multi-step is off, and while a
         request of the batch does not think, or may not.
         """
-        if self._max_passes == 1 or not self._thoughts or self._is_drafting(len(self.running)):
+        if self._max_passes == 1 or not self._thoughts:
+            return []
+        if self._policy.drafting(len(self.running), goes_on=True) is not None:
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
@@ -190,10 +192,13 @@ class ThinkingScheduler(AsyncScheduler):
         """
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
-        is_drafting = len(steps) > 0 and self._is_drafting(len(scheduled), steps)
-        if is_drafting:
+        could_go_on = self._could_go_on(steps, num_rows=len(scheduled))
+        drafting = self._policy.drafting(len(scheduled), goes_on=could_go_on) if steps else None
+        if drafting is not None:
             steps = self._with_drafts(steps, scheduler_output)
-        num_passes = 1 if is_drafting else self._num_passes(steps, num_rows=len(scheduled))
+        num_passes = 1
+        if could_go_on and drafting is None:
+            num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
         for request_id, step in steps.items():
             request = self.requests[request_id]
             scheduled[request_id] += step.num_extra_tokens
@@ -201,7 +206,7 @@ class ThinkingScheduler(AsyncScheduler):
             # Lowered before vLLM adds what was scheduled.
             request.num_computed_tokens -= step.num_extra_tokens
             final = step.next(num_passes - 1) if num_passes > 1 else step
-            if step.is_undecided or final.is_last:
+            if final.is_last or _is_open(step, drafting):
                 continue  # until its outcome is known it counts as decoding
             # x_p stays uncomputed until the thought is done.
             request.num_computed_tokens -= 1
@@ -209,40 +214,28 @@ class ThinkingScheduler(AsyncScheduler):
         new_requests = self._new_requests(scheduler_output)
         attach_plan(
             scheduler_output,
-            ThoughtPlan(steps, new_requests, self._aborted, num_passes, is_drafting),
+            ThoughtPlan(steps, new_requests, self._aborted, num_passes, drafting),
         )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
         for request_id, step in steps.items():
-            if _awaits_output(step, num_passes):
+            if _awaits_output(step, num_passes, drafting):
                 # Without a place for its token, vLLM does not schedule the request again.
                 self.requests[request_id].num_output_placeholders -= 1
-
-    def _is_drafting(self, num_rows: int, steps: Mapping[str, ThoughtStep] | None = None) -> bool:
-        """Whether thoughts are drafted in a batch of so many rows, of which these think; None: all
-        of them.
-        """
-        all_think = steps is None or len(steps) == num_rows
-        is_undecided = steps is not None and any(step.is_gate for step in steps.values())
-        return self._policy.is_drafting(num_rows, could_multi_step=all_think and not is_undecided)
 
     def _with_drafts(
         self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
     ) -> dict[str, ThoughtStep]:
-        """The passes with as many of their drafts as pay, and as the batch has room for."""
-        num_rows = len(scheduler_output.num_scheduled_tokens)
+        """The passes with their drafts, as far as the batch has room for them."""
         # START or END, at least, of each.
         room = self.scheduler_config.max_num_batched_tokens - len(steps)
         room -= scheduler_output.total_num_scheduled_tokens
         drafted = {}
         for request_id, step in steps.items():
-            chances = self._chances.pop(request_id, [])
-            number = 0
-            if chances and not step.is_gate and not step.is_last:
-                number = min(self._policy.num_drafts(chances, num_rows), step.budget - step.phase)
-                # One more for END behind START.
-                number = max(0, min(number, room - 1))
-            if number:
+            number = min(self._num_drafts.pop(request_id, 0), step.budget - step.phase)
+            # One more for END, behind START.
+            number = min(number, room - 1)
+            if number > 0 and not step.is_gate:
                 step = replace(step, num_drafts=number)
                 room -= number + 1
             drafted[request_id] = step
@@ -293,16 +286,15 @@ class ThinkingScheduler(AsyncScheduler):
             return None
         return ThoughtStep.first(budget, index, self._params[request.request_id].is_gated)
 
-    def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
-        """How many passes the workers may run before they report back: one, if any request of the
-        batch decodes or may, or prefills, or a waiting request could join it.
+    def _could_go_on(self, steps: dict[str, ThoughtStep], num_rows: int) -> bool:
+        """Whether the workers may run several passes before they report back: not if any request of
+        the batch decodes or may, or prefills, or a waiting request could join it.
         """
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
         is_undecided = any(step.is_gate for step in steps.values())
-        if not steps or len(steps) < num_rows or could_join or is_undecided:
-            return 1
-        return min(self._max_passes, *(step.remaining_passes for step in steps.values()))
+        all_think = 0 < len(steps) == num_rows
+        return self._max_passes > 1 and all_think and not could_join and not is_undecided
 
     # --- after an engine step
 
@@ -325,46 +317,50 @@ class ThinkingScheduler(AsyncScheduler):
             # What comes of a step from before a preemption changes no progress.
             if request.num_stale_output_tokens > 0:
                 continue
-            if step.num_drafts:
-                assert progress is not None, "drafts are verified"
-                self._go_on(request, step, progress.accepted[request_id])
+            if progress is not None and not step.is_gate:
+                self._go_on(request, step, plan.drafting, progress.reached[request_id])
             else:
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
         if progress is not None:
-            self._chances.update(progress.chances)
+            self._num_drafts.update(progress.num_drafts)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self._report(used, outputs)
-        self._observe(scheduler_output, plan, num_passes, progress)
+        self._observe(plan, len(scheduler_output.num_scheduled_tokens), num_passes, progress)
         return outputs
 
     def _observe(
         self,
-        scheduler_output: SchedulerOutput,
         plan: ThoughtPlan,
+        num_rows: int,
         num_passes: int,
         progress: ThoughtProgress | None,
     ) -> None:
         """Tell the policy what the engine step has taken."""
-        if not plan.steps:
-            return
         seconds = time.monotonic() - self._step_began
-        num_rows = len(scheduler_output.num_scheduled_tokens)
-        if num_passes == 1:
-            self._policy.observe_pass(scheduler_output.total_num_scheduled_tokens, seconds)
+        tokens = num_rows * num_passes
+        if progress is not None:
+            self._policy.observe_passes(progress.num_passes, progress.num_tokens, seconds)
+            tokens = sum(
+                progress.reached[request_id] + 1 - step.phase
+                for request_id, step in plan.steps.items()
+                if not step.is_gate
+            )
         if len(plan.steps) == num_rows and not any(step.is_gate for step in plan.steps.values()):
-            tokens = num_rows * num_passes
-            tokens += sum(progress.accepted.values()) if progress is not None else 0
             self._policy.observe_thoughts(num_rows, tokens, seconds)
 
-    def _go_on(self, request: Request, step: ThoughtStep, accepted: int) -> None:
-        """Have a thought go on, or end, as far as its drafts have brought it."""
-        reached = step.after(accepted)
-        if step.ends_with(accepted):
-            request.num_output_placeholders += 1  # for the token, which is there
-        elif step.is_undecided:
-            self._begin_thought(request, reached)
+    def _go_on(
+        self, request: Request, step: ThoughtStep, drafting: Drafting | None, reached: int
+    ) -> None:
+        """Have a thought go on, or end, where its drafts have brought it."""
+        if reached == step.budget:
+            if _awaits_output(step, 1, drafting):
+                request.num_output_placeholders += 1  # for the token, which is there
+            return
+        step, is_open = step.after(reached - step.phase), _is_open(step, drafting)
+        if is_open:
+            self._begin_thought(request, step)
         else:
-            self._thoughts[request.request_id] = reached
+            self._thoughts[request.request_id] = step
 
     def _correct(
         self,
@@ -418,21 +414,25 @@ class ThinkingScheduler(AsyncScheduler):
                     attach_usage(output, usage)
 
 
-def _awaits_output(step: ThoughtStep, num_passes: int) -> bool:
+def _is_open(step: ThoughtStep, drafting: Drafting | None) -> bool:
+    """Whether it is decided in the engine step if the request's visible token is sampled in it."""
+    return step.is_undecided or (drafting is not None and drafting.goes_on)
+
+
+def _awaits_output(step: ThoughtStep, num_passes: int, drafting: Drafting | None = None) -> bool:
     """Whether the next pass of a request depends on the output of the engine step that begins with
     this pass: where it is decided if the request thinks, how far its drafts bring it, or how much
     it has left to think.
     """
-    return step.is_undecided or (step.is_gated and step.ends_within(num_passes))
+    return _is_open(step, drafting) or (step.is_gated and step.ends_within(num_passes))
 
 
 def _has_ended(
     request_id: str, step: ThoughtStep, num_passes: int, progress: ThoughtProgress | None
 ) -> bool:
     """Whether a thought has ended with an engine step that began with this pass."""
-    if step.num_drafts:
-        assert progress is not None, "drafts are verified"
-        return step.ends_with(progress.accepted[request_id])
+    if progress is not None and not step.is_gate:
+        return progress.reached[request_id] == step.budget
     return step.ends_within(num_passes)
 
 

@@ -71,6 +71,22 @@ class ThoughtRows(NamedTuple):
         """Among the same places: where the thoughts feed a token, so all but the gates'."""
         return slice(self.num_gates, self.num_plain + self.num_last)
 
+    def with_ended(
+        self, request_ids: list[str], steps: list[ThoughtStep], rows: list[int]
+    ) -> "ThoughtRows":
+        """The rows without those that feed drafts, but with thoughts among these that have ended
+        with them: so many more in their last pass.
+        """
+        plain = slice(0, self.num_plain)
+        return ThoughtRows(
+            self.request_ids[plain] + request_ids,
+            self.steps[plain] + steps,
+            np.concatenate([self.row_R[plain], rows]).astype(np.int64),
+            self.num_gates,
+            self.num_first,
+            self.num_last + len(steps),
+        )
+
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThoughtRows:
     """The thinking rows of a batch; `row_of` is the batch row of each request."""

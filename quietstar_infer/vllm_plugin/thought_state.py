@@ -21,7 +21,7 @@ x_p; U tokens behind which a row with drafts samples one; W thoughts to be logge
 vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,18 +34,12 @@ from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest, ThoughtStep
+from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
-from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought, ThoughtDrafter
+from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
-from quietstar_infer.vllm_plugin.speculation.verification import (
-    DraftedRow,
-    VerifiedRow,
-    numbered,
-    sampling_inputs,
-    valid_inputs,
-    verify,
-)
+from quietstar_infer.vllm_plugin.speculation.speculator import ThoughtSpeculator
+from quietstar_infer.vllm_plugin.speculation.verification import DraftedRow, VerifiedRow
 from quietstar_infer.vllm_plugin.thought_log import ThoughtLog, ThoughtOwner, UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, fed_places
 from quietstar_infer.vllm_plugin.thought_sampler import (
@@ -64,7 +58,7 @@ class ThoughtBatch(NamedTuple):
     without drafts feed, of `rows` in order, then the ENDs; `packed_F7` is the same on the device,
     and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
     it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
-    `is_drafting`: whether there will be drafts for the next pass. `weight_L1`: the mixing weights,
+    `drafting`: how to draft for the next pass, None = not at all. `weight_L1`: the mixing weights,
     once known. Of gate passes `base_GH`: the base hidden states, once known; `thinks_G`: the
     outcome, once decided.
     """
@@ -74,7 +68,7 @@ class ThoughtBatch(NamedTuple):
     fed: list[ThoughtInputs]
     packed_F7: torch.Tensor
     inputs: ThoughtInputs
-    is_drafting: bool = False
+    drafting: Drafting | None = None
     drafted: tuple[DraftedRow, ...] = ()
     verified: tuple[VerifiedRow, ...] = ()
     weight_L1: torch.Tensor | None = None
@@ -149,15 +143,19 @@ class ThoughtState:
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
         self.metrics = ThoughtMetrics(device)
-        self.drafter = ThoughtDrafter() if setup.speculative_thoughts else None
+        self.speculator = (
+            ThoughtSpeculator(self.slots, self.sampler, self.metrics, device)
+            if setup.speculative_thoughts
+            else None
+        )
 
     def warm_up(self) -> None:
         """Have the sampler of thought tokens, and what drafts them, compiled before a request waits
         for it.
         """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
-        if self.drafter is not None:
-            self.drafter.warm_up()
+        if self.speculator is not None:
+            self.speculator.warm_up()
 
     # --- requests
 
@@ -168,8 +166,8 @@ class ThoughtState:
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
         self.slots.release(request_id)
-        if self.drafter is not None:
-            self.drafter.forget(request_id)
+        if self.speculator is not None:
+            self.speculator.forget(request_id)
 
     def remove_request(self, request_id: str) -> None:
         """A request, thinking or not, has ended."""
@@ -184,7 +182,7 @@ class ThoughtState:
         position_R: npt.NDArray[np.int64],
         query_start_loc: npt.NDArray[np.int32],
         input_N: torch.Tensor,
-        is_drafting: bool = False,
+        drafting: Drafting | None = None,
     ) -> ThoughtBatch:
         """Write START, thought tokens, drafts and END into the batch's input tokens, in their
         places.
@@ -205,7 +203,7 @@ class ThoughtState:
             slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
             input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
         drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
-        return ThoughtBatch(rows, position_R, fed, packed_F7, inputs, is_drafting, drafted)
+        return ThoughtBatch(rows, position_R, fed, packed_F7, inputs, drafting, drafted)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
         """Gate and first passes: keep the base hidden state, x_p's. With drafts: find out how far
@@ -268,9 +266,8 @@ class ThoughtState:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
             packed_U7 = batch.packed_F7[unfinished]
             self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
-            if batch.is_drafting:
-                inputs = batch.fed[unfinished]
-                self._learn(inputs, logits_NV[[each.row for each in inputs]])
+            if batch.drafting is not None:
+                self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
         unsampled = self._to_be_logged(batch, logits_NV)
         skipped = [rows.request_ids[index] for index in batch.skipped]
@@ -280,14 +277,17 @@ class ThoughtState:
 
     def draft(self, batch: ThoughtBatch) -> ThoughtProgress:
         """Draft what the thoughts are likely to say next, those that begin with the next pass, too;
-        returns what the scheduler has to know.
+        returns how far each has got.
         """
-        assert self.drafter is not None, "drafts were asked for"
-        thoughts = self._to_be_drafted(batch)
-        slot_R = [self.slots.find(thought.request_id) for thought in thoughts]
-        chances = self.drafter.propose(thoughts, self._host_tokens()[slot_R]) if thoughts else {}
-        accepted = {row.drafted.request_id: row.accepted for row in batch.verified}
-        return ThoughtProgress(accepted, chances)
+        assert batch.drafting is not None, "drafts were asked for"
+        numbers = self._speculator.propose(self._to_be_drafted(batch), batch.drafting)
+        reached = {
+            request_id: step.phase
+            for request_id, step in zip(batch.rows.request_ids, batch.rows.steps, strict=True)
+            if not step.is_gate
+        }
+        reached |= {row.drafted.request_id: row.reached for row in batch.verified}
+        return ThoughtProgress(reached, numbers)
 
     def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
         """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
@@ -327,6 +327,11 @@ class ThoughtState:
 
     # --- drafts
 
+    @property
+    def _speculator(self) -> ThoughtSpeculator:
+        assert self.speculator is not None, "drafts were asked for"
+        return self.speculator
+
     def _prepare_drafts(
         self,
         rows: ThoughtRows,
@@ -335,149 +340,80 @@ class ThoughtState:
         input_N: torch.Tensor,
     ) -> tuple[DraftedRow, ...]:
         """Write what rows with drafts feed into the batch's input tokens, in their places."""
-        drafted = tuple(
-            self._drafted_row(request_id, step, row, place, position)
-            for request_id, step, row, place, position in zip(
-                rows.request_ids[rows.drafted],
-                rows.steps[rows.drafted],
-                rows.row_R[rows.drafted].tolist(),
-                place_R[rows.drafted].tolist(),
-                position_R[rows.drafted].tolist(),
-                strict=True,
-            )
+        group = rows.drafted
+        if group.start == group.stop:
+            return ()
+        where = zip(
+            rows.request_ids[group],
+            rows.steps[group],
+            self._fed(
+                rows.request_ids[group],
+                rows.row_R[group],
+                place_R[group],
+                [step.phase for step in rows.steps[group]],
+                position_R[group],
+            ),
+            strict=True,
         )
-        if not drafted:
-            return drafted
-        for row in drafted:
-            first = row.step.phase + 1
-            self.slots.token_SC[row.slot, first : first + row.step.num_drafts] = torch.from_numpy(
-                row.drafts.token_D
-            )
-        fed = np.array([place for row in drafted for place in self._fed_places(row)])
-        place_P, slot_P, column_P = async_tensor_h2d(fed, device=self._device).unbind(dim=1)
-        input_N[place_P] = self.slots.token_SC[slot_P, column_P]
-        return drafted
-
-    def _drafted_row(
-        self, request_id: str, step: ThoughtStep, row: int, place: int, position: int
-    ) -> DraftedRow:
-        assert self.drafter is not None, "there are drafts"
-        slot, (request, bits) = self.slots.acquire(request_id), self._thinkers[request_id]
-        inputs = sampling_inputs(step, place, slot, request.seed, position, bits)
-        drafts = self.drafter.take(request_id, step.num_drafts)
-        return DraftedRow(request_id, step, row, place, slot, position, drafts, inputs)
-
-    def _fed_places(self, row: DraftedRow) -> Iterator[tuple[int, int, int]]:
-        """Place, slot and column of each token that a row with drafts feeds beside x_p."""
-        for index in range(row.step.num_drafts + 1):
-            yield row.place + index, row.slot, row.step.phase + index
-        if row.step.feeds_end:
-            yield row.end_place, row.slot, self.slots.end_column
+        drafted = [self._speculator.take(*each) for each in where]
+        self._speculator.feed(drafted, input_N)
+        return tuple(drafted)
 
     def _verify(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """Sample behind the tokens of rows with drafts, up to the first wrong one; returns the
-        batch with thoughts that have ended in their last pass.
+        """Find out which drafts were right; returns the batch with thoughts that have ended behind
+        the others in their last pass.
         """
-        assert self.drafter is not None, "there are drafts"
-        rows = list(batch.drafted)
-        firsts = [row for row in rows if row.step.is_first]
-        if firsts:
-            places = [row.place - 1 for row in firsts]
-            self.slots.base_SH[[row.slot for row in firsts]] = hidden_NH[places]
-
-        inputs = numbered(rows)
-        logits_UV = self._model.compute_logits(hidden_NH[[each.place for each in inputs]])
-        assert logits_UV is not None, "every rank has all logits"
-        is_greedy = self._are_greedy([row.request_id for row in rows])
-        packed_U7 = upload(inputs, self._device)
-        sampled_U = self.sampler(logits_UV, packed_U7, self.slots.token_SC, is_greedy)
-        verified = verify(rows, sampled_U.cpu().numpy())
-        if batch.is_drafting:
-            valid = valid_inputs(verified)
-            self._learn([inputs[index] for index in valid], logits_UV[valid])
-        for row in verified:
-            self.drafter.record(row.drafted.drafts, row.accepted)
-            self.metrics.add_verified(
-                row.drafted.step.num_drafts, row.accepted, has_ended=row.has_ended
-            )
-        return self._resolve(batch, verified)
-
-    def _resolve(self, batch: ThoughtBatch, verified: list[VerifiedRow]) -> ThoughtBatch:
-        """The batch with verified rows: thoughts that have ended come last among those in their
-        last pass.
-        """
-        ended = [row.drafted for row in verified if row.has_ended]
-        before, position_R = batch.rows, batch.position_R
-        plain = slice(0, before.num_plain)
-        rows = ThoughtRows(
-            before.request_ids[plain] + [row.request_id for row in ended],
-            before.steps[plain] + [row.step.after(row.step.num_drafts) for row in ended],
-            np.concatenate([before.row_R[plain], [row.row for row in ended]]).astype(np.int64),
-            before.num_gates,
-            before.num_first,
-            before.num_last + len(ended),
+        first = [row for row in batch.drafted if row.step.is_first]
+        if first:
+            place = [row.own.place - 1 for row in first]
+            self.slots.base_SH[[row.own.slot for row in first]] = hidden_NH[place]
+        verified = self._speculator.verify(
+            batch.drafted,
+            hidden_NH,
+            self._model.compute_logits,
+            is_greedy=self._are_greedy([row.request_id for row in batch.drafted]),
+            is_learning=batch.drafting is not None,
         )
-        positions = [*position_R[plain].tolist(), *(row.position for row in ended)]
-        fed = batch.fed[plain] + [
-            # The place before END's, as in every last pass.
-            row.inputs[0]._replace(row=row.row, place=row.end_place - 1, column=row.step.budget)
-            for row in ended
-        ]
+        ended = [row for row in verified if row.has_ended]
+        plain = slice(0, batch.rows.num_plain)
+        rows = batch.rows.with_ended(
+            [row.drafted.request_id for row in ended],
+            [row.drafted.step.after(row.accepted) for row in ended],
+            [row.drafted.own.row for row in ended],
+        )
+        positions = [row.drafted.own.position for row in ended]
+        fed = batch.fed[plain] + [row.last_input for row in ended]
         fed += self._ends(fed[rows.last])
-        packed_F7 = upload(fed, self._device) if fed else batch.packed_F7
+        packed_F7 = upload(fed, self._device)
         return batch._replace(
             rows=rows,
-            position_R=np.array(positions, dtype=np.int64),
+            position_R=np.concatenate([batch.position_R[plain], positions]).astype(np.int64),
             fed=fed,
             packed_F7=packed_F7,
             inputs=unpack(packed_F7),
             drafted=(),
-            verified=tuple(verified),
+            verified=verified,
         )
-
-    def _learn(self, inputs: list[ThoughtInputs], logits_UV: torch.Tensor) -> None:
-        """Learn from the logits behind tokens that are known to be right."""
-        assert self.drafter is not None, "drafts were asked for"
-        self.drafter.learn(
-            self._host_tokens(),
-            np.array([each.slot for each in inputs], dtype=np.int64),
-            np.array([each.column for each in inputs], dtype=np.int64),
-            logits_UV,
-        )
-
-    def _host_tokens(self) -> npt.NDArray[np.int32]:
-        """What is in the slots, (S, C); on CUDA this waits for the device."""
-        tokens: npt.NDArray[np.int32] = self.slots.token_SC.cpu().numpy()
-        return tokens
 
     def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:
         """The thoughts that go on or may begin with the next pass, and are not complete."""
         rows, found = batch.rows, []
         begins = batch.thinks_G.tolist()
-        for index, step in enumerate(rows.steps[: rows.num_plain]):
-            ends = step.is_last
-            if (step.is_gate and not begins[index]) or (ends and step.is_gated):
+        positions = batch.position_R.tolist()
+        for index, (request_id, step) in enumerate(zip(rows.request_ids, rows.steps, strict=True)):
+            if (step.is_gate and not begins[index]) or (step.is_last and step.is_gated):
                 continue  # it will be decided in a gate pass if the request thinks
-            known = 0 if ends or step.is_gate else step.phase + 1
-            position = int(batch.position_R[index]) + ends
-            found.append(self._draftable(rows.request_ids[index], known, step.budget, position))
-        found += [
-            self._draftable(
-                row.drafted.request_id,
-                row.num_known,
-                row.drafted.step.budget,
-                row.drafted.position,
-            )
-            for row in batch.verified
-            if not row.has_ended
+            known = 0 if step.is_last or step.is_gate else step.phase + 1
+            found.append((request_id, known, step.budget, positions[index] + step.is_last))
+        for row in batch.verified:
+            if not row.has_ended:
+                step, position = row.drafted.step, row.drafted.own.position
+                found.append((row.drafted.request_id, row.reached + 1, step.budget, position))
+        return [
+            DraftedThought(request_id, known, budget, position, self._thinkers[request_id].request)
+            for request_id, known, budget, position in found
+            if known < budget
         ]
-        return [thought for thought in found if thought.known < thought.budget]
-
-    def _draftable(self, request_id: str, known: int, budget: int, position: int) -> DraftedThought:
-        request = self._thinkers[request_id].request
-        return DraftedThought(
-            request_id, known, budget, request.seed, position, request.temperature
-        )
 
     # --- parts
 

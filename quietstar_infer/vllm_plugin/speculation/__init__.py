@@ -9,6 +9,7 @@ pass of its own.
 ngrams.py        what thoughts have said so far: after which tokens, which were likely
 drafter.py       each request's drafts for its next pass, and how sure they are
 verification.py  the rows of a batch that feed drafts, and which of these were right
-progress.py      what the scheduler learns of it with a pass's output
+speculator.py    all of that, on what a worker keeps of its thoughts
+progress.py      what the scheduler learns of it with an engine step's output
 policy.py        how many drafts pay: by what passes take and how often drafts are right
 """

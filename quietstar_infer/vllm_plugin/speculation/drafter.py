@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest
 from quietstar_infer.vllm_plugin.speculation.ngrams import (
     NUM_CANDIDATES,
     ORDERS,
@@ -31,14 +32,15 @@ class Drafts(NamedTuple):
 
 
 class DraftedThought(NamedTuple):
-    """A thought whose next tokens are to be drafted: `known` of its `budget` tokens are there."""
+    """A thought about the text token at `position` of a request whose next tokens are to be
+    drafted: `known` of its `budget` tokens are there.
+    """
 
     request_id: str
     known: int
     budget: int
-    seed: int
     position: int
-    temperature: float
+    request: ThinkingRequest
 
 
 class ThoughtDrafter:
@@ -66,29 +68,31 @@ class ThoughtDrafter:
         )
 
     def propose(
-        self, thoughts: Sequence[DraftedThought], token_RC: Int32Array
-    ) -> dict[str, list[float]]:
-        """Draft the rest of each thought, whose known tokens are in its row of `token_RC`. Returns,
-        by request, for each draft how likely it and all before it are right.
+        self, thoughts: Sequence[DraftedThought], token_RC: Int32Array, drafting: Drafting
+    ) -> dict[str, int]:
+        """Draft the rest of each thought, whose known tokens are in its row of `token_RC`, as far
+        as it is likely enough to be right. Returns how many drafts each has, if any.
         """
         requests = DraftRequests(
             np.array([thought.known for thought in thoughts], dtype=np.int64),
             np.array([thought.budget for thought in thoughts], dtype=np.int64),
-            np.array([thought.seed for thought in thoughts], dtype=np.int64),
+            np.array([thought.request.seed for thought in thoughts], dtype=np.int64),
             np.array([thought.position for thought in thoughts], dtype=np.int64),
-            np.array([thought.temperature for thought in thoughts], dtype=np.float32),
+            np.array([thought.request.temperature for thought in thoughts], dtype=np.float32),
         )
         token_RD, order_RD, number_R = self._ngrams.draft(token_RC, requests)
-        rate_O = self._right_O / self._tested_O
-        chance_RD = rate_O[order_RD].cumprod(axis=1)
-        chances = {}
-        for row, (thought, number) in enumerate(zip(thoughts, number_R.tolist(), strict=True)):
+        chance_RD = (self._right_O / self._tested_O)[order_RD].cumprod(axis=1)
+        likely_R = (chance_RD >= drafting.least_chance).sum(axis=1)
+        numbers = np.minimum(np.minimum(number_R, likely_R), drafting.max_drafts).tolist()
+        for row, (thought, number) in enumerate(zip(thoughts, numbers, strict=True)):
             self._drafts[thought.request_id] = Drafts(
                 token_RD[row, :number], order_RD[row, :number]
             )
-            if number:
-                chances[thought.request_id] = chance_RD[row, :number].tolist()
-        return chances
+        return {
+            thought.request_id: number
+            for thought, number in zip(thoughts, numbers, strict=True)
+            if number
+        }
 
     def take(self, request_id: str, number: int) -> Drafts:
         """Remove a request's drafts, and return the first so many."""
@@ -114,8 +118,11 @@ class ThoughtDrafter:
         """Drop a request's drafts, if it has any."""
         self._drafts.pop(request_id, None)
 
-    def warm_up(self) -> None:
+    @classmethod
+    def warm_up(cls) -> None:
         """Have what is compiled compiled before a request waits for it."""
-        scratch, token_RC = ThoughtDrafter(), np.zeros((1, 3), dtype=np.int32)
-        scratch.learn(token_RC, np.zeros(1, np.int64), np.zeros(1, np.int64), torch.zeros(1, 99))
-        scratch.propose([DraftedThought("", 0, 1, 0, 0, 1.0)], token_RC)
+        scratch, token_RC = cls(), np.zeros((1, 3), dtype=np.int32)
+        zero_U = np.zeros(1, dtype=np.int64)
+        scratch.learn(token_RC, zero_U, zero_U, torch.zeros(1, NUM_CANDIDATES))
+        request = ThinkingRequest(0, 1.0, 0.0, None, ())
+        scratch.propose([DraftedThought("", 0, 1, 0, request)], token_RC, Drafting(1, 0.0, False))

@@ -10,12 +10,15 @@ which of the two gets more tokens thought in a second is measured, too, for each
 the loser is tried again at ever longer intervals.
 """
 
-from collections.abc import Sequence
 from typing import Literal
+
+from quietstar_infer.vllm_plugin.schedule_plan import Drafting
 
 # As if a pass had been measured before the first: what a token adds, as a share of the rest.
 _PRIOR_SLOPE = 0.05
 _FADE = 0.995
+# More than a thought can have.
+_MANY = 1 << 20
 # Thought tokens after which the two ways are compared.
 _WINDOW = 400
 _FIRST_INTERVAL, _LAST_INTERVAL = 4, 64
@@ -25,40 +28,36 @@ SpeculativeThoughts = Literal["auto"] | int
 
 
 class PassCost:
-    """What a pass takes by the number of its tokens: a line, fitted to what was measured lately."""
+    """What passes and their tokens take, fitted to what engine steps took lately."""
 
     def __init__(self) -> None:
-        self._weight = self._n = self._t = self._nn = self._nt = 0.0
+        self._pp = self._pn = self._nn = self._pt = self._nt = 0.0
 
-    def add(self, num_tokens: int, seconds: float) -> None:
-        """Learn from a pass."""
-        if not self._weight:
-            self._add_prior(num_tokens, seconds)
-        self._weight = self._weight * _FADE + 1
-        self._n = self._n * _FADE + num_tokens
-        self._t = self._t * _FADE + seconds
+    def add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
+        """Learn from an engine step of so many passes with so many tokens in all."""
+        if not self._pp:
+            per_pass = seconds / (num_passes + _PRIOR_SLOPE * num_tokens)
+            for number in (1, 32):
+                self._add(1, number, per_pass * (1 + _PRIOR_SLOPE * number))
+        self._add(num_passes, num_tokens, seconds)
+
+    def _add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
+        self._pp = self._pp * _FADE + num_passes**2
+        self._pn = self._pn * _FADE + num_passes * num_tokens
         self._nn = self._nn * _FADE + num_tokens**2
+        self._pt = self._pt * _FADE + num_passes * seconds
         self._nt = self._nt * _FADE + num_tokens * seconds
 
-    def _add_prior(self, num_tokens: int, seconds: float) -> None:
-        fixed = seconds / (1 + _PRIOR_SLOPE * num_tokens)
-        for number in (1, 32):
-            self._weight += 1
-            self._n += number
-            self._t += fixed * (1 + _PRIOR_SLOPE * number)
-            self._nn += number**2
-            self._nt += number * fixed * (1 + _PRIOR_SLOPE * number)
-
     def least_chance(self, num_rows: int) -> float:
-        """The probability of being right from which on a draft pays."""
-        if not self._weight:
-            return 1.0
-        spread = self._weight * self._nn - self._n**2
-        slope = (self._weight * self._nt - self._n * self._t) / max(spread, 1e-12)
-        fixed = (self._t - slope * self._n) / self._weight
-        if slope <= 0:
+        """The probability of being right from which on a draft pays, with so many rows."""
+        if not self._pp:
             return 0.0
-        return slope / (slope + max(fixed, 0.0) / num_rows)
+        spread = max(self._pp * self._nn - self._pn**2, 1e-12)
+        per_token = (self._pp * self._nt - self._pn * self._pt) / spread
+        per_pass = (self._nn * self._pt - self._pn * self._nt) / spread
+        if per_token <= 0:
+            return 0.0
+        return per_token / (per_token + max(per_pass, 0.0) / num_rows)
 
 
 class _Rates:
@@ -107,26 +106,21 @@ class DraftPolicy:
         self._cost = PassCost()
         self._rates: dict[int, _Rates] = {}
 
-    def is_drafting(self, num_rows: int, *, could_multi_step: bool) -> bool:
-        """Whether to draft in a batch of so many rows."""
-        if self._mode != "auto":
-            return self._mode > 0
-        if not (could_multi_step and self._has_multi_steps):
-            return True
-        return self._rates_of(num_rows).is_drafting
-
-    def num_drafts(self, chances: Sequence[float], num_rows: int) -> int:
-        """How many drafts to feed of those that are right with these probabilities, each with all
-        before it.
+    def drafting(self, num_rows: int, *, goes_on: bool) -> Drafting | None:
+        """How to draft in a batch of so many rows, None = not at all; `goes_on`: the alternative is
+        a multi-step.
         """
+        if self._mode == 0:
+            return None
         if self._mode != "auto":
-            return min(len(chances), self._mode)
-        least = self._cost.least_chance(num_rows)
-        return sum(chance > least for chance in chances)
+            return Drafting(self._mode, 0.0, goes_on)
+        if goes_on and self._has_multi_steps and not self._rates_of(num_rows).is_drafting:
+            return None
+        return Drafting(_MANY, self._cost.least_chance(num_rows), goes_on)
 
-    def observe_pass(self, num_tokens: int, seconds: float) -> None:
-        """Learn what a pass of so many tokens has taken."""
-        self._cost.add(num_tokens, seconds)
+    def observe_passes(self, num_passes: int, num_tokens: int, seconds: float) -> None:
+        """Learn what an engine step with drafts has taken."""
+        self._cost.add(num_passes, num_tokens, seconds)
 
     def observe_thoughts(self, num_rows: int, tokens: int, seconds: float) -> None:
         """Learn how long an engine step has taken in which every row thought, for so many thought

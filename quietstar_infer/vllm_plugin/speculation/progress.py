@@ -1,4 +1,4 @@
-"""What the scheduler learns of speculative thoughts with a pass's output."""
+"""What the scheduler learns of speculative thoughts with an engine step's output."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,19 @@ from vllm.v1.outputs import ModelRunnerOutput
 
 
 class ThoughtProgress(NamedTuple):
-    """By request: how many of the drafts that it fed were right; and, for each draft that there is
-    for its next pass, how likely it and all before it are right.
+    """`reached`: by request, the phase that it has got to, as if each of its tokens had had a pass
+    of its own; its budget where the thought has ended. `num_drafts`: how many drafts there are for
+    its next pass. `num_passes` and `num_tokens`: what the engine step has run.
     """
 
-    accepted: dict[str, int]
-    chances: dict[str, list[float]]
+    reached: dict[str, int]
+    num_drafts: dict[str, int]
+    num_passes: int = 1
+    num_tokens: int = 0
 
 
 def attach_progress(output: ModelRunnerOutput, progress: ThoughtProgress) -> None:
-    """Report progress with a pass's output."""
+    """Report progress with an engine step's output."""
     output.thought_progress = progress  # type: ignore[attr-defined]
 
 
