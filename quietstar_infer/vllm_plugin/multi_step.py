@@ -1,17 +1,18 @@
 """Multi-step: several passes in one engine step, where every row of the batch is thinking.
 
-The scheduler asks for it (`ThoughtPlan`). With drafts, passes are run until a thought has ended, or
-a request waits for the engine. Without, it says how many (`num_passes`). Of the passes, only the first and the last can
-contain START, END or a visible token; vLLM prepares these. All between are *decode-only*: every row
-feeds one thought token and samples the next. From one to the next, positions and sequence lengths
-grow by one and the sampled tokens become the fed ones, all on the device: of what vLLM prepares for
-a batch, only the attention metadata have to be built anew. This module alone does so.
+The scheduler asks for it (`ThoughtPlan`). With drafts, passes are run until a thought has ended;
+vLLM prepares only the first, and only if it feeds text. Without drafts, the scheduler says how many
+passes (`num_passes`). Of these, only the first and the last can contain START, END or a visible
+token; vLLM prepares these. All between are *decode-only*: every row feeds one thought token and
+samples the next. From one to the next, positions and sequence lengths grow by one and the sampled
+tokens become the fed ones, all on the device.
+
+Of what vLLM prepares for a batch, only positions, lengths and attention metadata have to be made
+anew for a pass that follows another. This module alone does so.
 
 Shapes: R rows of the batch, H hidden.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +28,11 @@ from vllm.v1.worker.gpu_model_runner import ExecuteModelState
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
 from quietstar_infer.vllm_plugin.schedule_plan import (
     ThoughtPlan,
-    ThoughtStep,
     attach_passes_run,
     attached_plan,
     later_pass,
 )
-from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
+from quietstar_infer.vllm_plugin.speculation.steps import steps_after, with_drafts
 from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets
 from quietstar_infer.vllm_plugin.thought_state import DecodeBatch, ThoughtBatch
 
@@ -133,7 +133,10 @@ class MultiStepMixin(ThinkingRunnerMixin):
 
     def _set_text_positions(self, thoughts: ThoughtBatch) -> None:
         """As if vLLM's scheduler had set it: x_p is the next token to compute."""
-        self.input_batch.num_computed_tokens_cpu[thoughts.rows.row_R] = thoughts.position_R
+        num_computed = self.input_batch.num_computed_tokens_cpu
+        num_computed[thoughts.rows.row_R] = thoughts.position_R
+        for row in thoughts.verified:
+            num_computed[row.drafted.own.row] = row.drafted.own.position
 
     # --- passes with drafts
 
@@ -146,17 +149,20 @@ class MultiStepMixin(ThinkingRunnerMixin):
             # x_p, and a prompt before it, are for vLLM to prepare.
             super()._run_passes(scheduler_output)
             thoughts = self._decide()
+            assert thoughts is not None, "all rows of a multi-step think"
+            self._set_text_positions(thoughts)
         else:
             self._update_states(scheduler_output)
             thoughts = self._run_drafted_pass(scheduler_output, plan)
         while True:
-            assert thoughts is not None, "all rows of a multi-step think"
             assert self._progress is not None, "drafts were asked for"
             num_passes += 1
             num_tokens += sum(1 + step.num_extra_tokens for step in plan.steps.values())
             if thoughts.num_visible or self.is_interrupted:
                 break
-            plan = plan._replace(steps=_steps_after(plan.steps, self._progress), aborted=[])
+            steps = steps_after(plan.steps, self._progress)
+            steps = with_drafts(steps, self._progress.num_drafts, self.max_num_tokens - len(steps))
+            plan = plan._replace(steps=steps, aborted=[])
             thoughts = self._run_drafted_pass(scheduler_output, plan)
         self.is_interrupted = False
         self._progress = self._progress._replace(num_passes=num_passes, num_tokens=num_tokens)
@@ -164,7 +170,7 @@ class MultiStepMixin(ThinkingRunnerMixin):
 
     def _run_drafted_pass(
         self, scheduler_output: SchedulerOutput, plan: ThoughtPlan
-    ) -> ThoughtBatch | None:
+    ) -> ThoughtBatch:
         """A pass of thoughts alone, none of which is in a first pass, prepared here."""
         row_of = self.input_batch.req_id_to_index
         rows = collect_rows(plan.steps, row_of)
@@ -185,13 +191,16 @@ class MultiStepMixin(ThinkingRunnerMixin):
         sample_RH = hidden_NH[last_R]
         # Rows whose drafts did not end their thought have no use for these logits.
         is_needed = len(self._thoughts.rows.steps) > 0
-        logits_RV = self.get_model().compute_logits(sample_RH) if is_needed else None
+        model: Any = self.get_model()
+        logits_RV = model.compute_logits(sample_RH) if is_needed else hidden_NH[:0]
         self.execute_model_state = ExecuteModelState(
             scheduler_output, logits_RV, None, None, hidden_NH, sample_RH, None, None, None, None
         )
         self.discard_request_mask.np[: len(rows.steps)] = False
         self._discard_samples(self._thoughts.rows.row_R[self._thoughts.rows.unfinished])
-        return self._decide()
+        thoughts = self._decide()
+        assert thoughts is not None, "they were prepared"
+        return thoughts
 
     # --- decode-only passes
 
@@ -304,17 +313,3 @@ class MultiStepMixin(ThinkingRunnerMixin):
                 input_ids=self.input_ids.gpu[:padded], positions=self.positions[:padded]
             )
         return hidden_NH[:total]
-
-
-def _steps_after(
-    steps: Mapping[str, ThoughtStep], progress: ThoughtProgress
-) -> dict[str, ThoughtStep]:
-    """The passes that come next, with the drafts that there are."""
-    return {
-        request_id: replace(
-            step,
-            phase=progress.reached[request_id] + 1,
-            num_drafts=progress.num_drafts.get(request_id, 0),
-        )
-        for request_id, step in steps.items()
-    }

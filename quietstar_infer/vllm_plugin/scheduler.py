@@ -18,7 +18,6 @@ aligned (`alignment`).
 """
 
 import time
-from dataclasses import replace
 from typing import Any
 
 from vllm.logger import init_logger
@@ -44,6 +43,7 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
 )
 from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attached_progress
+from quietstar_infer.vllm_plugin.speculation.steps import with_drafts
 from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 
 logger = init_logger(__name__)
@@ -226,20 +226,10 @@ class ThinkingScheduler(AsyncScheduler):
     def _with_drafts(
         self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
     ) -> dict[str, ThoughtStep]:
-        """The passes with their drafts, as far as the batch has room for them."""
-        # START or END, at least, of each.
+        """The passes with the drafts that there are for them."""
         room = self.scheduler_config.max_num_batched_tokens - len(steps)
-        room -= scheduler_output.total_num_scheduled_tokens
-        drafted = {}
-        for request_id, step in steps.items():
-            number = min(self._num_drafts.pop(request_id, 0), step.budget - step.phase)
-            # One more for END, behind START.
-            number = min(number, room - 1)
-            if number > 0 and not step.is_gate:
-                step = replace(step, num_drafts=number)
-                room -= number + 1
-            drafted[request_id] = step
-        return drafted
+        numbers = {request_id: self._num_drafts.pop(request_id, 0) for request_id in steps}
+        return with_drafts(steps, numbers, room - scheduler_output.total_num_scheduled_tokens)
 
     def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
         """What the workers need to know of thinking requests that they have not met."""

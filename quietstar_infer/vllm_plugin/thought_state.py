@@ -83,7 +83,7 @@ class ThoughtBatch(NamedTuple):
     @property
     def continuing(self) -> npt.NDArray[np.int64]:
         """The batch's rows whose drafts did not bring the thought to its end."""
-        rows = [row.drafted.row for row in self.verified if not row.has_ended]
+        rows = [row.drafted.own.row for row in self.verified if not row.has_ended]
         return np.array(rows, dtype=np.int64)
 
     @property

@@ -10,6 +10,7 @@ ngrams.py        what thoughts have said so far: after which tokens, which were 
 drafter.py       each request's drafts for its next pass, and how sure they are
 verification.py  the rows of a batch that feed drafts, and which of these were right
 speculator.py    all of that, on what a worker keeps of its thoughts
+steps.py         the passes of thoughts with drafts
 progress.py      what the scheduler learns of it with an engine step's output
 policy.py        how many drafts pay: by what passes take and how often drafts are right
 """
