@@ -45,6 +45,9 @@ class ThoughtStep:
     def next(self, num_passes: int = 1) -> "ThoughtStep":
         return ThoughtStep(self.phase + num_passes, self.budget, self.index, self.is_gated)
 
+    def with_drafts(self, number: int) -> "ThoughtStep":
+        return ThoughtStep(self.phase, self.budget, self.index, self.is_gated, number)
+
     @property
     def is_gate(self) -> bool:
         """Whether it is still to be decided if the request thinks."""

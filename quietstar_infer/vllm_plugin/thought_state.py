@@ -374,6 +374,7 @@ class ThoughtState:
             is_greedy=self._are_greedy([row.request_id for row in batch.drafted]),
             is_learning=batch.drafting is not None,
         )
+        batch = batch._replace(drafted=(), verified=verified)
         ended = [row for row in verified if row.has_ended]
         plain = slice(0, batch.rows.num_plain)
         rows = batch.rows.with_ended(
@@ -381,6 +382,8 @@ class ThoughtState:
             [row.drafted.step.after(row.accepted) for row in ended],
             [row.drafted.own.row for row in ended],
         )
+        if not ended:
+            return batch._replace(rows=rows, position_R=batch.position_R[plain])
         positions = [row.drafted.own.position for row in ended]
         fed = batch.fed[plain] + [row.last_input for row in ended]
         fed += self._ends(fed[rows.last])
@@ -391,8 +394,6 @@ class ThoughtState:
             fed=fed,
             packed_F7=packed_F7,
             inputs=unpack(packed_F7),
-            drafted=(),
-            verified=verified,
         )
 
     def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:

@@ -1,13 +1,12 @@
 """Drafts thought tokens, feeds them and finds out which of them were right.
 
-Shapes: N tokens of the batch, U tokens behind which one is sampled, P places that are fed, H
-hidden, V vocabulary, S slots, C columns of a slot.
+Shapes: N tokens of the batch, D rows with drafts, U tokens behind which one is sampled, P drafts and
+ENDs, H hidden, V vocabulary, S slots, C columns of a slot.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 
@@ -15,13 +14,14 @@ from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThoughtStep
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
 from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought, ThoughtDrafter
+from quietstar_infer.vllm_plugin.speculation.ngrams import Int32Array, Int64Array
 from quietstar_infer.vllm_plugin.speculation.verification import (
     DraftedRow,
     VerifiedRow,
     valid_places,
     verify,
 )
-from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs, ThoughtSampler, upload
+from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs, ThoughtSampler, unpack
 
 ComputeLogits = Callable[[torch.Tensor], torch.Tensor | None]
 
@@ -41,6 +41,7 @@ class ThoughtSpeculator:
         self._metrics = metrics
         self._device = device
         self._drafter = ThoughtDrafter()
+        self._end_token_id = int(slots.token_SC[0, slots.end_column])
 
     def warm_up(self) -> None:
         """Have what is compiled compiled before a request waits for it."""
@@ -56,22 +57,16 @@ class ThoughtSpeculator:
 
     def feed(self, rows: Sequence[DraftedRow], input_N: torch.Tensor) -> None:
         """Write each row's own token, its drafts and END into the batch's input tokens."""
-        for row in rows:
-            column = row.own.column + 1
-            self._slots.token_SC[row.own.slot, column : column + row.step.num_drafts] = (
-                torch.from_numpy(row.drafts.token_D)
-            )
-        fed_P3 = np.array([fed for row in rows for fed in self._fed(row)])
-        place_P, slot_P, column_P = async_tensor_h2d(fed_P3, device=self._device).unbind(dim=1)
-        input_N[place_P] = self._slots.token_SC[slot_P, column_P]
-
-    def _fed(self, row: DraftedRow) -> Iterator[tuple[int, int, int]]:
-        """Place, slot and column of each token that a row feeds beside x_p."""
-        own = row.own
-        for index in range(row.step.num_drafts + 1):
-            yield own.place + index, own.slot, own.column + index
-        if row.step.feeds_end:
-            yield row.end_place, own.slot, self._slots.end_column
+        own_D7 = np.array([row.own for row in rows], dtype=np.int64)
+        fed = [
+            (row.own.place + 1 + index, token)
+            for row in rows
+            for index, token in enumerate(row.behind(self._end_token_id))
+        ]
+        own = unpack(async_tensor_h2d(own_D7, device=self._device))
+        place_P, token_P = async_tensor_h2d(np.array(fed), device=self._device).unbind(dim=1)
+        input_N[own.place] = self._slots.token_SC[own.slot, own.column]
+        input_N[place_P] = token_P.to(input_N.dtype)
 
     def verify(
         self,
@@ -85,20 +80,14 @@ class ThoughtSpeculator:
         """Sample behind the tokens of each row as its thought would have, one by one, and see how
         many of its drafts were right. What was sampled behind these is in its slot then.
         """
-        inputs = [
-            row.own._replace(place=row.own.place + index, column=row.own.column + index)
-            for row in rows
-            for index in range(row.num_sampled)
-        ]
-        # Their rows of the logits, which are computed for these alone.
-        inputs = [each._replace(row=index) for index, each in enumerate(inputs)]
-        logits_UV = compute_logits(hidden_NH[[each.place for each in inputs]])
+        input_U7 = _sampling_inputs(rows)
+        packed_U7 = async_tensor_h2d(input_U7, device=self._device)
+        logits_UV = compute_logits(hidden_NH[unpack(packed_U7).place])
         assert logits_UV is not None, "every rank has all logits"
-        packed_U7 = upload(inputs, self._device)
         sampled_U = self._sampler(logits_UV, packed_U7, self._slots.token_SC, is_greedy)
-        verified = verify(rows, sampled_U.cpu().numpy())
+        verified = verify(rows, sampled_U.tolist())
         if is_learning:
-            self.learn([inputs[place] for place in valid_places(verified)], logits_UV)
+            self._learn(input_U7[valid_places(verified)], logits_UV)
         for row in verified:
             self._drafter.record(row.drafted.drafts, row.accepted)
             self._metrics.add_verified(
@@ -108,12 +97,12 @@ class ThoughtSpeculator:
 
     def learn(self, inputs: Sequence[ThoughtInputs], logits_NV: torch.Tensor) -> None:
         """Learn from the logits, in their rows, behind tokens that are the thoughts' own."""
-        self._drafter.learn(
-            self._host_tokens(),
-            np.array([each.slot for each in inputs], dtype=np.int64),
-            np.array([each.column for each in inputs], dtype=np.int64),
-            logits_NV[[each.row for each in inputs]],
-        )
+        self._learn(np.array(inputs, dtype=np.int64), logits_NV)
+
+    def _learn(self, input_U7: Int64Array, logits_NV: torch.Tensor) -> None:
+        inputs = ThoughtInputs(*input_U7.T)
+        row_U = async_tensor_h2d(inputs.row, device=self._device)
+        self._drafter.learn(self._host_tokens(), inputs.slot, inputs.column, logits_NV[row_U])
 
     def propose(self, thoughts: Sequence[DraftedThought], drafting: Drafting) -> dict[str, int]:
         """Draft what comes next in each thought; returns how many drafts there are for its next
@@ -124,7 +113,22 @@ class ThoughtSpeculator:
         slots = [self._slots.find(thought.request_id) for thought in thoughts]
         return self._drafter.propose(thoughts, self._host_tokens()[slots], drafting)
 
-    def _host_tokens(self) -> npt.NDArray[np.int32]:
+    def _host_tokens(self) -> Int32Array:
         """What is in the slots, (S, C); on CUDA this waits for the device."""
-        tokens: npt.NDArray[np.int32] = self._slots.token_SC.cpu().numpy()
+        tokens: Int32Array = self._slots.token_SC.cpu().numpy()
         return tokens
+
+
+def _sampling_inputs(rows: Sequence[DraftedRow]) -> Int64Array:
+    """The rows' tokens behind which one is sampled, (U, 7), as they are uploaded; their logits,
+    which are computed for them alone, are in the same order.
+    """
+    number_D = np.array([row.num_sampled for row in rows])
+    end_D = number_D.cumsum()
+    input_U7 = np.array([row.own for row in rows], dtype=np.int64).repeat(number_D, axis=0)
+    inputs = ThoughtInputs(*input_U7.T)
+    inputs.row[:] = np.arange(end_D[-1])
+    within_U = inputs.row - (end_D - number_D).repeat(number_D)
+    inputs.place[:] += within_U
+    inputs.column[:] += within_U
+    return input_U7

@@ -1,7 +1,6 @@
 """The passes of thoughts with drafts."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
@@ -12,7 +11,7 @@ def steps_after(
 ) -> dict[str, ThoughtStep]:
     """The passes that come after these, without drafts."""
     return {
-        request_id: step.after(progress.reached[request_id] - step.phase).next()
+        request_id: step.next(progress.reached[request_id] + 1 - step.phase)
         for request_id, step in steps.items()
     }
 
@@ -29,7 +28,7 @@ def with_drafts(
         # One more for END, where START is fed, too.
         number = min(number, room - 1)
         if number > 0 and not step.is_gate:
-            step = replace(step, num_drafts=number)
+            step = step.with_drafts(number)
             room -= number + 1
         drafted[request_id] = step
     return drafted

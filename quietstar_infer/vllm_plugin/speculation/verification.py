@@ -6,9 +6,6 @@ Shapes: D drafts of a row, U tokens of a batch behind which one is sampled.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtStep
 from quietstar_infer.vllm_plugin.speculation.drafter import Drafts
 from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs
@@ -28,6 +25,11 @@ class DraftedRow(NamedTuple):
         that END follows.
         """
         return self.step.num_drafts + (0 if self.step.feeds_end else 1)
+
+    def behind(self, end_token_id: int) -> list[int]:
+        """The tokens that come behind its own."""
+        tokens: list[int] = self.drafts.token_D.tolist()
+        return [*tokens, end_token_id] if self.step.feeds_end else tokens
 
     @property
     def end_place(self) -> int:
@@ -59,10 +61,11 @@ class VerifiedRow(NamedTuple):
         return self.drafted.own._replace(place=self.drafted.end_place - 1, column=step.budget)
 
 
-def verify(rows: Sequence[DraftedRow], sampled_U: npt.NDArray[np.int32]) -> tuple[VerifiedRow, ...]:
-    """Compare each row's drafts with what was sampled behind the token before each."""
+def verify(rows: Sequence[DraftedRow], sampled: Sequence[int]) -> tuple[VerifiedRow, ...]:
+    """Compare each row's drafts with what was sampled behind the token before each, of all rows
+    (U,).
+    """
     verified, start = [], 0
-    sampled = sampled_U.tolist()
     for row in rows:
         drafts = row.drafts.token_D.tolist()
         accepted = 0
