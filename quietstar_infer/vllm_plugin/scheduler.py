@@ -68,10 +68,7 @@ class ThinkingScheduler(AsyncScheduler):
         self._alignment = ThoughtAlignment()
         # Drafts need each pass's outcome before the next is scheduled.
         is_synchronous = not self.scheduler_config.async_scheduling
-        self._policy = DraftPolicy(
-            setup.speculative_thoughts if is_synchronous else 0,
-            has_multi_steps=self._max_passes > 1,
-        )
+        self._policy = DraftPolicy(setup.speculative_thoughts if is_synchronous else 0)
         # The drafts that there are for each request's next pass.
         self._num_drafts: dict[str, int] = {}
         self._step_began = 0.0
@@ -161,7 +158,7 @@ class ThinkingScheduler(AsyncScheduler):
         """
         if self._max_passes == 1 or not self._thoughts:
             return []
-        if self._policy.drafting(len(self.running), goes_on=True) is not None:
+        if self._policy.drafting(len(self.running), all_think=True, goes_on=True) is not None:
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
@@ -193,7 +190,12 @@ class ThinkingScheduler(AsyncScheduler):
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
         could_go_on = self._could_go_on(steps, num_rows=len(scheduled))
-        drafting = self._policy.drafting(len(scheduled), goes_on=could_go_on) if steps else None
+        drafting = None
+        if steps:
+            all_think = len(steps) == len(scheduled)
+            drafting = self._policy.drafting(
+                len(scheduled), all_think=all_think, goes_on=could_go_on
+            )
         if drafting is not None:
             steps = self._with_drafts(steps, scheduler_output)
         num_passes = 1
@@ -336,7 +338,9 @@ class ThinkingScheduler(AsyncScheduler):
                 if not step.is_gate
             )
         if len(plan.steps) == num_rows and not any(step.is_gate for step in plan.steps.values()):
-            self._policy.observe_thoughts(num_rows, tokens, seconds)
+            self._policy.observe_thoughts(
+                num_rows, tokens, seconds, is_drafting=progress is not None
+            )
 
     def _go_on(
         self, request: Request, step: ThoughtStep, drafting: Drafting | None, reached: int

@@ -1,4 +1,4 @@
-"""How many drafts pay: by what passes take, and how often drafts are right.
+"""Whether and how many drafts pay: by what passes take, and how often drafts are right.
 
 A draft costs what one more token adds to a pass, and saves a pass of its request if it is right. A
 pass takes a + c·n for n tokens, of which a is shared by the rows of the batch: with R of them, a
@@ -7,7 +7,8 @@ runs.
 
 Where every row of the batch thinks, the alternative is a multi-step, whose passes are cheaper:
 which of the two gets more tokens thought in a second is measured, too, for each size of batch, and
-the loser is tried again at ever longer intervals.
+the loser is tried again now and then. In a batch with requests that do not think, these would wait
+for longer passes: there nothing is drafted.
 """
 
 from typing import Literal
@@ -20,8 +21,13 @@ _FADE = 0.995
 # More than a thought can have.
 _MANY = 1 << 20
 # Thought tokens after which the two ways are compared.
-_WINDOW = 400
-_FIRST_INTERVAL, _LAST_INTERVAL = 4, 64
+_WINDOW = 300
+# After so many windows of the better way comes one of the other.
+_FIRST_INTERVAL, _LAST_INTERVAL = 16, 128
+# The share of a new window in what is remembered of either way: one alone may be noise.
+_NEW = 0.5
+# Up to so many rows drafts are expected to pay until it is measured.
+_FEW_ROWS = 2
 
 SpeculativeThoughts = Literal["auto"] | int
 """By measurement, or so many drafts in a pass wherever there are any; 0 = none."""
@@ -63,58 +69,53 @@ class PassCost:
 class _Rates:
     """Thought tokens per second with drafts and in multi-steps, of batches of about one size."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_drafting: bool) -> None:
+        self.is_drafting = is_drafting
         self._rate: dict[bool, float] = {}
-        self._is_drafting = True
         self._tokens = self._seconds = 0.0
-        self._interval = _FIRST_INTERVAL
-        self._windows_left = 1
+        self._interval = self._windows_left = _FIRST_INTERVAL
 
-    @property
-    def is_drafting(self) -> bool:
-        return self._is_drafting
-
-    def add(self, tokens: int, seconds: float) -> None:
+    def add(self, tokens: int, seconds: float, *, is_drafting: bool) -> None:
+        if is_drafting != self.is_drafting:
+            return  # another size of batch had been expected
         self._tokens += tokens
         self._seconds += seconds
         if self._tokens >= _WINDOW and self._seconds > 0:
             self._close_window()
 
     def _close_window(self) -> None:
-        self._rate[self._is_drafting] = self._tokens / self._seconds
+        rate = self._tokens / self._seconds
+        before = self._rate.get(self.is_drafting, rate)
+        self._rate[self.is_drafting] = _NEW * rate + (1 - _NEW) * before
         self._tokens = self._seconds = 0.0
         self._windows_left -= 1
-        if len(self._rate) < 2:
-            self._is_drafting = not self._is_drafting
-            return
-        better = self._rate[True] > self._rate[False]
         if self._windows_left > 0:
-            self._is_drafting = better
-        else:
-            # Now the other way, for one window.
-            self._is_drafting = not better
-            self._interval = min(2 * self._interval, _LAST_INTERVAL)
-            self._windows_left = self._interval
+            if len(self._rate) == 2:
+                self.is_drafting = self._rate[True] > self._rate[False]
+            return
+        # Now the other way, for one window.
+        self.is_drafting = not self.is_drafting
+        self._interval = min(2 * self._interval, _LAST_INTERVAL)
+        self._windows_left = self._interval + 1
 
 
 class DraftPolicy:
     """Decides for the scheduler of one engine."""
 
-    def __init__(self, mode: SpeculativeThoughts, *, has_multi_steps: bool) -> None:
+    def __init__(self, mode: SpeculativeThoughts) -> None:
         self._mode = mode
-        self._has_multi_steps = has_multi_steps
         self._cost = PassCost()
         self._rates: dict[int, _Rates] = {}
 
-    def drafting(self, num_rows: int, *, goes_on: bool) -> Drafting | None:
-        """How to draft in a batch of so many rows, None = not at all; `goes_on`: the alternative is
-        a multi-step.
+    def drafting(self, num_rows: int, *, all_think: bool, goes_on: bool) -> Drafting | None:
+        """How to draft in a batch of so many rows, None = not at all. `all_think`: each of them is
+        in a thought or may begin one; `goes_on`: the alternative is a multi-step.
         """
         if self._mode == 0:
             return None
         if self._mode != "auto":
             return Drafting(self._mode, 0.0, goes_on)
-        if goes_on and self._has_multi_steps and not self._rates_of(num_rows).is_drafting:
+        if not all_think or not self._rates_of(num_rows).is_drafting:
             return None
         return Drafting(_MANY, self._cost.least_chance(num_rows), goes_on)
 
@@ -122,11 +123,16 @@ class DraftPolicy:
         """Learn what an engine step with drafts has taken."""
         self._cost.add(num_passes, num_tokens, seconds)
 
-    def observe_thoughts(self, num_rows: int, tokens: int, seconds: float) -> None:
+    def observe_thoughts(
+        self, num_rows: int, tokens: int, seconds: float, *, is_drafting: bool
+    ) -> None:
         """Learn how long an engine step has taken in which every row thought, for so many thought
         tokens in all.
         """
-        self._rates_of(num_rows).add(tokens, seconds)
+        self._rates_of(num_rows).add(tokens, seconds, is_drafting=is_drafting)
 
     def _rates_of(self, num_rows: int) -> _Rates:
-        return self._rates.setdefault(num_rows.bit_length(), _Rates())
+        size = num_rows.bit_length()
+        if size not in self._rates:
+            self._rates[size] = _Rates(is_drafting=num_rows <= _FEW_ROWS)
+        return self._rates[size]

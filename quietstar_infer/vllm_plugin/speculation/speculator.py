@@ -1,7 +1,7 @@
 """Drafts thought tokens, feeds them and finds out which of them were right.
 
-Shapes: N tokens of the batch, D rows with drafts, U tokens behind which one is sampled, P drafts and
-ENDs, H hidden, V vocabulary, S slots, C columns of a slot.
+Shapes: N tokens of the batch, D rows with drafts, U tokens behind which one is sampled, P drafts
+and ENDs, H hidden, V vocabulary, S slots, C columns of a slot.
 """
 
 from collections.abc import Callable, Sequence
