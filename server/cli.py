@@ -15,7 +15,12 @@ from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
 from server.lifecycle import serve
 from server.middleware.auth import add_key_option
-from server.vllm_api import AsyncEngineArgs, FlexibleArgumentParser, ThinkingOptions
+from server.vllm_api import (
+    AsyncEngineArgs,
+    FlexibleArgumentParser,
+    SpeculativeThoughts,
+    ThinkingOptions,
+)
 
 PROGRAM = "python -m server"
 # The options of `vllm serve` that this server has, too.
@@ -191,6 +196,15 @@ def _add_thinking_options(group: Any) -> None:
         "(default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
+        "--speculative-thoughts",
+        type=_speculative_thoughts,
+        default=ThinkingOptions.speculative_thoughts,
+        metavar="auto|off|N",
+        help="draft what a thought will say from what earlier ones said, and feed up to N drafts in "
+        "one pass: the same thoughts in fewer passes. auto: where and as many as pay, by "
+        "measurement; not on CUDA, unless with --no-async-scheduling (default: auto)",
+    )
+    group.add_argument(
         "--max-recorded-thought-tokens",
         type=int,
         default=ThinkingOptions.max_recorded_thought_tokens,
@@ -237,7 +251,18 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
         embedding_mode=args.thought_embeddings,
         max_recorded_thought_tokens=args.max_recorded_thought_tokens,
         max_thought_burst=args.max_thought_burst,
+        speculative_thoughts=args.speculative_thoughts,
     )
+
+
+def _speculative_thoughts(text: str) -> SpeculativeThoughts:
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return 0
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor off nor a number of drafts")
+    return int(text)
 
 
 def main(arguments: Sequence[str]) -> int:

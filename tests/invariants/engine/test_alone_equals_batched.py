@@ -213,7 +213,7 @@ def test_interrupted_multi_step(
 ) -> None:
     """As if a request arrived after any of the passes."""
     draw = random.Random(0)
-    forward = MultiStepMixin._decode_only_forward
+    forward = MultiStepMixin._forward
     interrupted = []
 
     def interrupting(runner: Any, *args: Any) -> Any:
@@ -222,7 +222,7 @@ def test_interrupted_multi_step(
             interrupted.append(True)
         return forward(runner, *args)
 
-    monkeypatch.setattr(MultiStepMixin, "_decode_only_forward", interrupting)
+    monkeypatch.setattr(MultiStepMixin, "_forward", interrupting)
     asks, expected = alone["thinkers"]
     options = ThinkingOptions(max_thought_burst=17, speculative_thoughts=0)
     engine = start(variant, options=options)
