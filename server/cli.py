@@ -200,8 +200,8 @@ def _add_thinking_options(group: Any) -> None:
         type=_speculative_thoughts,
         default=ThinkingOptions.speculative_thoughts,
         metavar="auto|off|N",
-        help="draft what a thought will say from what earlier ones said, and feed up to N drafts in "
-        "one pass: the same thoughts in fewer passes. auto: where and as many as pay, by "
+        help="draft what a thought will say from what earlier ones said, and feed up to N drafts "
+        "in one pass: the same thoughts in fewer passes. auto: where and as many as pay, by "
         "measurement; not on CUDA, unless with --no-async-scheduling (default: auto)",
     )
     group.add_argument(

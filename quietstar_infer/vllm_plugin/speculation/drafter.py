@@ -16,9 +16,9 @@ from quietstar_infer.vllm_plugin.speculation.ngrams import (
     ORDERS,
     DraftRequests,
     Int32Array,
-    Int64Array,
     ThoughtNgrams,
 )
+from quietstar_infer.vllm_plugin.thought_rows import Int64Array
 
 # After so many drafts from contexts of a length, what was seen before counts half.
 _HALF_LIFE = 512

@@ -22,6 +22,7 @@ from numba import njit  # type: ignore[import-untyped]
 from vllm.triton_utils import dispatcher
 
 from quietstar_infer.sampling import GOLDEN_RATIO, MULTIPLIERS, SALTS
+from quietstar_infer.vllm_plugin.thought_rows import Int64Array
 
 NUM_CANDIDATES = 16
 # Lengths of contexts, longest first. The last, 0, is the length of the thought so far alone.
@@ -32,7 +33,6 @@ _FIRST_SALT, _SECOND_SALT = SALTS
 _FIRST_MULTIPLIER, _SECOND_MULTIPLIER = MULTIPLIERS
 
 Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
 

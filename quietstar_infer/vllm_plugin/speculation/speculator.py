@@ -14,13 +14,14 @@ from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThoughtStep
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
 from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought, ThoughtDrafter
-from quietstar_infer.vllm_plugin.speculation.ngrams import Int32Array, Int64Array
+from quietstar_infer.vllm_plugin.speculation.ngrams import Int32Array
 from quietstar_infer.vllm_plugin.speculation.verification import (
     DraftedRow,
     VerifiedRow,
     valid_places,
     verify,
 )
+from quietstar_infer.vllm_plugin.thought_rows import Int64Array
 from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs, ThoughtSampler, unpack
 
 ComputeLogits = Callable[[torch.Tensor], torch.Tensor | None]

@@ -58,7 +58,7 @@ def test_a_draft_follows_the_longest_context_that_has_been_seen() -> None:
 
 def test_drafts_follow_each_other_up_to_the_budget() -> None:
     ngrams = ThoughtNgrams()
-    thought = [5, 6, 7, 5, 8, 9]
+    thought = [5, 6, 7, 4, 8, 9]
     for known, token in enumerate(thought):
         learn(ngrams, thought[:known], token)
     for known in range(len(thought)):
