@@ -33,8 +33,11 @@ def requests(
     known: int, budget: int, seed: int = 0, position: int = 0, temperature: float = 0.0
 ) -> DraftRequests:
     return DraftRequests(
-        *(np.array([number]) for number in (known, budget, seed, position)),
-        np.array([temperature], dtype=np.float32),
+        known_R=np.array([known]),
+        budget_R=np.array([budget]),
+        seed_R=np.array([seed]),
+        position_R=np.array([position]),
+        temperature_R=np.array([temperature], dtype=np.float32),
     )
 
 
