@@ -101,7 +101,8 @@ class ThoughtSpeculator:
         self._learn(np.array(inputs, dtype=np.int64), logits_NV)
 
     def _learn(self, input_U7: Int64Array, logits_NV: torch.Tensor) -> None:
-        inputs = ThoughtInputs(*input_U7.T)
+        # Contiguous: what is compiled is compiled for that.
+        inputs = ThoughtInputs(*np.ascontiguousarray(input_U7.T))
         row_U = async_tensor_h2d(inputs.row, device=self._device)
         self._drafter.learn(self._host_tokens(), inputs.slot, inputs.column, logits_NV[row_U])
 
