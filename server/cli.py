@@ -197,12 +197,14 @@ def _add_thinking_options(group: Any) -> None:
     )
     group.add_argument(
         "--speculative-thoughts",
-        type=_speculative_thoughts,
+        "--no-speculative-thoughts",
+        action=_SpeculativeThoughts,
+        nargs="?",
         default=ThinkingOptions.speculative_thoughts,
         metavar="auto|off|N",
-        help="draft what a thought will say from what earlier ones said, and feed up to N drafts "
-        "in one pass: the same thoughts in fewer passes. auto: where and as many as pay, by "
-        "measurement; not on CUDA, unless with --no-async-scheduling (default: auto)",
+        help="feed up to N drafted tokens of a thought in one pass: the same thoughts in fewer "
+        "passes. auto: where and as many as pay, by measurement; not with asynchronous scheduling "
+        "(default: auto)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",
@@ -255,14 +257,33 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
     )
 
 
-def _speculative_thoughts(text: str) -> SpeculativeThoughts:
-    if text == "auto":
-        return "auto"
-    if text == "off":
-        return 0
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor off nor a number of drafts")
-    return int(text)
+class _SpeculativeThoughts(argparse.Action):
+    """auto, off or a number. In a YAML file, `off` means false, which vLLM's parser turns into the
+    option's name with "no-" before it, and `on` is the option without a value.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        negated = bool(option_string and option_string.lstrip("-").startswith("no"))
+        setattr(namespace, self.dest, self._parsed(values, negated))
+
+    def _parsed(self, value: str | None, negated: bool) -> SpeculativeThoughts:
+        if negated and value is None:
+            return 0
+        if not negated and value in (None, "auto"):
+            return "auto"
+        if not negated and value == "off":
+            return 0
+        if negated or not str(value).isdecimal():
+            raise argparse.ArgumentError(
+                self, f"{value!r} is neither auto nor off nor a number of drafts"
+            )
+        return int(str(value))
 
 
 def main(arguments: Sequence[str]) -> int:
