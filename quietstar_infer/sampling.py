@@ -12,9 +12,9 @@ import hashlib
 
 import torch
 
-_GOLDEN_RATIO = 0x9E3779B9
-_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
-_SALTS = (0x243F6A88, 0x85A308D3)
+GOLDEN_RATIO = 0x9E3779B9
+MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+SALTS = (0x243F6A88, 0x85A308D3)
 
 
 def seed_from_text(text: str) -> int:
@@ -27,10 +27,10 @@ def row_keys(seed_N: torch.Tensor, position_N: torch.Tensor, step_N: torch.Tenso
     int64.
     """
     keys = []
-    for salt in _SALTS:
+    for salt in SALTS:
         key_N = seed_N.to(torch.int32) ^ _signed(salt)
         for word_N in (seed_N >> 32, position_N, step_N):
-            key_N = _scramble(key_N) ^ (word_N.to(torch.int32) * _signed(_GOLDEN_RATIO))
+            key_N = _scramble(key_N) ^ (word_N.to(torch.int32) * _signed(GOLDEN_RATIO))
         keys.append(_scramble(key_N))
     return torch.stack(keys, dim=-1)
 
@@ -47,7 +47,7 @@ def gumbel_noise(key_N2: torch.Tensor, vocab_size: int) -> torch.Tensor:
     Values lie in [-2.9, 17.4].
     """
     entry_V = torch.arange(vocab_size, device=key_N2.device, dtype=torch.int32)
-    bits_NV = (entry_V * _signed(_GOLDEN_RATIO)) ^ key_N2[:, :1]
+    bits_NV = (entry_V * _signed(GOLDEN_RATIO)) ^ key_N2[:, :1]
     bits_NV = _scramble(bits_NV) ^ key_N2[:, 1:]
     bits_NV = _scramble(bits_NV)
     uniform_NV = uniform_numbers(bits_NV)
@@ -91,8 +91,8 @@ def mask_meta_tokens(logits: torch.Tensor, meta_token_ids: tuple[int, int]) -> t
 
 def _scramble(x: torch.Tensor) -> torch.Tensor:
     """A bijection of 32-bit integers with negligible statistical bias (xorshift-multiply)."""
-    x = (x ^ _shift_right(x, 16)) * _signed(_MULTIPLIERS[0])
-    x = (x ^ _shift_right(x, 15)) * _signed(_MULTIPLIERS[1])
+    x = (x ^ _shift_right(x, 16)) * _signed(MULTIPLIERS[0])
+    x = (x ^ _shift_right(x, 15)) * _signed(MULTIPLIERS[1])
     return x ^ _shift_right(x, 16)
 
 

@@ -17,7 +17,12 @@ from server.errors import ExitStatus, StartError
 from server.lifecycle import serve
 from server.middleware.auth import add_key_option
 from server.requests.aliases import add_alias_option
-from server.vllm_api import AsyncEngineArgs, FlexibleArgumentParser, ThinkingOptions
+from server.vllm_api import (
+    AsyncEngineArgs,
+    FlexibleArgumentParser,
+    SpeculativeThoughts,
+    ThinkingOptions,
+)
 
 PROGRAM = "python -m server"
 # The options of `vllm serve` that this server has, too.
@@ -192,6 +197,17 @@ def _add_thinking_options(group: Any) -> None:
         "(multi-step): faster, but a new request may wait for it (default: 16 on a CPU, 1 on CUDA)",
     )
     group.add_argument(
+        "--speculative-thoughts",
+        "--no-speculative-thoughts",
+        action=_SpeculativeThoughts,
+        nargs="?",
+        default=ThinkingOptions.speculative_thoughts,
+        metavar="auto|off|N",
+        help="feed up to N drafted tokens of a thought in one pass: the same thoughts in fewer "
+        "passes. auto: where and as many as pay, by measurement; not with asynchronous scheduling "
+        "(default: auto)",
+    )
+    group.add_argument(
         "--max-recorded-thought-tokens",
         type=int,
         default=ThinkingOptions.max_recorded_thought_tokens,
@@ -238,7 +254,37 @@ def thinking_options(args: argparse.Namespace) -> ThinkingOptions:
         embedding_mode=args.thought_embeddings,
         max_recorded_thought_tokens=args.max_recorded_thought_tokens,
         max_thought_burst=args.max_thought_burst,
+        speculative_thoughts=args.speculative_thoughts,
     )
+
+
+class _SpeculativeThoughts(argparse.Action):
+    """auto, off or a number. In a YAML file, `off` means false, which vLLM's parser turns into the
+    option's name with "no-" before it, and `on` is the option without a value.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        negated = bool(option_string and option_string.lstrip("-").startswith("no"))
+        setattr(namespace, self.dest, self._parsed(values, negated))
+
+    def _parsed(self, value: str | None, negated: bool) -> SpeculativeThoughts:
+        if negated and value is None:
+            return 0
+        if not negated and value in (None, "auto"):
+            return "auto"
+        if not negated and value == "off":
+            return 0
+        if negated or not str(value).isdecimal():
+            raise argparse.ArgumentError(
+                self, f"{value!r} is neither auto nor off nor a number of drafts"
+            )
+        return int(str(value))
 
 
 def main(arguments: Sequence[str]) -> int:

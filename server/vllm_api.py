@@ -76,6 +76,7 @@ from quietstar_infer.vllm_plugin.options import (
     prepare_engine_args,
     thinking_setup,
 )
+from quietstar_infer.vllm_plugin.speculation.policy import SpeculativeThoughts
 from quietstar_infer.vllm_plugin.thought_usage import take_usage
 from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 
@@ -111,6 +112,7 @@ __all__ = [
     "SamplingParams",
     "SchedulerStats",
     "ServingTokenization",
+    "SpeculativeThoughts",
     "StatLoggerBase",
     "StatLoggerFactory",
     "StructuredOutputGrammar",

@@ -12,6 +12,8 @@ several times, and the median of the repetitions' ratios counts.
 | arrival  | time to the first token beside 16 requests that think | beside 16 that do not |
 | adaptive | time per visible token of texts that are thought about where it pays | at budget 0 |
 |          | requests without thoughts beside such | the same where none thinks |
+| speculative | time per visible token of texts, with drafts of thoughts where these pay | without |
+|          | the same, thought about where it pays | at budget 0 |
 | context  | growth of the time per visible token with the context | that of stock vLLM |
 """
 
@@ -25,7 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -39,8 +41,12 @@ from quietstar_infer.errors import UnsupportedError
 
 MS = 1e3
 GIB = 1 << 30
-MeasureName = Literal["pass", "official", "company", "arrival", "adaptive", "context"]
-NAMES: tuple[MeasureName, ...] = ("pass", "official", "company", "arrival", "adaptive", "context")
+MeasureName = Literal[
+    "pass", "official", "company", "arrival", "adaptive", "speculative", "context"
+]
+NAMES: tuple[MeasureName, ...] = get_args(MeasureName)
+# By batch: what time with drafts is to be of the time without.
+_SPECULATIVE_LIMITS = {1: 0.6, 4: 0.65, 16: 0.85}
 Progress = Callable[[str], None]
 DOCUMENTS = Path(__file__).parents[2] / "training/evaluations/tasks/demo-text.jsonl"
 """Texts of the demonstration, held out from its training."""
@@ -86,6 +92,8 @@ class Settings:
         return {
             "max_thought_budget": max(self.mixed_budget, self.budget),
             "max_thought_burst": self.max_thought_burst,
+            # One pass for each thought token, so that passes can be compared.
+            "speculative_thoughts": 0,
         }
 
 
@@ -195,6 +203,9 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
                     yield from adaptive_cost(both, settings)
                 if "official" in only:
                     yield official_gain(both, settings, device)
+        if "speculative" in only:
+            with _speculative_pair(settings, device, progress) as both:
+                yield from speculative_gain(both, settings)
         if only & {"pass", "context"}:
             with _larger_pair(settings, folder, device, progress) as both:
                 if "pass" in only:
@@ -217,6 +228,25 @@ def _checkpoint_pair(
         repeats=settings.repeats,
         tokens=settings.tokens,
         limit=0.8,
+        progress=progress,
+    ) as both:
+        yield both
+
+
+@contextmanager
+def _speculative_pair(settings: Settings, device: str, progress: Progress) -> Iterator[Pair]:
+    """Two engines that think: one drafts thought tokens where it pays, the other never."""
+    checkpoint, arguments = settings.checkpoint, engine_arguments(settings.checkpoint, device)
+    if device == "cuda":
+        arguments["async_scheduling"] = False
+    with pair(
+        EngineSpec(arguments, settings.thinking | {"speculative_thoughts": "auto"}),
+        EngineSpec(arguments, settings.thinking),
+        name=checkpoint.name,
+        vocab_size=read_json(checkpoint / "config.json")["vocab_size"],
+        repeats=settings.repeats,
+        tokens=settings.tokens,
+        limit=1.0,
         progress=progress,
     ) as both:
         yield both
@@ -320,8 +350,7 @@ def adaptive_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
     """
     texts = _texts(settings)
     for batch in settings.adaptive_batches:
-        groups = [texts[first : first + batch] for first in range(0, len(texts), batch)]
-        thinking = [Load(group) for group in groups[: settings.adaptive_groups]]
+        thinking = _groups(texts, batch, settings.adaptive_groups)
         plain = [Load(_without_thoughts(load.requests)) for load in thinking]
         with_thoughts, without = [], []
         for _ in both.repetitions(f"thinking where it pays, batch {batch}"):
@@ -343,6 +372,39 @@ def adaptive_cost(both: Pair, settings: Settings) -> Iterator[Measured]:
     case = f"{number} at budget 0 beside {number} that think where it pays"
     names = ("mixed batch", "all at budget 0")
     yield _measured(both, "adaptive", case, names, (beside_thoughts, beside_none), 1.1)
+
+
+def speculative_gain(both: Pair, settings: Settings) -> Iterator[Measured]:
+    """Given texts, thought about at every token, with drafts where these pay and without; then
+    thought about where it pays, with drafts, against as many tokens without thoughts.
+    """
+    texts = _texts(settings)
+    always = tuple(replace(text, threshold=0.0) for text in texts)
+    names = ("with drafts", "without")
+    for batch in settings.adaptive_batches:
+        loads = _groups(always, batch, settings.adaptive_groups)
+        for load in loads:
+            both.ours.run(load)  # what the texts' thoughts say, and what pays
+        drafted, plain = [], []
+        for _ in both.repetitions(f"drafts of thought tokens, batch {batch}"):
+            drafted.append(MS * fmean(per_token(both.ours.run(load)) for load in loads))
+            plain.append(MS * fmean(per_token(both.stock.run(load)) for load in loads))
+        case = f"batch {batch}, budget {texts[0].budget}"
+        limit = _SPECULATIVE_LIMITS.get(batch, 1.03)
+        yield _measured(both, "speculative", case, names, (drafted, plain), limit)
+    thinking = _groups(texts, 1, settings.adaptive_groups)
+    without = [Load(_without_thoughts(load.requests)) for load in thinking]
+    above, below = [], []
+    for _ in both.repetitions("drafts, thinking where it pays"):
+        above.append(MS * fmean(per_token(both.ours.run(load)) for load in thinking))
+        below.append(MS * fmean(per_token(both.ours.run(load)) for load in without))
+    case = f"batch 1, budget {texts[0].budget} over {texts[0].threshold:g} nats"
+    names = ("where it pays, with drafts", "budget 0")
+    yield _measured(both, "speculative", case, names, (above, below), 1.4)
+
+
+def _groups(texts: tuple[Request, ...], batch: int, number: int) -> list[Load]:
+    return [Load(texts[first : first + batch]) for first in range(0, len(texts), batch)][:number]
 
 
 def _texts(settings: Settings) -> tuple[Request, ...]:

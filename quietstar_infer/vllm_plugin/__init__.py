@@ -14,6 +14,7 @@ workers/            the workers for CPU and CUDA, and the executor that interrup
 runner.py           vLLM's V1 model runner: where it calls the thought state
 multi_step.py       several passes in one engine step
 thought_state.py    all there is to a thought on the worker, from its first pass to its last
+speculation/        several tokens of a thought in one pass, drafted from what thoughts have said
 thought_rows.py     index arithmetic of a batch's thinking rows
 slots.py            what is kept on the device between two passes of a thought
 thought_sampler.py  the sampler of thought tokens, one compiled operation per pass

@@ -46,10 +46,12 @@ class ThoughtCounts(NamedTuple):
     them in a thought, its first and its last pass included. `thought_tokens`: all that were
     sampled, those of aborted thoughts too. `finished`: thoughts that reached their mixing weight.
     `aborted`: thoughts that did not, by reason. `skipped`: tokens that gated requests did not think
-    about. `weights_at_most`: upper bounds, and how many of
-    the finished thoughts' mixing weights were not above each. `expected_gains_at_most`: the same of
-    the expected gains at all tokens of gated requests; `gain_errors_at_most`: of what logged
-    thoughts saved at the visible token, less what they were expected to. Both in nats.
+    about. `drafted`: thought tokens that were fed before they were known to be right;
+    `drafts_accepted`: those that were, each of which has saved its request a pass.
+    `weights_at_most`: upper bounds, and how many of the finished thoughts' mixing weights were not
+    above each. `expected_gains_at_most`: the same of the expected gains at all tokens of gated
+    requests; `gain_errors_at_most`: of what logged thoughts saved at the visible token, less what
+    they were expected to. Both in nats.
     """
 
     passes: int
@@ -59,6 +61,8 @@ class ThoughtCounts(NamedTuple):
     finished: int
     aborted: dict[str, int]
     skipped: int
+    drafted: int
+    drafts_accepted: int
     weights_at_most: list[tuple[float, int]]
     expected_gains_at_most: list[tuple[float, int]]
     gain_errors_at_most: list[tuple[float, int]]
@@ -115,6 +119,8 @@ class ThoughtMetrics:
         self._finished = 0
         self._aborted: Counter[str] = Counter()
         self._skipped = 0
+        self._drafted = 0
+        self._drafts_accepted = 0
         self._weights = _Histogram(MIXING_WEIGHT_BOUNDS, device)
         self._expected_gains = _HostHistogram(EXPECTED_GAIN_BOUNDS)
         self._gain_errors = _Histogram(GAIN_ERROR_BOUNDS, device)
@@ -122,12 +128,13 @@ class ThoughtMetrics:
     def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
         """Count a pass; an engine step without rows only tells of ended requests."""
         last = sum(step.is_last for step in plan.steps.values())
+        drafted = sum(step.num_drafts > 0 for step in plan.steps.values())
         thinking = sum(not step.is_gate for step in plan.steps.values())
         self._passes += bool(num_scheduled_tokens)
         self._rows += len(num_scheduled_tokens)
         self._thinking_rows += thinking
-        # Each pass of a thought but the last samples one.
-        self._thought_tokens += thinking - last
+        # Each pass of a thought but the last samples one; with drafts, it is known later how many.
+        self._thought_tokens += thinking - drafted - last
         self._finished += last
         self._aborted.update(plan.aborted)
 
@@ -138,6 +145,14 @@ class ThoughtMetrics:
         self._rows += rows
         self._thinking_rows += rows
         self._thought_tokens += rows
+
+    def add_verified(self, drafted: int, accepted: int, *, has_ended: bool) -> None:
+        """Count what has become of a row's drafts."""
+        self._drafted += drafted
+        self._drafts_accepted += accepted
+        # Behind the last right one the thought's own rule has said what follows, or END has.
+        self._thought_tokens += accepted + (not has_ended)
+        self._finished += has_ended
 
     def add_weights(self, weight_L1: torch.Tensor) -> None:
         """Count the mixing weights, (L, 1), of thoughts that ended."""
@@ -163,6 +178,8 @@ class ThoughtMetrics:
             finished=self._finished,
             aborted=dict(self._aborted),
             skipped=self._skipped,
+            drafted=self._drafted,
+            drafts_accepted=self._drafts_accepted,
             weights_at_most=self._weights.counts(),
             expected_gains_at_most=self._expected_gains.counts(),
             gain_errors_at_most=self._gain_errors.counts(),

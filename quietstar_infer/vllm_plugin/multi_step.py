@@ -1,10 +1,14 @@
 """Multi-step: several passes in one engine step, where every row of the batch is thinking.
 
-The scheduler asks for it (`ThoughtPlan.num_passes`). Of the passes, only the first and the last can
-contain START, END or a visible token; vLLM prepares these. All between are *decode-only*: every row
-feeds one thought token and samples the next. From one to the next, positions and sequence lengths
-grow by one and the sampled tokens become the fed ones, all on the device: of what vLLM prepares for
-a batch, only the attention metadata have to be built anew. This module alone does so.
+The scheduler asks for it (`ThoughtPlan`). With drafts, passes are run until a thought has ended;
+vLLM prepares only the first, and only if it feeds text. Without drafts, the scheduler says how many
+passes (`num_passes`). Of these, only the first and the last can contain START, END or a visible
+token; vLLM prepares these. All between are *decode-only*: every row feeds one thought token and
+samples the next. From one to the next, positions and sequence lengths grow by one and the sampled
+tokens become the fed ones, all on the device.
+
+Of what vLLM prepares for a batch, only positions, lengths and attention metadata have to be made
+anew for a pass that follows another. This module alone does so.
 
 Shapes: R rows of the batch, H hidden.
 """
@@ -19,7 +23,7 @@ from vllm.forward_context import BatchDescriptor, set_forward_context
 from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.worker.gpu_model_runner import ExecuteModelState
 
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
 from quietstar_infer.vllm_plugin.schedule_plan import (
@@ -28,7 +32,9 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attached_plan,
     later_pass,
 )
-from quietstar_infer.vllm_plugin.thought_state import DecodeBatch
+from quietstar_infer.vllm_plugin.speculation.steps import steps_after, with_drafts
+from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets
+from quietstar_infer.vllm_plugin.thought_state import DecodeBatch, ThoughtBatch
 
 
 class StepPasses(NamedTuple):
@@ -93,9 +99,11 @@ class MultiStepMixin(ThinkingRunnerMixin):
         """
         plan = attached_plan(scheduler_output)
         num_rows = len(scheduler_output.num_scheduled_tokens)
-        if self.lora_config is not None:
+        if plan.drafting is not None and plan.drafting.goes_on:
+            return self._run_until_one_ends(scheduler_output, plan)
+        if self.lora_config is not None or plan.drafting is not None:
             # LoRA's kernels need what vLLM prepares in every pass.
-            assert plan.num_passes == 1, "the scheduler asks for no multi-step with LoRA"
+            assert plan.num_passes == 1, "the scheduler asks for no multi-step here"
             return super()._run_passes(scheduler_output, intermediate_tensors)
         passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
@@ -121,14 +129,78 @@ class MultiStepMixin(ThinkingRunnerMixin):
         assert self.execute_model_state is not None, "the pass has run"
         self.thought_state.process_logits(self._thoughts, self.execute_model_state.logits)
         self.execute_model_state = None
-        # As if vLLM's scheduler had set it: x_p is the next token to compute.
-        rows = self._thoughts.rows
-        self.input_batch.num_computed_tokens_cpu[rows.row_R] = self._thoughts.position_R
+        self._set_text_positions(self._thoughts)
 
-    def _no_samples(self) -> ModelRunnerOutput:
-        """The output of an engine step after which all thoughts are unfinished."""
-        batch = self.input_batch
-        return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy())
+    def _set_text_positions(self, thoughts: ThoughtBatch) -> None:
+        """As if vLLM's scheduler had set it: x_p is the next token to compute."""
+        num_computed = self.input_batch.num_computed_tokens_cpu
+        num_computed[thoughts.rows.row_R] = thoughts.position_R
+        for row in thoughts.verified:
+            num_computed[row.drafted.own.row] = row.drafted.own.position
+
+    # --- passes with drafts
+
+    def _run_until_one_ends(self, scheduler_output: SchedulerOutput, plan: ThoughtPlan) -> None:
+        """Run passes until a thought has ended, or a request interrupts them. The last of them is
+        left to be sampled, as by vLLM's `execute_model`.
+        """
+        steps, num_passes, num_tokens = plan.steps, 0, 0
+        if any(step.is_first for step in steps.values()):
+            # x_p, and a prompt before it, are for vLLM to prepare.
+            super()._run_passes(scheduler_output)
+            thoughts = self._decide()
+            assert thoughts is not None, "all rows of a multi-step think"
+            self._set_text_positions(thoughts)
+        else:
+            self._update_states(scheduler_output)
+            thoughts = self._run_drafted_pass(scheduler_output, plan)
+        while True:
+            assert self._progress is not None, "drafts were asked for"
+            num_passes += 1
+            num_tokens += sum(1 + step.num_extra_tokens for step in plan.steps.values())
+            if thoughts.num_visible or self.is_interrupted:
+                break
+            steps = steps_after(plan.steps, self._progress)
+            steps = with_drafts(steps, self._progress.num_drafts, self.max_num_tokens - len(steps))
+            plan = plan._replace(steps=steps, aborted=[])
+            thoughts = self._run_drafted_pass(scheduler_output, plan)
+        self.is_interrupted = False
+        self._progress = self._progress._replace(num_passes=num_passes, num_tokens=num_tokens)
+        self._decided = thoughts
+
+    def _run_drafted_pass(
+        self, scheduler_output: SchedulerOutput, plan: ThoughtPlan
+    ) -> ThoughtBatch:
+        """A pass of thoughts alone, none of which is in a first pass, prepared here."""
+        row_of = self.input_batch.req_id_to_index
+        rows = collect_rows(plan.steps, row_of)
+        # By vLLM's count, x_p is every row's next token to compute.
+        position_R = self.input_batch.num_computed_tokens_cpu[rows.row_R].astype(np.int64)
+        start_R, length_R = np.empty_like(position_R), np.empty_like(position_R)
+        start_R[rows.row_R] = position_R + position_offsets(rows)
+        length_R[rows.row_R] = [1 + step.num_extra_tokens for step in rows.steps]
+        lengths = dict(zip(self.input_batch.req_ids, length_R.tolist(), strict=True))
+        self.thought_state.metrics.count_pass(lengths, plan)
+
+        graph = self._prepare_pass(start_R, length_R)
+        self._thoughts = self.thought_state.prepare_inputs(
+            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.drafting
+        )
+        hidden_NH = self._forward(length_R, graph)
+        last_R = self.query_start_loc.gpu[1 : len(rows.steps) + 1].long() - 1
+        sample_RH = hidden_NH[last_R]
+        # Rows whose drafts did not end their thought have no use for these logits.
+        is_needed = len(self._thoughts.rows.steps) > 0
+        model: Any = self.get_model()
+        logits_RV = model.compute_logits(sample_RH) if is_needed else hidden_NH[:0]
+        self.execute_model_state = ExecuteModelState(
+            scheduler_output, logits_RV, None, None, hidden_NH, sample_RH, None, None, None, None
+        )
+        self.discard_request_mask.np[: len(rows.steps)] = False
+        self._discard_samples(self._thoughts.rows.row_R[self._thoughts.rows.unfinished])
+        thoughts = self._decide()
+        assert thoughts is not None, "they were prepared"
+        return thoughts
 
     # --- decode-only passes
 
@@ -150,13 +222,15 @@ class MultiStepMixin(ThinkingRunnerMixin):
         # The fed token lies behind x_p, START and the thought tokens before it.
         fed_position_R = position_R + 1 + np.array(phases)
         token_R = self.thought_state.fed_tokens(batch)
-        graph = self._prepare_decode_only_pass(fed_position_R, token_R)
+        graph = self._prepare_pass(fed_position_R, np.ones_like(fed_position_R))
+        self.input_ids.gpu[:num_rows] = token_R
         return self._loop(batch, graph, num_rows, number)
 
     def _loop(self, batch: DecodeBatch, graph: PassGraph, num_rows: int, number: int) -> int:
         """Run prepared passes until `number` of them are run or a request interrupts them."""
+        length_R = np.ones(num_rows, dtype=np.int64)
         for index in range(number):
-            hidden_RH = self._decode_only_forward(num_rows, graph)
+            hidden_RH = self._forward(length_R, graph)
             token_R = self.thought_state.decode(batch, hidden_RH)
             if index + 1 == number or self.is_interrupted:
                 break
@@ -164,30 +238,6 @@ class MultiStepMixin(ThinkingRunnerMixin):
             self.thought_state.advance(batch)
         self.is_interrupted = False
         return index + 1
-
-    def _prepare_decode_only_pass(
-        self, position_R: npt.NDArray[np.int64], token_R: torch.Tensor
-    ) -> PassGraph:
-        """Prepare a pass that feeds these tokens at these positions."""
-        rows = len(position_R)
-        with self.synchronize_input_prep():
-            self.input_batch.block_table.commit_block_table(rows)
-            self.query_start_loc.np[: rows + 1] = self.arange_np[: rows + 1]
-            self.query_start_loc.np[rows + 1 :].fill(rows)
-            self.query_start_loc.copy_to_gpu()
-            self.optimistic_seq_lens_cpu[:rows] = torch.from_numpy(position_R + 1)
-            self.optimistic_seq_lens_cpu[rows:].fill_(0)
-            self.positions[:rows] = async_tensor_h2d(position_R, device=self.device)
-            self.seq_lens[:rows] = self.positions[:rows] + 1
-            self.seq_lens[rows:].fill_(0)
-            self.input_ids.gpu[:rows] = token_R
-        mode, batch, _, tokens_across_ranks, _ = self._determine_batch_execution_and_padding(
-            num_tokens=rows,
-            num_reqs=rows,
-            num_scheduled_tokens_np=np.ones(rows, dtype=np.int32),
-            max_num_scheduled_tokens=1,
-        )
-        return PassGraph(mode, batch, tokens_across_ranks)
 
     def _advance_decode_only_pass(self, token_R: torch.Tensor) -> None:
         """Prepare the pass after the one that has run, which feeds these tokens."""
@@ -197,24 +247,56 @@ class MultiStepMixin(ThinkingRunnerMixin):
         self.seq_lens[:rows] += 1
         self.input_ids.gpu[:rows] = token_R
 
-    def _decode_only_forward(self, rows: int, graph: PassGraph) -> torch.Tensor:
-        """The hidden states of the prepared pass, (R, H), run as vLLM's `execute_model` runs it."""
+    # --- passes that vLLM does not prepare
+
+    def _prepare_pass(
+        self, start_R: npt.NDArray[np.int64], length_R: npt.NDArray[np.int64]
+    ) -> PassGraph:
+        """Prepare a pass that feeds so many tokens of each row, from these positions on; what they
+        are is to be written into the input tokens.
+        """
+        rows, total = len(start_R), int(length_R.sum())
+        ends_R = length_R.cumsum()
+        within_N = self.arange_np[:total] - np.repeat(ends_R - length_R, length_R)
+        with self.synchronize_input_prep():
+            self.input_batch.block_table.commit_block_table(rows)
+            self.query_start_loc.np[0] = 0
+            self.query_start_loc.np[1 : rows + 1] = ends_R
+            self.query_start_loc.np[rows + 1 :].fill(total)
+            self.query_start_loc.copy_to_gpu()
+            self.optimistic_seq_lens_cpu[:rows] = torch.from_numpy(start_R + length_R)
+            self.optimistic_seq_lens_cpu[rows:].fill_(0)
+            position_N = np.repeat(start_R, length_R) + within_N
+            self.positions[:total] = async_tensor_h2d(position_N, device=self.device)
+            self.seq_lens[:rows] = async_tensor_h2d(start_R + length_R, device=self.device)
+            self.seq_lens[rows:].fill_(0)
+        mode, batch, _, tokens_across_ranks, _ = self._determine_batch_execution_and_padding(
+            num_tokens=total,
+            num_reqs=rows,
+            num_scheduled_tokens_np=length_R.astype(np.int32),
+            max_num_scheduled_tokens=int(length_R.max()),
+        )
+        return PassGraph(mode, batch, tokens_across_ranks)
+
+    def _forward(self, length_R: npt.NDArray[np.int64], graph: PassGraph) -> torch.Tensor:
+        """The hidden states of the prepared pass, (N, H), run as vLLM's `execute_model` runs it."""
+        rows, total = len(length_R), int(length_R.sum())
         padded = graph.batch.num_tokens
         is_full = graph.mode == CUDAGraphMode.FULL
         self.input_batch.block_table.compute_slot_mapping(
-            rows, self.query_start_loc.gpu[: rows + 1], self.positions[:rows]
+            rows, self.query_start_loc.gpu[: rows + 1], self.positions[:total]
         )
         by_group, by_layer = self._get_slot_mappings(
             num_tokens_padded=padded,
             num_reqs_padded=graph.batch.num_reqs or rows,
-            num_tokens_unpadded=rows,
+            num_tokens_unpadded=total,
         )
         metadata, _ = self._build_attention_metadata(
-            num_tokens=rows,
+            num_tokens=total,
             num_tokens_padded=padded if is_full else None,
             num_reqs=rows,
             num_reqs_padded=(graph.batch.num_reqs or rows) if is_full else None,
-            max_query_len=1,
+            max_query_len=int(length_R.max()),
             slot_mappings=by_group,
         )
         with set_forward_context(
@@ -225,9 +307,9 @@ class MultiStepMixin(ThinkingRunnerMixin):
             cudagraph_runtime_mode=graph.mode,
             batch_descriptor=graph.batch,
             slot_mapping=by_layer,
-            is_padding=self._prepare_padding_mask(rows, padded),
+            is_padding=self._prepare_padding_mask(total, padded),
         ):
             hidden_NH: torch.Tensor = self._model_forward(
                 input_ids=self.input_ids.gpu[:padded], positions=self.positions[:padded]
             )
-        return hidden_NH[:rows]
+        return hidden_NH[:total]

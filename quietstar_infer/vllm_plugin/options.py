@@ -18,6 +18,7 @@ from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
 from quietstar_infer.plugin import register
 from quietstar_infer.vllm_plugin.architectures import thinking_architecture
+from quietstar_infer.vllm_plugin.speculation.policy import SpeculativeThoughts
 
 SCHEDULER = "quietstar_infer.vllm_plugin.scheduler.ThinkingScheduler"
 SINGLE_CPU_EXECUTOR = "quietstar_infer.vllm_plugin.workers.executor.SingleCPUExecutor"
@@ -42,6 +43,9 @@ class ThinkingOptions:
     `max_thought_burst`: how many passes an engine step may run (multi-step) while all requests
     of the batch think; except with one CPU worker, a new request may have to wait for as many.
     1 = multi-step is off, None = the default for the device (`default_thought_burst`).
+    `speculative_thoughts`: how many tokens of a thought are drafted and fed in one pass, at most;
+    "auto" = where and as many as pay, by measurement, 0 = none. Thoughts are the same. Never with
+    asynchronous scheduling.
     """
 
     max_thought_budget: int = 16
@@ -51,6 +55,7 @@ class ThinkingOptions:
     embedding_mode: EmbeddingMode | None = None
     max_recorded_thought_tokens: int = 1_000_000
     max_thought_burst: int | None = None
+    speculative_thoughts: SpeculativeThoughts = "auto"
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class ThinkingSetup:
     limits: ThoughtLimits
     max_recorded_thought_tokens: int
     max_thought_burst: int
+    speculative_thoughts: SpeculativeThoughts = 0
 
 
 def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> None:
@@ -81,6 +87,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
         limits=_limits(options, config),
         max_recorded_thought_tokens=options.max_recorded_thought_tokens,
         max_thought_burst=_thought_burst(options),
+        speculative_thoughts=options.speculative_thoughts,
     )
 
     architecture = thinking_architecture(
@@ -133,6 +140,7 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
         limits=ThoughtLimits(**fields["limits"]),
         max_recorded_thought_tokens=fields["max_recorded_thought_tokens"],
         max_thought_burst=fields["max_thought_burst"],
+        speculative_thoughts=fields["speculative_thoughts"],
     )
 
 

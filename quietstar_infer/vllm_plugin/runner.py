@@ -17,11 +17,12 @@ from vllm.config import VllmConfig
 from vllm.sequence import IntermediateTensors
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
-from vllm.v1.outputs import SamplerOutput
+from vllm.v1.outputs import ModelRunnerOutput, SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.schedule_plan import attached_plan
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attach_progress
 from quietstar_infer.vllm_plugin.thought_log import UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets, text_positions
 from quietstar_infer.vllm_plugin.thought_state import ThoughtBatch, ThoughtState
@@ -41,8 +42,12 @@ class ThinkingRunnerMixin(_Runner):
         super().__init__(vllm_config, device)
         # Of the pass that is being run; None where no row thinks.
         self._thoughts: ThoughtBatch | None = None
+        # The same once all but the visible tokens is decided.
+        self._decided: ThoughtBatch | None = None
         # Of the pass that is being sampled; None where no thought is to be logged.
         self._unsampled: UnsampledThoughts | None = None
+        # Of an engine step with drafts, once its passes are run.
+        self._progress: ThoughtProgress | None = None
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
@@ -94,12 +99,12 @@ class ThinkingRunnerMixin(_Runner):
     def _prepare_inputs(
         self, scheduler_output: SchedulerOutput, num_scheduled_tokens: npt.NDArray[np.int32]
     ) -> Any:
-        steps = attached_plan(scheduler_output).steps
-        if not steps:
+        plan = attached_plan(scheduler_output)
+        if not plan.steps:
             self._thoughts = None
             return super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
-        rows = collect_rows(steps, self.input_batch.req_id_to_index)
+        rows = collect_rows(plan.steps, self.input_batch.req_id_to_index)
         num_computed = self.input_batch.num_computed_tokens_cpu
         position_R = text_positions(rows, num_computed, num_scheduled_tokens)
         # From this count vLLM derives position, sequence length and KV slot. It writes the count
@@ -108,7 +113,7 @@ class ThinkingRunnerMixin(_Runner):
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
         self._thoughts = self.thought_state.prepare_inputs(
-            rows, position_R, self.query_start_loc.np, self.input_ids.gpu
+            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.drafting
         )
         self._restore_text_tokens(self._thoughts)
         self._discard_samples(rows.row_R[rows.unfinished])
@@ -149,14 +154,50 @@ class ThinkingRunnerMixin(_Runner):
     def sample_tokens(  # type: ignore[override]
         self, grammar_output: GrammarOutput | None
     ) -> Any:
-        if self._thoughts is not None and self.execute_model_state is not None:
-            logits_NV = self.execute_model_state.logits
-            self._thoughts = self.thought_state.decide(self._thoughts, logits_NV)
-            if self._thoughts.beginning.size > 0:
-                self._discard_samples(self._thoughts.beginning)
-            self._unsampled = self.thought_state.process_logits(self._thoughts, logits_NV)
-        with self._only_visible_generators():
-            return super().sample_tokens(grammar_output)  # type: ignore[type-var]
+        """vLLM's own, behind the thought tokens; where no row has a visible token to sample, these
+        are all.
+        """
+        thoughts = self._decided or self._decide()
+        self._decided = None
+        if thoughts is not None and self._none_is_visible(thoughts):
+            self.execute_model_state = None
+            output: Any = self._no_samples()
+        else:
+            with self._only_visible_generators():
+                output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
+        if self._progress is not None:
+            attach_progress(output, self._progress)
+            self._progress = None
+        return output
+
+    def _decide(self) -> ThoughtBatch | None:
+        """All that comes between the language-model head and vLLM's sampler; returns the thoughts
+        of the pass that has run, if there are any.
+        """
+        if self._thoughts is None or self.execute_model_state is None:
+            return None
+        logits_NV = self.execute_model_state.logits
+        thoughts = self._thoughts = self.thought_state.decide(self._thoughts, logits_NV)
+        for row_D in (thoughts.beginning, thoughts.continuing):
+            if row_D.size > 0:
+                self._discard_samples(row_D)
+        self._unsampled = self.thought_state.process_logits(thoughts, logits_NV)
+        if thoughts.drafting is not None:
+            self._progress = self.thought_state.draft(thoughts)
+        return thoughts
+
+    def _none_is_visible(self, thoughts: ThoughtBatch) -> bool:
+        """Whether every row of the batch is in the middle of a thought."""
+        return (
+            thoughts.num_visible == 0
+            and thoughts.num_thinking == self.input_batch.num_reqs
+            and not self.use_async_scheduling
+        )
+
+    def _no_samples(self) -> ModelRunnerOutput:
+        """The output of an engine step after which all thoughts are unfinished."""
+        batch = self.input_batch
+        return ModelRunnerOutput(batch.req_ids.copy(), batch.req_id_to_index.copy())
 
     def _sample(self, *args: Any, **kwargs: Any) -> SamplerOutput:
         sampled = super()._sample(*args, **kwargs)

@@ -27,12 +27,16 @@ class ThoughtStep:
 
         gate pass      x_p         [p]             keep the base hidden state; sample x_{p+1}, or
         phase 0        START       [p+1]           sample t_1
+
+    A pass may feed `num_drafts` drafted tokens behind its own (`speculation`), and END behind them
+    where they complete the thought. How far it gets, up to the visible token, is decided in it.
     """
 
     phase: int
     budget: int
     index: int
     is_gated: bool = False
+    num_drafts: int = 0
 
     @classmethod
     def first(cls, budget: int, index: int, is_gated: bool = False) -> "ThoughtStep":
@@ -40,6 +44,9 @@ class ThoughtStep:
 
     def next(self, num_passes: int = 1) -> "ThoughtStep":
         return ThoughtStep(self.phase + num_passes, self.budget, self.index, self.is_gated)
+
+    def with_drafts(self, number: int) -> "ThoughtStep":
+        return ThoughtStep(self.phase, self.budget, self.index, self.is_gated, number)
 
     @property
     def is_gate(self) -> bool:
@@ -55,6 +62,23 @@ class ThoughtStep:
     def is_last(self) -> bool:
         return self.phase == self.budget
 
+    @property
+    def feeds_end(self) -> bool:
+        return self.phase + self.num_drafts == self.budget
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is decided in the pass if the visible token is sampled."""
+        return self.is_gate or (self.num_drafts > 0 and self.feeds_end)
+
+    def ends_with(self, accepted: int) -> bool:
+        """Whether the thought has ended with a pass in which so many drafts were right."""
+        return self.feeds_end and accepted == self.num_drafts
+
+    def after(self, accepted: int) -> "ThoughtStep":
+        """The pass of one token each that has got as far as this with so many right drafts."""
+        return ThoughtStep(self.phase + accepted, self.budget, self.index, self.is_gated)
+
     def ends_within(self, num_passes: int) -> bool:
         """Whether the last of so many passes, this one included, is the thought's last."""
         return self.phase + num_passes - 1 == self.budget
@@ -64,7 +88,7 @@ class ThoughtStep:
         the next, without another token in the same pass.
         """
         later = self.next(num_passes)
-        return 0 <= later.phase < self.budget and not later.is_first
+        return 0 <= later.phase < self.budget and not later.is_first and not self.num_drafts
 
     @property
     def remaining_passes(self) -> int:
@@ -72,11 +96,11 @@ class ThoughtStep:
         return self.budget - self.phase + 1
 
     @property
-    def num_meta_tokens(self) -> int:
-        """1 where a meta-token is fed in the same pass as another token: START with x_p, END with
-        the last thought token.
+    def num_extra_tokens(self) -> int:
+        """How many tokens are fed beside the one that vLLM counts: START behind x_p, drafts, END
+        behind the last thought token.
         """
-        return int(self.is_first or self.is_last)
+        return int(self.is_first) + self.num_drafts + int(self.feeds_end)
 
     @property
     def offset(self) -> int:
@@ -102,19 +126,34 @@ class ThinkingRequest(NamedTuple):
     forced_tokens: tuple[int, ...]
 
 
+class Drafting(NamedTuple):
+    """How thought tokens are drafted in an engine step.
+
+    `max_drafts`: the most that a row feeds in a pass. `least_chance`: how likely a draft must be
+    right, with all before it. `goes_on`: whether the workers may run passes until a thought has
+    ended, because every request of the batch is thinking and none could join it.
+    """
+
+    max_drafts: int
+    least_chance: float
+    goes_on: bool
+
+
 class ThoughtPlan(NamedTuple):
     """The thoughts of one engine step.
 
     `steps`: its first pass, by request id. `new_requests`: thinking requests that are scheduled for
     the first time; preempted ones are not sent again. `aborted`: the reason of each thought given
     up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
-    every request of the batch is thinking and no thought ends before the last pass.
+    every request of the batch is thinking and no thought ends before the last pass. `drafting`: how
+    the workers are to draft thought tokens, None = not at all; then `num_passes` is 1.
     """
 
     steps: dict[str, ThoughtStep]
     new_requests: dict[str, ThinkingRequest]
     aborted: list[str]
     num_passes: int = 1
+    drafting: Drafting | None = None
 
 
 def attach_plan(output: SchedulerOutput, plan: ThoughtPlan) -> None:
@@ -144,7 +183,7 @@ def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:
     """
     plan = attached_plan(output)
     steps = {request_id: step.next(number) for request_id, step in plan.steps.items()}
-    num_tokens = {request_id: 1 + step.num_meta_tokens for request_id, step in steps.items()}
+    num_tokens = {request_id: 1 + step.num_extra_tokens for request_id, step in steps.items()}
     later = replace(
         output,
         scheduled_new_reqs=[],

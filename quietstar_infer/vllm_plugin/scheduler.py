@@ -17,6 +17,7 @@ meanwhile, which saves what an engine step costs beside its pass. For long multi
 aligned (`alignment`).
 """
 
+import time
 from typing import Any
 
 from vllm.logger import init_logger
@@ -32,6 +33,7 @@ from quietstar_infer.sampling import seed_from_text
 from quietstar_infer.vllm_plugin.alignment import ThoughtAlignment
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
 from quietstar_infer.vllm_plugin.schedule_plan import (
+    Drafting,
     ThinkingRequest,
     ThoughtPlan,
     ThoughtStep,
@@ -39,6 +41,9 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attached_passes_run,
     attached_plan,
 )
+from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attached_progress
+from quietstar_infer.vllm_plugin.speculation.steps import with_drafts
 from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 
 logger = init_logger(__name__)
@@ -61,6 +66,12 @@ class ThinkingScheduler(AsyncScheduler):
         # Of gated requests: what each has thought so far.
         self._usage: dict[str, ThoughtUsage] = {}
         self._alignment = ThoughtAlignment()
+        # Drafts need each pass's outcome before the next is scheduled.
+        is_synchronous = not self.scheduler_config.async_scheduling
+        self._policy = DraftPolicy(setup.speculative_thoughts if is_synchronous else 0)
+        # The drafts that there are for each request's next pass.
+        self._num_drafts: dict[str, int] = {}
+        self._step_began = 0.0
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
@@ -121,11 +132,13 @@ class ThinkingScheduler(AsyncScheduler):
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
         self._usage.pop(request.request_id, None)
+        self._num_drafts.pop(request.request_id, None)
         self._alignment.remove_request(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
     def _abort_thought(self, request: Request, reason: str) -> None:
         """Give up the thought that a request is in the middle of, if it is."""
+        self._num_drafts.pop(request.request_id, None)
         if self._thoughts.pop(request.request_id, None) is not None:
             self._aborted.append(reason)
 
@@ -133,6 +146,7 @@ class ThinkingScheduler(AsyncScheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """vLLM's own, without the requests that wait with their next thought to be aligned."""
+        self._step_began = time.monotonic()
         for request in self._requests_to_align():
             # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
@@ -143,6 +157,8 @@ class ThinkingScheduler(AsyncScheduler):
         request of the batch does not think, or may not.
         """
         if self._max_passes == 1 or not self._thoughts:
+            return []
+        if self._policy.drafting(len(self.running), all_think=True, goes_on=True) is not None:
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
@@ -168,32 +184,54 @@ class ThinkingScheduler(AsyncScheduler):
         return index, params.budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
-        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens, and take back the
-        progress of those that stay unfinished.
+        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens and drafts, and take
+        back the progress of those that stay unfinished.
         """
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
-        num_passes = self._num_passes(steps, num_rows=len(scheduled))
+        could_go_on = self._could_go_on(steps, num_rows=len(scheduled))
+        drafting = None
+        if steps:
+            all_think = len(steps) == len(scheduled)
+            drafting = self._policy.drafting(
+                len(scheduled), all_think=all_think, goes_on=could_go_on
+            )
+        if drafting is not None:
+            steps = self._with_drafts(steps, scheduler_output)
+        num_passes = 1
+        if could_go_on and drafting is None:
+            num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
         for request_id, step in steps.items():
-            if step.is_gate:
-                continue  # until its outcome is known it counts as decoding
             request = self.requests[request_id]
-            scheduled[request_id] += step.num_meta_tokens
-            scheduler_output.total_num_scheduled_tokens += step.num_meta_tokens
-            final = step.next(num_passes - 1)
-            # Lowered before vLLM adds what was scheduled: x_p stays uncomputed until the thought is
-            # done.
-            request.num_computed_tokens -= step.num_meta_tokens + (0 if final.is_last else 1)
-            if not final.is_last:
-                self._thoughts[request_id] = final
+            scheduled[request_id] += step.num_extra_tokens
+            scheduler_output.total_num_scheduled_tokens += step.num_extra_tokens
+            # Lowered before vLLM adds what was scheduled.
+            request.num_computed_tokens -= step.num_extra_tokens
+            final = step.next(num_passes - 1) if num_passes > 1 else step
+            if final.is_last or _is_open(step, drafting):
+                continue  # until its outcome is known it counts as decoding
+            # x_p stays uncomputed until the thought is done.
+            request.num_computed_tokens -= 1
+            self._thoughts[request_id] = final
         new_requests = self._new_requests(scheduler_output)
-        attach_plan(scheduler_output, ThoughtPlan(steps, new_requests, self._aborted, num_passes))
+        attach_plan(
+            scheduler_output,
+            ThoughtPlan(steps, new_requests, self._aborted, num_passes, drafting),
+        )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
         for request_id, step in steps.items():
-            if _awaits_output(step, num_passes):
+            if _awaits_output(step, num_passes, drafting):
                 # Without a place for its token, vLLM does not schedule the request again.
                 self.requests[request_id].num_output_placeholders -= 1
+
+    def _with_drafts(
+        self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
+    ) -> dict[str, ThoughtStep]:
+        """The passes with the drafts that there are for them."""
+        room = self.scheduler_config.max_num_batched_tokens - len(steps)
+        numbers = {request_id: self._num_drafts.pop(request_id, 0) for request_id in steps}
+        return with_drafts(steps, numbers, room - scheduler_output.total_num_scheduled_tokens)
 
     def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
         """What the workers need to know of thinking requests that they have not met."""
@@ -240,16 +278,15 @@ class ThinkingScheduler(AsyncScheduler):
             return None
         return ThoughtStep.first(budget, index, self._params[request.request_id].is_gated)
 
-    def _num_passes(self, steps: dict[str, ThoughtStep], num_rows: int) -> int:
-        """How many passes the workers may run before they report back: one, if any request of the
-        batch decodes or may, or prefills, or a waiting request could join it.
+    def _could_go_on(self, steps: dict[str, ThoughtStep], num_rows: int) -> bool:
+        """Whether the workers may run several passes before they report back: not if any request of
+        the batch decodes or may, or prefills, or a waiting request could join it.
         """
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
         is_undecided = any(step.is_gate for step in steps.values())
-        if not steps or len(steps) < num_rows or could_join or is_undecided:
-            return 1
-        return min(self._max_passes, *(step.remaining_passes for step in steps.values()))
+        all_think = 0 < len(steps) == num_rows
+        return self._max_passes > 1 and all_think and not could_join and not is_undecided
 
     # --- after an engine step
 
@@ -261,19 +298,63 @@ class ThinkingScheduler(AsyncScheduler):
         """
         plan = attached_plan(scheduler_output)
         num_passes = attached_passes_run(model_runner_output) or plan.num_passes
+        progress = attached_progress(model_runner_output)
         used: dict[str, ThoughtUsage] = {}
         for request_id, step in plan.steps.items():
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
-            if step.is_gated and step.ends_within(num_passes):
+            if step.is_gated and _has_ended(request_id, step, num_passes, progress):
                 used[request_id] = self._count(request_id, step.budget)
             # What comes of a step from before a preemption changes no progress.
-            if request.num_stale_output_tokens == 0:
+            if request.num_stale_output_tokens > 0:
+                continue
+            if progress is not None and not step.is_gate:
+                self._go_on(request, step, plan.drafting, progress.reached[request_id])
+            else:
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
+        if progress is not None:
+            self._num_drafts.update(progress.num_drafts)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self._report(used, outputs)
+        self._observe(plan, len(scheduler_output.num_scheduled_tokens), num_passes, progress)
         return outputs
+
+    def _observe(
+        self,
+        plan: ThoughtPlan,
+        num_rows: int,
+        num_passes: int,
+        progress: ThoughtProgress | None,
+    ) -> None:
+        """Tell the policy what the engine step has taken."""
+        seconds = time.monotonic() - self._step_began
+        tokens = num_rows * num_passes
+        if progress is not None:
+            self._policy.observe_passes(progress.num_passes, progress.num_tokens, seconds)
+            tokens = sum(
+                progress.reached[request_id] + 1 - step.phase
+                for request_id, step in plan.steps.items()
+                if not step.is_gate
+            )
+        if len(plan.steps) == num_rows and not any(step.is_gate for step in plan.steps.values()):
+            self._policy.observe_thoughts(
+                num_rows, tokens, seconds, is_drafting=progress is not None
+            )
+
+    def _go_on(
+        self, request: Request, step: ThoughtStep, drafting: Drafting | None, reached: int
+    ) -> None:
+        """Have a thought go on, or end, where its drafts have brought it."""
+        if reached == step.budget:
+            if _awaits_output(step, 1, drafting):
+                request.num_output_placeholders += 1  # for the token, which is there
+            return
+        step, is_open = step.after(reached - step.phase), _is_open(step, drafting)
+        if is_open:
+            self._begin_thought(request, step)
+        else:
+            self._thoughts[request.request_id] = step
 
     def _correct(
         self,
@@ -327,11 +408,26 @@ class ThinkingScheduler(AsyncScheduler):
                     attach_usage(output, usage)
 
 
-def _awaits_output(step: ThoughtStep, num_passes: int) -> bool:
+def _is_open(step: ThoughtStep, drafting: Drafting | None) -> bool:
+    """Whether it is decided in the engine step if the request's visible token is sampled in it."""
+    return step.is_undecided or (drafting is not None and drafting.goes_on)
+
+
+def _awaits_output(step: ThoughtStep, num_passes: int, drafting: Drafting | None = None) -> bool:
     """Whether the next pass of a request depends on the output of the engine step that begins with
-    this pass: where it is decided if the request thinks, or how much it has left to think.
+    this pass: where it is decided if the request thinks, how far its drafts bring it, or how much
+    it has left to think.
     """
-    return step.is_gated and (step.is_gate or step.ends_within(num_passes))
+    return _is_open(step, drafting) or (step.is_gated and step.ends_within(num_passes))
+
+
+def _has_ended(
+    request_id: str, step: ThoughtStep, num_passes: int, progress: ThoughtProgress | None
+) -> bool:
+    """Whether a thought has ended with an engine step that began with this pass."""
+    if progress is not None and not step.is_gate:
+        return progress.reached[request_id] == step.budget
+    return step.ends_within(num_passes)
 
 
 def _has_sampled(request_id: str, output: ModelRunnerOutput) -> bool:

@@ -39,6 +39,10 @@ class ThoughtSlots:
             self._slot_of[request_id] = self._free.pop()
         return self._slot_of[request_id]
 
+    def find(self, request_id: str) -> int:
+        """The slot that a request holds; the first one, whatever is in it, if it holds none."""
+        return self._slot_of.get(request_id, 0)
+
     def release(self, request_id: str) -> None:
         """Give a request's slot back, if it holds one. Work on the device that still reads the slot
         is ordered before whatever the next holder writes.

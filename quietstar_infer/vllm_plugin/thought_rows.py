@@ -15,7 +15,8 @@ Int64Array = npt.NDArray[np.int64]
 
 
 class ThoughtRows(NamedTuple):
-    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones.
+    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones;
+    then those that feed drafts, in whichever pass.
 
     The order makes every group that is treated alike a slice.
     """
@@ -26,6 +27,12 @@ class ThoughtRows(NamedTuple):
     num_gates: int
     num_first: int
     num_last: int
+    num_drafted: int = 0
+
+    @property
+    def num_plain(self) -> int:
+        """The number of rows without drafts."""
+        return len(self.steps) - self.num_drafted
 
     @property
     def gates(self) -> slice:
@@ -42,22 +49,43 @@ class ThoughtRows(NamedTuple):
     @property
     def unfinished(self) -> slice:
         """First and middle passes: their logits are the next thought token's."""
-        return slice(self.num_gates, len(self.steps) - self.num_last)
+        return slice(self.num_gates, self.num_plain - self.num_last)
 
     @property
     def last(self) -> slice:
         """Last passes, which feed END behind t_b: base and thought are mixed."""
-        return slice(len(self.steps) - self.num_last, len(self.steps))
+        return slice(self.num_plain - self.num_last, self.num_plain)
+
+    @property
+    def drafted(self) -> slice:
+        """Passes that feed drafts: what they turn out to be is known when these are verified."""
+        return slice(self.num_plain, len(self.steps))
 
     @property
     def ends(self) -> slice:
-        """Among the places of a pass: the ENDs, which come after those of all rows."""
-        return slice(len(self.steps), len(self.steps) + self.num_last)
+        """Among the places of the rows without drafts: the ENDs, which come after all others."""
+        return slice(self.num_plain, self.num_plain + self.num_last)
 
     @property
     def fed(self) -> slice:
-        """Among the places of a pass: where the thoughts feed a token, so all but the gates'."""
-        return slice(self.num_gates, len(self.steps) + self.num_last)
+        """Among the same places: where the thoughts feed a token, so all but the gates'."""
+        return slice(self.num_gates, self.num_plain + self.num_last)
+
+    def with_ended(
+        self, request_ids: list[str], steps: list[ThoughtStep], rows: list[int]
+    ) -> "ThoughtRows":
+        """The rows without those that feed drafts, but with thoughts among these that have ended
+        with them: so many more in their last pass.
+        """
+        plain = slice(0, self.num_plain)
+        return ThoughtRows(
+            self.request_ids[plain] + request_ids,
+            self.steps[plain] + steps,
+            np.concatenate([self.row_R[plain], rows]).astype(np.int64),
+            self.num_gates,
+            self.num_first,
+            self.num_last + len(steps),
+        )
 
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThoughtRows:
@@ -66,15 +94,18 @@ def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) ->
     first: list[tuple[str, ThoughtStep]] = []
     middle: list[tuple[str, ThoughtStep]] = []
     last: list[tuple[str, ThoughtStep]] = []
+    drafted: list[tuple[str, ThoughtStep]] = []
     for request_id, step in steps.items():
-        if step.is_gate:
+        if step.num_drafts:
+            group = drafted
+        elif step.is_gate:
             group = gates
         elif step.is_first:
             group = first
         else:
             group = last if step.is_last else middle
         group.append((request_id, step))
-    ordered = [*gates, *first, *middle, *last]
+    ordered = [*gates, *first, *middle, *last, *drafted]
     return ThoughtRows(
         request_ids=[request_id for request_id, _ in ordered],
         steps=[step for _, step in ordered],
@@ -82,6 +113,7 @@ def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) ->
         num_gates=len(gates),
         num_first=len(first),
         num_last=len(last),
+        num_drafted=len(drafted),
     )
 
 
@@ -90,12 +122,13 @@ def text_positions(
 ) -> Int64Array:
     """Position p of the text token x_p that each row thinks about, (R,).
 
-    In a gate pass x_p is the last of the row's tokens, in a first pass the last but one (START
-    follows it); later, vLLM's count of computed tokens stays at p.
+    Where x_p is fed in this pass, it is the last of the row's tokens before those of the thought;
+    later, vLLM's count of computed tokens stays at p.
     """
     position_R = num_computed[rows.row_R].astype(np.int64)
-    position_R[rows.gates] += num_scheduled[rows.row_R[rows.gates]] - 1
-    position_R[rows.first] += num_scheduled[rows.row_R[rows.first]] - 2
+    feeds_text_R = np.array([step.is_gate or step.is_first for step in rows.steps], dtype=np.int64)
+    # x_p may be the end of a whole prompt.
+    position_R += feeds_text_R * (num_scheduled[rows.row_R] - 1 - _extra_tokens(rows))
     return position_R
 
 
@@ -104,12 +137,14 @@ def position_offsets(rows: ThoughtRows) -> npt.NDArray[np.int32]:
     return np.array([step.offset for step in rows.steps], dtype=np.int32)
 
 
-def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> Int64Array:
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
-    first pass, else t_k. In a last pass END comes one place after. In a gate pass: where x_p is.
+    first pass, else t_k. Drafts and END come after it. In a gate pass: where x_p is.
     """
-    place_R = query_start_loc[rows.row_R]
-    # x_p may be the end of a whole prompt.
-    for group in (rows.gates, rows.first):
-        place_R[group] = query_start_loc[rows.row_R[group] + 1] - 1
-    return place_R
+    ends_R = query_start_loc[rows.row_R + 1].astype(np.int64)
+    is_first_R = np.array([step.is_first for step in rows.steps], dtype=np.int64)
+    return ends_R - 1 - _extra_tokens(rows) + is_first_R
+
+
+def _extra_tokens(rows: ThoughtRows) -> Int64Array:
+    return np.array([step.num_extra_tokens for step in rows.steps], dtype=np.int64)

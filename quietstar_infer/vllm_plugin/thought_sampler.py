@@ -47,7 +47,8 @@ def bits_of(number: float) -> int:
 
 def upload(inputs: Sequence[ThoughtInputs], device: torch.device) -> torch.Tensor:
     """(F, 7) int64, in one copy, for which neither host nor device waits."""
-    return async_tensor_h2d(np.array(inputs, dtype=np.int64), device=device)
+    packed = np.array(inputs, dtype=np.int64).reshape(-1, len(ThoughtInputs._fields))
+    return async_tensor_h2d(packed, device=device)
 
 
 def unpack(packed_F7: torch.Tensor) -> ThoughtInputs:

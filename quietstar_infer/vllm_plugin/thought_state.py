@@ -5,17 +5,20 @@ vLLM's batch. The model runner calls, in this order:
 
     add_request            once, before the request's first pass
     prepare_inputs         before the model: what each thought feeds
-    process_hidden_states  after the model: keep the base hidden state, or mix it with the thought's
+    process_hidden_states  after the model: verify drafts; keep the base hidden state, or mix it
+                           with the thought's
     decide                 after the language-model head: which of the gated requests think
     process_logits         after the language-model head: sample the next thought tokens
+    draft                  at the pass's end: what the thoughts are likely to say next
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
 
 Between two passes a thought consists of what its slot holds (`slots`).
 
 Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
-in their last pass, F = R + L places: of what they feed beside x_p, and, in gate passes, of x_p; W
-thoughts to be logged, H hidden, V vocabulary.
+in their last pass, F places: of what those without drafts feed beside x_p, and, in gate passes, of
+x_p; U tokens behind which a row with drafts samples one; W thoughts to be logged, H hidden, V
+vocabulary.
 """
 
 from collections.abc import Iterable
@@ -31,8 +34,12 @@ from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.schedule_plan import ThinkingRequest
+from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
+from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
+from quietstar_infer.vllm_plugin.speculation.speculator import ThoughtSpeculator
+from quietstar_infer.vllm_plugin.speculation.verification import DraftedRow, VerifiedRow
 from quietstar_infer.vllm_plugin.thought_log import ThoughtLog, ThoughtOwner, UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, fed_places
 from quietstar_infer.vllm_plugin.thought_sampler import (
@@ -47,16 +54,23 @@ from quietstar_infer.vllm_plugin.thought_sampler import (
 class ThoughtBatch(NamedTuple):
     """The thoughts of one pass.
 
-    `position_R`: where the text tokens that they are about lie in their requests. `packed_F7`, on
-    the device: what they feed, of `rows` in order, then the ENDs; `inputs` are its columns.
-    `weight_L1`: the mixing weights, once known. Of gate passes `base_GH`: the base hidden states,
-    once known; `thinks_G`: the outcome, once decided.
+    `position_R`: where the text tokens that they are about lie in their requests. `fed`: what those
+    without drafts feed, of `rows` in order, then the ENDs; `packed_F7` is the same on the device,
+    and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
+    it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
+    `drafting`: how to draft for the next pass, None = not at all. `weight_L1`: the mixing weights,
+    once known. Of gate passes `base_GH`: the base hidden states, once known; `thinks_G`: the
+    outcome, once decided.
     """
 
     rows: ThoughtRows
     position_R: npt.NDArray[np.int64]
+    fed: list[ThoughtInputs]
     packed_F7: torch.Tensor
     inputs: ThoughtInputs
+    drafting: Drafting | None = None
+    drafted: tuple[DraftedRow, ...] = ()
+    verified: tuple[VerifiedRow, ...] = ()
     weight_L1: torch.Tensor | None = None
     base_GH: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
@@ -65,6 +79,22 @@ class ThoughtBatch(NamedTuple):
     def beginning(self) -> npt.NDArray[np.int64]:
         """The batch's rows in which, in their gate pass, a thought was decided for."""
         return self.rows.row_R[self.rows.gates][self.thinks_G]
+
+    @property
+    def continuing(self) -> npt.NDArray[np.int64]:
+        """The batch's rows whose drafts did not bring the thought to its end."""
+        rows = [row.drafted.own.row for row in self.verified if not row.has_ended]
+        return np.array(rows, dtype=np.int64)
+
+    @property
+    def num_visible(self) -> int:
+        """How many of the thinking rows sample a visible token in this pass."""
+        return self.rows.num_last + self.rows.num_gates - int(self.thinks_G.sum())
+
+    @property
+    def num_thinking(self) -> int:
+        """How many of the batch's rows think, or were about to."""
+        return len(self.rows.steps) + len(self.continuing)
 
     @property
     def skipped(self) -> list[int]:
@@ -113,10 +143,19 @@ class ThoughtState:
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
         self.metrics = ThoughtMetrics(device)
+        self.speculator = (
+            ThoughtSpeculator(self.slots, self.sampler, self.metrics, device)
+            if setup.speculative_thoughts
+            else None
+        )
 
     def warm_up(self) -> None:
-        """Have the sampler of thought tokens compiled before a request waits for it."""
+        """Have the sampler of thought tokens, and what drafts them, compiled before a request waits
+        for it.
+        """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
+        if self.speculator is not None:
+            self.speculator.warm_up()
 
     # --- requests
 
@@ -127,10 +166,12 @@ class ThoughtState:
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
         self.slots.release(request_id)
+        if self.speculator is not None:
+            self.speculator.forget(request_id)
 
     def remove_request(self, request_id: str) -> None:
         """A request, thinking or not, has ended."""
-        self.slots.release(request_id)
+        self.drop_thought(request_id)
         self._thinkers.pop(request_id, None)
 
     # --- one pass
@@ -141,29 +182,36 @@ class ThoughtState:
         position_R: npt.NDArray[np.int64],
         query_start_loc: npt.NDArray[np.int32],
         input_N: torch.Tensor,
+        drafting: Drafting | None = None,
     ) -> ThoughtBatch:
-        """Write START, thought tokens and END into the batch's input tokens, in their places.
+        """Write START, thought tokens, drafts and END into the batch's input tokens, in their
+        places.
 
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
         all end.
         """
         place_R = fed_places(rows, query_start_loc)
-        phases = [step.phase for step in rows.steps]
-        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
-        end = self.slots.end_column
-        fed += [each._replace(place=each.place + 1, column=end) for each in fed[rows.last]]
-
+        plain = slice(0, rows.num_plain)
+        phases = [step.phase for step in rows.steps[plain]]
+        fed = self._fed(
+            rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
+        )
+        fed += self._ends(fed[rows.last])
         packed_F7 = upload(fed, self._device)
         inputs = unpack(packed_F7)
         if rows.num_gates < len(fed):
             slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
             input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
-        return ThoughtBatch(rows, position_R, packed_F7, inputs)
+        drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
+        return ThoughtBatch(rows, position_R, fed, packed_F7, inputs, drafting, drafted)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """Gate and first passes: keep the base hidden state, x_p's. Last passes: put the mixed
-        hidden state in the place of END's, which the language-model head reads.
+        """Gate and first passes: keep the base hidden state, x_p's. With drafts: find out how far
+        the thought has got. Last passes: put the mixed hidden state in the place of END's, which
+        the language-model head reads.
         """
+        if batch.drafted:
+            batch = self._verify(batch, hidden_NH)
         rows, inputs = batch.rows, batch.inputs
         if rows.num_gates:
             base_GH = hidden_NH[inputs.place[rows.gates]]
@@ -218,12 +266,28 @@ class ThoughtState:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
             packed_U7 = batch.packed_F7[unfinished]
             self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
+            if batch.drafting is not None:
+                self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
         unsampled = self._to_be_logged(batch, logits_NV)
         skipped = [rows.request_ids[index] for index in batch.skipped]
         for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
         return unsampled
+
+    def draft(self, batch: ThoughtBatch) -> ThoughtProgress:
+        """Draft what the thoughts are likely to say next, those that begin with the next pass, too;
+        returns how far each has got.
+        """
+        assert batch.drafting is not None, "drafts were asked for"
+        numbers = self._speculator.propose(self._to_be_drafted(batch), batch.drafting)
+        reached = {
+            request_id: step.phase
+            for request_id, step in zip(batch.rows.request_ids, batch.rows.steps, strict=True)
+            if not step.is_gate
+        }
+        reached |= {row.drafted.request_id: row.reached for row in batch.verified}
+        return ThoughtProgress(reached, numbers)
 
     def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
         """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
@@ -261,7 +325,103 @@ class ThoughtState:
         """On the device, make the batch that of the next pass."""
         batch.inputs.column.add_(1)
 
+    # --- drafts
+
+    @property
+    def _speculator(self) -> ThoughtSpeculator:
+        assert self.speculator is not None, "drafts were asked for"
+        return self.speculator
+
+    def _prepare_drafts(
+        self,
+        rows: ThoughtRows,
+        position_R: npt.NDArray[np.int64],
+        place_R: npt.NDArray[np.int64],
+        input_N: torch.Tensor,
+    ) -> tuple[DraftedRow, ...]:
+        """Write what rows with drafts feed into the batch's input tokens, in their places."""
+        group = rows.drafted
+        if group.start == group.stop:
+            return ()
+        where = zip(
+            rows.request_ids[group],
+            rows.steps[group],
+            self._fed(
+                rows.request_ids[group],
+                rows.row_R[group],
+                place_R[group],
+                [step.phase for step in rows.steps[group]],
+                position_R[group],
+            ),
+            strict=True,
+        )
+        drafted = [self._speculator.take(*each) for each in where]
+        self._speculator.feed(drafted, input_N)
+        return tuple(drafted)
+
+    def _verify(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
+        """Find out which drafts were right; returns the batch with thoughts that have ended behind
+        the others in their last pass.
+        """
+        first = [row for row in batch.drafted if row.step.is_first]
+        if first:
+            place = [row.own.place - 1 for row in first]
+            self.slots.base_SH[[row.own.slot for row in first]] = hidden_NH[place]
+        verified = self._speculator.verify(
+            batch.drafted,
+            hidden_NH,
+            self._model.compute_logits,
+            is_greedy=self._are_greedy([row.request_id for row in batch.drafted]),
+            is_learning=batch.drafting is not None,
+        )
+        batch = batch._replace(drafted=(), verified=verified)
+        ended = [row for row in verified if row.has_ended]
+        plain = slice(0, batch.rows.num_plain)
+        rows = batch.rows.with_ended(
+            [row.drafted.request_id for row in ended],
+            [row.drafted.step.after(row.accepted) for row in ended],
+            [row.drafted.own.row for row in ended],
+        )
+        if not ended:
+            return batch._replace(rows=rows, position_R=batch.position_R[plain])
+        positions = [row.drafted.own.position for row in ended]
+        fed = batch.fed[plain] + [row.last_input for row in ended]
+        fed += self._ends(fed[rows.last])
+        packed_F7 = upload(fed, self._device)
+        return batch._replace(
+            rows=rows,
+            position_R=np.concatenate([batch.position_R[plain], positions]).astype(np.int64),
+            fed=fed,
+            packed_F7=packed_F7,
+            inputs=unpack(packed_F7),
+        )
+
+    def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:
+        """The thoughts that go on or may begin with the next pass, and are not complete."""
+        rows, found = batch.rows, []
+        begins = batch.thinks_G.tolist()
+        positions = batch.position_R.tolist()
+        for index, (request_id, step) in enumerate(zip(rows.request_ids, rows.steps, strict=True)):
+            if (step.is_gate and not begins[index]) or (step.is_last and step.is_gated):
+                continue  # it will be decided in a gate pass if the request thinks
+            known = 0 if step.is_last or step.is_gate else step.phase + 1
+            found.append((request_id, known, step.budget, positions[index] + step.is_last))
+        for row in batch.verified:
+            if not row.has_ended:
+                step, position = row.drafted.step, row.drafted.own.position
+                found.append((row.drafted.request_id, row.reached + 1, step.budget, position))
+        return [
+            DraftedThought(request_id, known, budget, position, self._thinkers[request_id].request)
+            for request_id, known, budget, position in found
+            if known < budget
+        ]
+
     # --- parts
+
+    def _ends(self, last: list[ThoughtInputs]) -> list[ThoughtInputs]:
+        """The ENDs behind the last thought tokens."""
+        end = self.slots.end_column
+        return [each._replace(place=each.place + 1, column=end) for each in last]
 
     def _fed(
         self,

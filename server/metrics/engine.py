@@ -54,6 +54,16 @@ _COUNTERS = {
         "finished",
         "Thoughts that were mixed into the prediction of a visible token.",
     ),
+    "thought_drafts": (
+        "drafted",
+        "Thought tokens that were drafted and fed before they were known to be right "
+        "(--speculative-thoughts).",
+    ),
+    "thought_drafts_accepted": (
+        "drafts_accepted",
+        "Those of quietstar:thought_drafts_total that were right. Each has saved its request a "
+        "pass: without drafts, quietstar:engine_rows_total would be higher by this.",
+    ),
     "thoughts_skipped": (
         "skipped",
         "Visible tokens that a request with a thought_threshold did not think about, because the "

@@ -78,7 +78,7 @@ def test_help_shows_our_options_first(capsys: pytest.CaptureFixture[str]) -> Non
     positions = [text.index(f"\n  {option}") for option in (*OURS, "--host", "--port", *LIMITS)]
     assert positions == sorted(positions)
     assert positions[-1] < text.index("ModelConfig")
-    assert len(text.splitlines()) < 90
+    assert len(text.splitlines()) < 105
     assert "passes" in text
 
 
@@ -107,6 +107,23 @@ def test_the_default_threshold_is_the_checkpoints_unless_given() -> None:
     assert thinking_options(parse_arguments(["some/model"])).default_thought_threshold is None
     given = parse_arguments(["some/model", "--default-thought-threshold", "0"])
     assert thinking_options(given).default_thought_threshold == 0
+
+
+@pytest.mark.parametrize(("text", "drafts"), [("auto", "auto"), ("off", 0), ("0", 0), ("7", 7)])
+def test_drafts_of_thoughts(text: str, drafts: str | int) -> None:
+    args = parse_arguments(["models/demo", "--speculative-thoughts", text])
+    assert thinking_options(args).speculative_thoughts == drafts
+
+
+@pytest.mark.parametrize(
+    ("text", "drafts"), [("off", 0), ("on", "auto"), ("auto", "auto"), ("3", 3)]
+)
+def test_drafts_of_thoughts_in_a_file(tmp_path: Path, text: str, drafts: str | int) -> None:
+    """YAML takes `off` for false."""
+    config = tmp_path / "options.yaml"
+    config.write_text(f"speculative-thoughts: {text}\n")
+    args = parse_arguments(["some/model", "--config", str(config)])
+    assert thinking_options(args).speculative_thoughts == drafts
 
 
 def test_the_model_may_be_an_option() -> None:
@@ -141,6 +158,8 @@ def test_no_option_has_two_meanings() -> None:
         (["a", "--max-thought-budget", "many"], "--max-thought-budget: invalid int value: 'many'"),
         (["a", "--max-thought-budget", "-1"], "--max-thought-budget is -1, must be 0 or more"),
         (["a", "--thought-embeddings", "odd"], "choose from"),
+        (["a", "--speculative-thoughts", "on"], "'on' is neither auto nor off nor a number"),
+        (["a", "--speculative-thoughts", "-1"], "'-1' is neither auto nor off nor a number"),
         (["a", "--port", "70000"], "70000 is not a port"),
         (["a", "--max-queued-requests", "-1"], "-1 is negative, must be 0 (no limit) or more"),
         (["a", "--request-timeout", "inf"], "inf must be 0 (no limit) or more seconds"),

@@ -14,8 +14,8 @@ from tests.support.engine import Answer, Ask
 
 
 def expected_counts(asks: Sequence[Ask], answers: Sequence[Sequence[Answer]]) -> ThoughtCounts:
-    """The least that the answers take: each prompt is prefilled in one pass and no thought is
-    thought in vain.
+    """The least that the answers take without drafts: each prompt is prefilled in one pass and no
+    thought is thought in vain.
 
     `passes` is what they take one after the other.
     """
@@ -61,6 +61,8 @@ def expected_counts(asks: Sequence[Ask], answers: Sequence[Sequence[Answer]]) ->
         finished=len(thoughts),
         aborted={},
         skipped=sum(length == 0 for _, length in decisions),
+        drafted=0,
+        drafts_accepted=0,
         weights_at_most=_at_most(weights, MIXING_WEIGHT_BOUNDS),
         expected_gains_at_most=_at_most([gain for gain, _ in decisions], EXPECTED_GAIN_BOUNDS),
         gain_errors_at_most=_at_most(errors, GAIN_ERROR_BOUNDS),
@@ -96,6 +98,9 @@ def difference(after: ThoughtCounts, before: ThoughtCounts) -> ThoughtCounts:
     }
     numbers: dict[str, Any] = {
         name: getattr(after, name) - getattr(before, name)
-        for name in ("passes", "rows", "thinking_rows", "thought_tokens", "finished", "skipped")
+        for name in (
+            *("passes", "rows", "thinking_rows", "thought_tokens", "finished", "skipped"),
+            *("drafted", "drafts_accepted"),
+        )
     }
     return ThoughtCounts(**numbers, aborted=aborted, **histograms)

@@ -46,14 +46,17 @@ MAX_LOGGED = 40
 SCHEDULES: dict[str, dict[str, Any]] = {
     name: {
         "options": ThinkingOptions(
-            max_recorded_thought_tokens=MAX_LOGGED, max_thought_burst=max_passes
+            max_recorded_thought_tokens=MAX_LOGGED,
+            max_thought_burst=max_passes,
+            speculative_thoughts=max_drafts,
         ),
         "asynchronous": asynchronous,
     }
-    for name, asynchronous, max_passes in (
-        ("synchronous", False, 1),
-        ("asynchronous", True, 1),
-        ("multi-step", False, 4),
+    for name, asynchronous, max_passes, max_drafts in (
+        ("synchronous", False, 1, 0),
+        ("asynchronous", True, 1, 0),
+        ("multi-step", False, 4, 0),
+        ("speculative", False, 1, 8),
     )
 }
 

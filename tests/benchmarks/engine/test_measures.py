@@ -55,11 +55,13 @@ def test_every_measure_has_its_lines(
     table = list(measure(settings, "cpu", ignore))
     assert [m.name for m in table] == [
         *("pass", "pass", "company", "arrival", "adaptive", "adaptive", "adaptive", "official"),
+        *("speculative", "speculative", "speculative"),
         *("pass", "pass", "context"),
     ]
     assert {m.name for m in table} == set(NAMES)
     assert [m.limit for m in table] == [
         *(0.8, 1.0, 1.15, 1.3, 1.6, 1.6, 1.1, 500),
+        *(0.6, 1.03, 1.4),
         *(1.0, 1.0, 1.1),
     ]
     for measured in table:
@@ -68,8 +70,14 @@ def test_every_measure_has_its_lines(
         assert measured.numerator > 0
         assert measured.denominator > 0
     # Ours and stock vLLM, of the checkpoint and of the larger model, as a server starts them.
-    assert [spec.thinking is None for spec in started] == [False, True, False, True]
-    assert started[2].arguments == started[3].arguments
+    assert [spec.thinking is None for spec in started] == [
+        *(False, True),
+        *(False, False),
+        *(False, True),
+    ]
+    assert started[4].arguments == started[5].arguments
+    drafts = [spec.thinking["speculative_thoughts"] for spec in started if spec.thinking]
+    assert drafts == [0, "auto", 0, 0]
     assert "enforce_eager" not in started[0].arguments
 
 

@@ -81,20 +81,24 @@ def _sampling(draw: random.Random) -> dict[str, Any]:
 
 # A KV cache of 12 blocks: 2 layers, K and V, 32 slots, 1 head of 32, 4 bytes.
 SMALL_CACHE = {"kv_cache_memory_bytes": 12 * 2 * 2 * BLOCK * 32 * 4, "max_model_len": 256}
-NO_MULTI_STEP = ThinkingOptions(max_thought_burst=1)
+ONE_BY_ONE = ThinkingOptions(max_thought_burst=1, speculative_thoughts=0)
+NO_DRAFTS = ThinkingOptions(speculative_thoughts=0)
+DRAFTING = ThinkingOptions(speculative_thoughts=16)
+FEW_DRAFTS = ThinkingOptions(speculative_thoughts=2)
+CHUNKED = {"max_num_batched_tokens": 72, "max_num_seqs": 48}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "one pass at a time": {"options": NO_MULTI_STEP},
+    "one pass at a time": {"options": ONE_BY_ONE},
+    "speculative": {"options": DRAFTING},
     "asynchronous": {"asynchronous": True},
-    "chunked prefill": {"max_num_batched_tokens": 72, "max_num_seqs": 48},
-    "chunked prefill, asynchronous": {
-        "max_num_batched_tokens": 72,
-        "max_num_seqs": 48,
-        "asynchronous": True,
-    },
+    "chunked prefill": CHUNKED,
+    "chunked prefill, asynchronous": {**CHUNKED, "asynchronous": True},
+    "chunked prefill, speculative": {**CHUNKED, "options": DRAFTING},
     "few sequences": {"max_num_seqs": 3},
-    "preempted": SMALL_CACHE,
+    "preempted": {**SMALL_CACHE, "options": NO_DRAFTS},
     "preempted, asynchronous": {**SMALL_CACHE, "asynchronous": True},
+    "preempted, speculative": {**SMALL_CACHE, "options": DRAFTING},
+    "few sequences, speculative": {"max_num_seqs": 3, "options": FEW_DRAFTS},
     "compiled": {"enforce_eager": False},
 }
 
@@ -187,7 +191,8 @@ def test_multi_step(
     variant: str, max_passes: int, start: Callable[..., Engine], alone: Workloads
 ) -> None:
     asks, expected = alone["thinkers"]
-    engine = start(variant, options=ThinkingOptions(max_thought_burst=max_passes))
+    options = ThinkingOptions(max_thought_burst=max_passes, speculative_thoughts=0)
+    engine = start(variant, options=options)
     counts, preemptions, steps = engine.thought_counts(), engine.preemptions, engine.num_steps
     answers = engine.run(asks)
     assert_same(asks, answers, expected)
@@ -208,7 +213,7 @@ def test_interrupted_multi_step(
 ) -> None:
     """As if a request arrived after any of the passes."""
     draw = random.Random(0)
-    forward = MultiStepMixin._decode_only_forward
+    forward = MultiStepMixin._forward
     interrupted = []
 
     def interrupting(runner: Any, *args: Any) -> Any:
@@ -217,9 +222,10 @@ def test_interrupted_multi_step(
             interrupted.append(True)
         return forward(runner, *args)
 
-    monkeypatch.setattr(MultiStepMixin, "_decode_only_forward", interrupting)
+    monkeypatch.setattr(MultiStepMixin, "_forward", interrupting)
     asks, expected = alone["thinkers"]
-    engine = start(variant, options=ThinkingOptions(max_thought_burst=17))
+    options = ThinkingOptions(max_thought_burst=17, speculative_thoughts=0)
+    engine = start(variant, options=options)
     counts, steps = engine.thought_counts(), engine.num_steps
     answers = engine.run(asks)
     assert_same(asks, answers, expected)
@@ -248,7 +254,7 @@ def test_tensor_parallel(
     checkpoint: Path, alone: Workloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    with thinking_engine(checkpoint, tensor_parallel_size=2) as engine:
+    with thinking_engine(checkpoint, DRAFTING, tensor_parallel_size=2) as engine:
         for name in ("mixed", "gated"):
             asks, expected = alone[name]
             counts = engine.thought_counts()
@@ -282,10 +288,12 @@ def assert_counted(
     assert counts.passes <= counts.rows
     assert counts.weights_at_most[-1][1] <= counts.finished
     if in_vain is False:
-        assert counts.thinking_rows == expected.thinking_rows
+        # Each draft that was right has saved its request a pass.
+        assert counts.thinking_rows + counts.drafts_accepted == expected.thinking_rows
         assert counts.thought_tokens == expected.thought_tokens
         assert counts.finished == expected.finished
         assert counts.skipped == expected.skipped
         assert counts.weights_at_most == expected.weights_at_most
         assert counts.expected_gains_at_most == expected.expected_gains_at_most
-        assert counts.rows == expected.rows or (chunks and counts.rows > expected.rows)
+        rows = counts.rows + counts.drafts_accepted
+        assert rows == expected.rows or (chunks and rows > expected.rows)

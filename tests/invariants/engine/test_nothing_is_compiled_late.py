@@ -10,17 +10,26 @@ import torch
 from torch._dynamo.utils import counters
 
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.options import ThinkingOptions
+from quietstar_infer.vllm_plugin.speculation import ngrams
 from tests.support.checkpoints import write_random_gate
 from tests.support.engine import Ask, thinking_engine
 
 pytestmark = pytest.mark.slow
 
+DRAFTING: dict[str, Any] = {
+    name: function for name, function in vars(ngrams).items() if hasattr(function, "signatures")
+}
 PROMPT = [5, 8, 13, 21, 34]
 
 
 def compilations() -> dict[str, Any]:
-    """What Dynamo, AOTAutograd and Inductor have counted in this process."""
-    return deepcopy({name: dict(counts) for name, counts in counters.items()})
+    """What Dynamo, AOTAutograd and Inductor have counted in this process, and for how many kinds of
+    arguments numba has compiled what drafts thoughts.
+    """
+    counts: dict[str, Any] = {name: dict(counts) for name, counts in counters.items()}
+    drafting = {name: len(function.signatures) for name, function in DRAFTING.items()}
+    return deepcopy(counts | {"numba": drafting})
 
 
 def asks(number: int, **thoughts: Any) -> list[Ask]:
@@ -44,13 +53,17 @@ def asks(number: int, **thoughts: Any) -> list[Ask]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the workers are in other processes")
+@pytest.mark.parametrize("speculative_thoughts", [0, 8])
 def test_no_request_waits_for_a_compiler(
-    random_checkpoint: Callable[[str], Path], tmp_path: Path
+    speculative_thoughts: int, random_checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     checkpoint = write_random_gate(tmp_path, random_checkpoint("mistral"))
-    with thinking_engine(checkpoint, enforce_eager=False) as engine:
+    options = ThinkingOptions(speculative_thoughts=speculative_thoughts)
+    with thinking_engine(checkpoint, options, enforce_eager=False) as engine:
         ready = compilations()
-        assert ready["stats"]["unique_graphs"] > 0  # they are counted here
+        # They are counted here.
+        assert ready["stats"]["unique_graphs"] > 0
+        assert not speculative_thoughts or sum(ready["numba"].values()) > 0
         for number in (1, 2, 3, 8, 63, 64, 1):
             for temperature in (0.0, 1.0):
                 engine.run(asks(number, budget=5, temperature=temperature))

@@ -21,7 +21,7 @@ def test_the_passes_of_a_thought(budget: int) -> None:
     assert [step.is_first for step in passes] == [True, *[False] * budget]
     assert [step.is_last for step in passes] == [*[False] * budget, True]
     # START and END share the first and the last pass with another token.
-    assert [step.num_meta_tokens for step in passes] == [1, *[0] * (budget - 1), 1]
+    assert [step.num_extra_tokens for step in passes] == [1, *[0] * (budget - 1), 1]
     assert [step.remaining_passes for step in passes] == list(range(budget + 1, 0, -1))
     # Counted from x_p: START lies 1 behind it, t_1 2 behind it, and so on.
     assert [step.offset for step in passes] == [0, *range(2, budget + 2)]
