@@ -2,8 +2,8 @@
 
 A thought of b tokens takes b + 1 passes, also before the first visible token, which shares the
 prefill's. Each of them feeds the base model one token, and START or END in the same pass, computes
-one row of logits, and only the last one mixes. With drafts a pass feeds more, and a right draft saves
-one: what is counted then is in test_alone_equals_batched.py.
+one row of logits, and only the last one mixes. With drafts a pass feeds more, and a right one saves
+a pass: what is counted then is in test_alone_equals_batched.py.
 """
 
 from collections import Counter
