@@ -2,7 +2,8 @@
 
 A thought of b tokens takes b + 1 passes, also before the first visible token, which shares the
 prefill's. Each of them feeds the base model one token, and START or END in the same pass, computes
-one row of logits, and only the last one mixes.
+one row of logits, and only the last one mixes. With drafts a pass feeds more, and a right one saves
+a pass: what is counted then is in test_alone_equals_batched.py.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.mixing import MixingHead
+from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from tests.support.engine import BLOCK, SCHEDULES, Engine, EnginePool
 
 pytestmark = pytest.mark.slow
@@ -28,14 +30,20 @@ MAX_TOKENS = 3
 assert len(PROMPT) + 1 + MAX_TOKENS < BLOCK
 
 
-@pytest.fixture(params=[*SCHEDULES, "as served"])
+WITHOUT_DRAFTS: dict[str, dict[str, Any]] = {
+    **{name: schedule for name, schedule in SCHEDULES.items() if name != "speculative"},
+    "as served": {"options": ThinkingOptions(speculative_thoughts=0)},
+}
+
+
+@pytest.fixture(params=WITHOUT_DRAFTS)
 def engine(
     request: pytest.FixtureRequest,
     engines: EnginePool,
     random_checkpoint: Callable[[str], Path],
 ) -> Engine:
     """Each schedule, and the default one: whole thoughts in one engine step."""
-    return engines.get(random_checkpoint("llama"), **SCHEDULES.get(request.param, {}))
+    return engines.get(random_checkpoint("llama"), **WITHOUT_DRAFTS[request.param])
 
 
 @pytest.fixture

@@ -51,7 +51,8 @@ def test_a_request_that_has_ended_is_forgotten() -> None:
 
 @pytest.fixture
 def multi_step(engines: EnginePool, random_checkpoint: Callable[[str], Path]) -> Engine:
-    return engines.get(random_checkpoint("llama"), ThinkingOptions(max_thought_burst=16))
+    options = ThinkingOptions(max_thought_burst=16, speculative_thoughts=0)
+    return engines.get(random_checkpoint("llama"), options)
 
 
 @pytest.fixture
