@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loadtest.errors import LoadTestError
+from loadtest.parser import Parser
 from loadtest.traffic.arrivals import FORMS, parse_load
 from loadtest.traffic.budgets import BudgetMix, parse_budget_field, parse_budgets
 from loadtest.traffic.lengths import parse_lengths
@@ -81,6 +83,33 @@ def header(text: str) -> tuple[str, str]:
     ):
         raise argparse.ArgumentTypeError(f"{text!r} is no header; write one like 'X-Team: tests'")
     return name, value.strip()
+
+
+def measuring_parser(
+    command: str, about: str, own: Callable[[Parser], None], repeats: int = 1
+) -> Parser:
+    """The parser of a command that sends a plan: the options of all of these, and the command's
+    `own` after those of the server."""
+    parser = Parser(command, about)
+    add_target_options(parser)
+    own(parser)
+    add_extent_options(parser, repeats)
+    add_prompt_options(parser)
+    add_result_options(parser)
+    return parser
+
+
+def add_levels(group: Any, about: str, required: bool = False) -> None:
+    """`--slo`."""
+    group.add_argument(
+        "--slo",
+        nargs="+",
+        action="extend",
+        required=required,
+        default=[],
+        metavar="LEVEL",
+        help=f"{about}, such as 'p95 time_per_visible_token<=100ms'",
+    )
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
