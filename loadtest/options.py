@@ -118,8 +118,10 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--url",
         required=True,
+        action="append",
         help="such as http://127.0.0.1:8000, with or without /v1 or an endpoint such as "
-        "/v1/completions; /chat/completions has the effect of --chat",
+        "/v1/completions; /chat/completions has the effect of --chat; repeated: servers of the "
+        "same model, which take turns and have figures of their own, too",
     )
     group.add_argument("--model", help="default: the first that the server lists")
     group.add_argument(
@@ -258,8 +260,9 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=1,
         metavar="N",
-        help="sessions of so many turns, each after the earlier ones and their answers, in closed "
-        "loops; with --sharegpt those of the conversation (default 1)",
+        help="sessions of so many turns, each with the earlier ones and their answers before it, "
+        "due when the one before is answered; with --sharegpt those of the conversation; the rate "
+        "of an open loop is still that of requests (default 1)",
     )
     group.add_argument(
         "--prefix-tokens",
@@ -337,10 +340,12 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
         seconds = DEFAULT_SECONDS
     return Plan(
         target=Target(
-            url=options.url,
+            url=options.url[0],
+            replicas=tuple(options.url[1:]),
             model=options.model,
             api_key=options.api_key,
-            chat=options.chat or options.url.rstrip("/ ").endswith("/chat/completions"),
+            chat=options.chat
+            or any(url.rstrip("/ ").endswith("/chat/completions") for url in options.url),
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,

@@ -104,6 +104,10 @@ class Behaviour:
     """Whether a server with thresholds says how often it thought, and in how many passes."""
     counts: bool = True
     """Whether chunks carry token ids and usage, where asked."""
+    volunteers_usage: bool = False
+    """Whether every chunk carries usage, asked or not."""
+    refuses: frozenset[str] = frozenset()
+    """Fields with which a request is refused."""
     tokenizes: bool = False
     template_tokens: int = 3
     """Added to every chat's prompt."""
@@ -221,6 +225,8 @@ class _Server:
             _respond(writer, 404, {"error": {"message": f"no model {request['model']}"}})
         elif "thought_threshold" in request and self._behaviour.default_threshold is None:
             _respond(writer, 400, {"error": {"message": "no field thought_threshold"}})
+        elif unknown := sorted(self._behaviour.refuses & request.keys()):
+            _respond(writer, 400, {"error": {"message": f"no field {', '.join(unknown)}"}})
         elif fault is Fault.REFUSED:
             _respond(writer, 429, {"error": {"message": "too many requests"}})
         elif fault is Fault.HTTP:
@@ -261,8 +267,9 @@ class _Server:
             word=" blur" if needs.isdigit() and reasoned < int(needs) else " word",
             budget=request.get("thought_budget", 0) if behaviour.thinks else 0,
             threshold=request.get("thought_threshold", behaviour.default_threshold),
-            with_usage=options.get("include_usage", False),
-            with_running_usage=behaviour.counts and options.get("continuous_usage_stats", False),
+            with_usage=behaviour.volunteers_usage or options.get("include_usage", False),
+            with_running_usage=behaviour.volunteers_usage
+            or (behaviour.counts and options.get("continuous_usage_stats", False)),
             with_ids=behaviour.counts and request.get("return_token_ids", False),
         )
 

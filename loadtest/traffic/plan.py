@@ -19,6 +19,8 @@ class Target:
 
     url: str
     """With or without `/v1` or an endpoint."""
+    replicas: tuple[str, ...] = ()
+    """More servers of the same model, over which requests are spread, too."""
     model: str | None = None
     """None = the first one that the server lists."""
     api_key: str | None = None
@@ -48,7 +50,8 @@ class PromptPlan:
     """`max_tokens`. None = the lengths of recorded answers (ShareGPT), else 64. A `max_tokens` in a
     line of a file takes precedence."""
     turns: int = 1
-    """Requests of a session, of which each has those before it and their answers in its prompt."""
+    """Requests of a session, of which each has those before it and their answers in its prompt, and
+    is due when the one before is answered."""
     prefix_length: int = 0
     """Tokens (or words) of a text that `prefix_share` of the synthetic prompts begin with, on top
     of their length."""

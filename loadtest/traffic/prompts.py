@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from loadtest.errors import LoadTestError
 from loadtest.traffic.lengths import Constant, Lengths
 from loadtest.traffic.plan import PromptPlan
+from loadtest.traffic.schedule import session_of
 from loadtest.traffic.seeds import rng_for
 from loadtest.traffic.words import Vocabulary
 
@@ -114,7 +115,7 @@ class FilePrompts:
 
     def at(self, place: PromptPosition) -> Prompt:
         order = _order(len(self.lines) // self.group, place.seed, place.repeat)
-        session, turn = divmod(place.index, self.group)
+        session, turn = session_of(place.index, self.group)
         line = self.lines[order[session % len(order)] * self.group + turn]
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
         max_tokens = line.max_tokens or self.output_lengths.draw(lengths)
