@@ -13,6 +13,7 @@ from loadtest.errors import LoadTestError
 from loadtest.parser import Parser
 from loadtest.traffic.arrivals import FORMS, parse_load
 from loadtest.traffic.budgets import BudgetMix, parse_budget_field, parse_budgets
+from loadtest.traffic.datasets import DataSet, parse_columns
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, StopRules, Target
 from loadtest.traffic.thresholds import crossed, parse_thresholds
@@ -71,6 +72,14 @@ def json_object(text: str) -> dict[str, Any]:
             f"{text!r} is no JSON object; write one like '{{\"top_p\": 0.9}}'"
         )
     return value
+
+
+def columns(text: str) -> tuple[tuple[str, str], ...]:
+    """Fields and columns, for argparse."""
+    try:
+        return parse_columns(text)
+    except LoadTestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def header(text: str) -> tuple[str, str]:
@@ -247,6 +256,21 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         help='JSONL with {"prompt": "…", "expected": "…"}: measure accuracy beside cost; '
         f"{BUILT_IN!r} is the demonstration model's held-out problems",
     )
+    files.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="a .jsonl, .json, .csv or .parquet file, or a data set of the hub (with the Python "
+        "package datasets)",
+    )
+    group.add_argument(
+        "--columns",
+        type=columns,
+        metavar="FIELD=COLUMN",
+        help="of --dataset: prompt=question,expected=answer,max_tokens=limit (expected: measure "
+        "accuracy), or conversation=messages (default prompt=prompt)",
+    )
+    group.add_argument("--split", metavar="NAME", help="of a data set of the hub (default train)")
+    group.add_argument("--config", metavar="NAME", help="of a data set of the hub with several")
     group.add_argument(
         "--prompt-tokens", default="64", metavar="LENGTH", help="of synthetic ones (default 64)"
     )
@@ -382,9 +406,12 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
         source, path = "sharegpt", options.sharegpt
     elif options.answers:
         source, path = "answers", answers_file(options.answers)
+    elif options.dataset:
+        source = "table"
     plan = PromptPlan(
         source=source,  # type: ignore[arg-type]
         path=path,
+        table=_table(options),
         input_lengths=parse_lengths(options.prompt_tokens),
         turns=options.turns,
         prefix_length=options.prefix_tokens,
@@ -394,6 +421,16 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
     if options.output_tokens is None:
         return plan
     return replace(plan, output_lengths=parse_lengths(options.output_tokens))
+
+
+def _table(options: argparse.Namespace) -> DataSet | None:
+    chosen = {name: getattr(options, name) for name in ("columns", "split", "config")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if options.dataset is None:
+        if given:
+            raise LoadTestError(f"--{next(iter(given))} belongs to --dataset")
+        return None
+    return DataSet(options.dataset, **given)
 
 
 def answers_file(name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from loadtest.errors import LoadTestError
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import BudgetMix
+from loadtest.traffic.datasets import DataSet
 from loadtest.traffic.lengths import Constant, Lengths
 
 _LENGTH = Constant(64)
@@ -41,9 +42,11 @@ class Target:
 class PromptPlan:
     """The source of prompts and the lengths of answers."""
 
-    source: Literal["synthetic", "jsonl", "sharegpt", "answers"] = "synthetic"
+    source: Literal["synthetic", "jsonl", "sharegpt", "answers", "table"] = "synthetic"
     path: Path | None = None
-    """Of all sources but `synthetic`."""
+    """Of the sources that are files of a fixed form."""
+    table: DataSet | None = None
+    """Of the source `table`."""
     input_lengths: Lengths = _LENGTH
     """Of synthetic prompts: in tokens where they can be counted, else in words."""
     output_lengths: Lengths | None = None
