@@ -13,6 +13,7 @@ from benchmarks.engine.shapes import write_base_model
 from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
+from quietstar_infer.config import END_TOKEN, START_TOKEN
 from tests.support.loadtest.runs import FIRST, GAP, SLACK
 from tests.support.loadtest.vllm_bench import (
     Seen,
@@ -31,9 +32,16 @@ REQUESTS, TOKENS, USERS = 48, 12, 4
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Stock vLLM with the demonstration model's base model."""
+    """Stock vLLM with the demonstration model's base model, and with a parser of reasoning: chats
+    begin within it."""
     base_model = write_base_model(tmp_path_factory.mktemp("stock") / "base", DEMO)
-    with running_stock_server(base_model, "--served-model-name", "base") as running:
+    for file in base_model.glob("tokenizer*"):
+        text = file.read_text().replace(START_TOKEN, "<think>").replace(END_TOKEN, "</think>")
+        file.write_text(text)
+    template = base_model / "chat.jinja"
+    template.write_text("{% for said in messages %}{{ said.content }}{% endfor %}<think>")
+    reasoning = ["--reasoning-parser", "deepseek_r1", "--chat-template", str(template)]
+    with running_stock_server(base_model, "--served-model-name", "base", *reasoning) as running:
         yield running
 
 
@@ -82,6 +90,25 @@ def test_stock_vllm_is_measured_without_budgets_and_a_warning_says_so(
     before, after = cell.server[counter]
     assert after - before == REQUESTS * TOKENS
     assert cell.occupancy
+
+
+def test_the_price_of_thinking_of_stock_vllm_is_one_command(
+    stock: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A budget of so many tokens is used up, because the model never ends its reasoning by itself;
+    the token that then ends it is the first of the rest."""
+    folder = tmp_path / "results"
+    budgets = ["--budget-field", "thinking_token_budget=2,5,8", "--ignore-eos", "--warmup", "0"]
+    extent = ["--requests", str(REQUESTS), "--output-tokens", str(TOKENS), "--out", str(folder)]
+    assert main(["--url", f"{stock.url}/v1/chat/completions", *budgets, *extent]) == 0
+    assert "A thought token costs" in capsys.readouterr().out
+    seen = {
+        (int(budget), record.failure, record.reasoning_tokens, record.visible_tokens)
+        for cell in load_run(folder).cells
+        for budget in cell.budgets
+        for record in cell.records
+    }
+    assert seen == {(budget, None, budget + 1, TOKENS - budget - 1) for budget in (2, 5, 8)}
 
 
 def test_vllm_bench_serve_counts_the_same_on_a_real_server(
