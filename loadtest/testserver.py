@@ -188,7 +188,7 @@ class _Server:
     def _prompt_tokens(self, request: dict[str, Any]) -> int:
         """Each word is a token."""
         added = self._behaviour.template_tokens if "messages" in request else 0
-        said = [message["content"] for message in request.get("messages", ())]
+        said = [_content(message) for message in request.get("messages", ())]
         return added + len(" ".join(said or [_prompt(request)]).split())
 
     def _metrics(self) -> str:
@@ -251,7 +251,8 @@ class _Server:
     ) -> "_Stream":
         behaviour = self._behaviour
         options = request.get("stream_options", {})
-        most = 0 if fault is Fault.EMPTY else request.get("max_tokens", 16)
+        limit = request.get("max_completion_tokens") or request.get("max_tokens", 16)
+        most = 0 if fault is Fault.EMPTY else limit
         reasoned = min(most, behaviour.reasoning.asked(request)) if behaviour.reasoning else 0
         answer = behaviour.reasoning.answer if behaviour.reasoning else None
         visible = most - reasoned if answer is None else min(answer, most - reasoned)
@@ -428,8 +429,13 @@ def _events(stream: _Stream) -> list[tuple[float, bytes]]:
 
 
 def _prompt(request: dict[str, Any]) -> str:
-    text = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
-    return str(text)
+    return _content(request["messages"][-1]) if "messages" in request else str(request["prompt"])
+
+
+def _content(message: dict[str, Any]) -> str:
+    """The text of a chat's message, which may be in parts."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _event(content: dict[str, Any]) -> bytes:
