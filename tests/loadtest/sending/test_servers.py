@@ -55,6 +55,15 @@ def test_requests_are_spread_and_each_server_has_figures(
     with (folder / "summary.csv").open(newline="") as lines:
         rows = {row["load"]: row["requests"] for row in csv.DictReader(lines)}
     assert rows == {load: "24", f"{load}, at {url}": "12", f"{load}, at {delayed_url}": "12"}
+    # Together they are compared with a single server under the same load.
+    alone = tmp_path / "alone"
+    single = ["--url", url, *QUICK, "--load", load, "--requests", "24", "--label", "alone"]
+    assert main([*single, "--out", str(alone)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(alone), str(folder)]) == 0
+    compared = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (found,) = [line for line in compared if line[:2] == ["0", load] and "failure_share" in line]
+    assert found[3:] == ["0.0", "%", "0.0", "%", "+0.0", "points"]
 
 
 @pytest.mark.slow
