@@ -62,8 +62,8 @@ def test_requests_are_spread_and_each_server_has_figures(
     capsys.readouterr()
     assert main(["compare", str(alone), str(folder)]) == 0
     compared = [line.split() for line in capsys.readouterr().out.splitlines()]
-    (found,) = [line for line in compared if line[:2] == ["0", load] and "failure_share" in line]
-    assert found[3:] == ["0.0", "%", "0.0", "%", "+0.0", "points"]
+    (shown,) = [line for line in compared if line[:2] == ["0", load] and "failure_share" in line]
+    assert shown[3:] == ["0.0", "%", "0.0", "%", "+0.0", "points"]
 
 
 @pytest.mark.slow
