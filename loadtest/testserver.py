@@ -336,13 +336,19 @@ class _Stream:
         if self.tokens == 0 or (self._is_hidden and self.tokens == self.reasoned):
             yield self._due(self.tokens - 1), self._chunk(self.tokens, self.tokens)
         if self.with_usage:
-            last: dict[str, Any] = {"choices": [], "usage": self._usage(self.tokens)}
+            usage = self._usage(self.tokens)
+            last: dict[str, Any] = {"object": self._object, "choices": [], "usage": usage}
             if self.threshold is not None and self.behaviour.counts_passes:
                 passes = sum(map(self._passes, range(self.tokens)))
                 last["quiet_star"] = {"thoughts": self._thoughts(self.tokens), "passes": passes}
             yield 0.0, _event(last)
         if self.fault is not Fault.UNMARKED:
             yield 0.0, _DONE
+
+    @property
+    def _object(self) -> str:
+        """Which some clients read."""
+        return "chat.completion.chunk" if self.chat else "text_completion"
 
     @property
     def _is_hidden(self) -> bool:
@@ -382,7 +388,7 @@ class _Stream:
             choice["token_ids"] = [1] * (end - start)
         if end == self.tokens and self.fault is not Fault.UNFINISHED:
             choice["finish_reason"] = self.finish_reason
-        chunk: dict[str, Any] = {"choices": [choice]}
+        chunk: dict[str, Any] = {"object": self._object, "choices": [choice]}
         if self.with_running_usage:
             chunk["usage"] = self._usage(end)
         if self.behaviour.thinks and start == 0:

@@ -151,7 +151,9 @@ class Answer:
     @property
     def _reported_thoughts(self) -> int | None:
         details = self.usage and self.usage.completion_tokens_details
-        return details.reasoning_tokens if details else None
+        reported = details.reasoning_tokens if details else None
+        # Stock vLLM counts none where the prompt opens the reasoning, as many chat templates do.
+        return None if reported == 0 and self.reasoning_times else reported
 
     def add(self, event: bytes, time: float) -> None:
         """Add the next event, which arrived at `time`."""
