@@ -189,4 +189,4 @@ def test_every_panel_is_drawn_from_a_real_prometheus(
     (rows,) = by_title["Rows per pass"].lines[0].values()
     assert 0 < max(rows) <= CLIENTS
     budgets = set(by_title["Time per visible token"].lines[0])
-    assert budgets >= {"p50, budget 0", "p50, budget 8"}
+    assert budgets >= {"p50, budget 0", "p50, budget 5-8"}
