@@ -106,7 +106,7 @@ def test_the_price_of_thinking_of_stock_vllm_is_one_command(
     stock: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A budget of so many tokens is used up, because the model never ends its reasoning by itself;
-    the token that then ends it is the first of the rest."""
+    then comes the token that ends it."""
     folder = tmp_path / "results"
     budgets = ["--budget-field", "thinking_token_budget=2,5,8", "--ignore-eos", "--warmup", "0"]
     extent = ["--requests", str(REQUESTS), "--output-tokens", str(TOKENS), "--out", str(folder)]
@@ -120,10 +120,10 @@ def test_the_price_of_thinking_of_stock_vllm_is_one_command(
             assert record.failure is None
             assert record.reasoning_tokens + record.visible_tokens == TOKENS
             assert record.thought_tokens == record.reasoning_tokens
-            # A busy server sends several tokens in one chunk. Where one brings the end of the
-            # reasoning and visible text, its tokens are shared out by their characters.
+            # A busy server sends several tokens in one chunk. One with reasoning and visible text
+            # is shared out by characters; an end tag counts as what its chunk shows.
             if record.token_times and record.reasoning_times[-1] < record.token_times[0]:
-                assert record.reasoning_tokens == budget + 1
+                assert record.reasoning_tokens in (budget, budget + 1)
 
 
 def test_vllm_bench_serve_counts_the_same_on_a_real_server(
