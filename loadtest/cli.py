@@ -9,12 +9,10 @@ from rich.console import Console
 from loadtest.errors import LoadTestError
 from loadtest.options import (
     add_budgets,
-    add_extent_options,
+    add_levels,
     add_load_options,
-    add_prompt_options,
-    add_result_options,
-    add_target_options,
     count,
+    measuring_parser,
     plan_from,
     positive,
 )
@@ -74,23 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_parser(command: str = "run") -> Parser:
     """All options of a run."""
-    parser = Parser(
-        command, "Send requests to a server, budget by budget and load by load, and report."
-    )
-    add_target_options(parser)
+    about = "Send requests to a server, budget by budget and load by load, and report."
+    return measuring_parser(command, about, _add_run_options)
+
+
+def _add_run_options(parser: Parser) -> None:
     add_load_options(parser)
-    add_extent_options(parser, repeats=1)
-    add_prompt_options(parser)
-    add_result_options(parser)
-    parser.add_argument(
-        "--slo",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="LEVEL",
-        help="service levels for goodput, such as 'p95 time_per_visible_token<=100ms'",
-    )
-    return parser
+    add_levels(parser.add_argument_group("service levels"), "of goodput")
 
 
 def run(arguments: Sequence[str], scenario: str | None = None) -> int:
@@ -125,25 +113,22 @@ def run_scenario(arguments: Sequence[str]) -> int:
 
 def search_parser() -> Parser:
     """All options of a search."""
-    parser = Parser(
+    return measuring_parser(
         "search",
         "Find the highest rate of requests (Poisson arrivals) at which all service levels hold,\n"
         "for each budget and threshold. Each rate is repeated until it is decided with 95 %\n"
         "confidence.\n\n"
         "  python -m loadtest search --url http://127.0.0.1:8000 --budgets 0,4,16 \\\n"
         "      --slo 'p95 time_per_visible_token<=100ms' 'p99 time_to_first_token<=2s'",
+        _add_search_options,
+        repeats=2,
     )
-    add_target_options(parser)
+
+
+def _add_search_options(parser: Parser) -> None:
     group = parser.add_argument_group("search")
     add_budgets(group)
-    group.add_argument(
-        "--slo",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="LEVEL",
-        help="all of them must hold, such as 'p95 time_per_visible_token<=100ms'",
-    )
+    add_levels(group, "all of them must hold", required=True)
     group.add_argument(
         "--start-rate", type=positive, default=1.0, metavar="R", help="per second (default 1)"
     )
@@ -160,10 +145,6 @@ def search_parser() -> Parser:
     group.add_argument(
         "--most-repeats", type=count, default=5, metavar="N", help="of a close rate (default 5)"
     )
-    add_extent_options(parser, repeats=2)
-    add_prompt_options(parser)
-    add_result_options(parser)
-    return parser
 
 
 def run_search(arguments: Sequence[str]) -> int:

@@ -4,13 +4,16 @@ import argparse
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loadtest.errors import LoadTestError
+from loadtest.parser import Parser
 from loadtest.traffic.arrivals import FORMS, parse_load
 from loadtest.traffic.budgets import BudgetMix, parse_budget_field, parse_budgets
+from loadtest.traffic.datasets import DataSet, parse_columns
 from loadtest.traffic.lengths import parse_lengths
 from loadtest.traffic.plan import Extent, Plan, PromptPlan, StopRules, Target
 from loadtest.traffic.thresholds import crossed, parse_thresholds
@@ -71,6 +74,14 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def columns(text: str) -> tuple[tuple[str, str], ...]:
+    """Fields and columns, for argparse."""
+    try:
+        return parse_columns(text)
+    except LoadTestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def header(text: str) -> tuple[str, str]:
     """An HTTP header, for argparse."""
     name, found, value = text.partition(":")
@@ -83,14 +94,43 @@ def header(text: str) -> tuple[str, str]:
     return name, value.strip()
 
 
+def measuring_parser(
+    command: str, about: str, own: Callable[[Parser], None], repeats: int = 1
+) -> Parser:
+    """The parser of a command that sends a plan: the options of all of these, and the command's
+    `own` after those of the server."""
+    parser = Parser(command, about)
+    add_target_options(parser)
+    own(parser)
+    add_extent_options(parser, repeats)
+    add_prompt_options(parser)
+    add_result_options(parser)
+    return parser
+
+
+def add_levels(group: Any, about: str, required: bool = False) -> None:
+    """`--slo`."""
+    group.add_argument(
+        "--slo",
+        nargs="+",
+        action="extend",
+        required=required,
+        default=[],
+        metavar="LEVEL",
+        help=f"{about}, such as 'p95 time_per_visible_token<=100ms'",
+    )
+
+
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The server, and fields that all requests have in common."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url",
         required=True,
+        action="append",
         help="such as http://127.0.0.1:8000, with or without /v1 or an endpoint such as "
-        "/v1/completions; /chat/completions has the effect of --chat",
+        "/v1/completions; /chat/completions has the effect of --chat; repeated: servers of the "
+        "same model, which take turns and have figures of their own, too",
     )
     group.add_argument("--model", help="default: the first that the server lists")
     group.add_argument(
@@ -216,6 +256,21 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         help='JSONL with {"prompt": "…", "expected": "…"}: measure accuracy beside cost; '
         f"{BUILT_IN!r} is the demonstration model's held-out problems",
     )
+    files.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="a .jsonl, .json, .csv or .parquet file, or a data set of the hub (with the Python "
+        "package datasets)",
+    )
+    group.add_argument(
+        "--columns",
+        type=columns,
+        metavar="FIELD=COLUMN",
+        help="of --dataset: prompt=question,expected=answer,max_tokens=limit (expected: measure "
+        "accuracy), or conversation=messages (default prompt=prompt)",
+    )
+    group.add_argument("--split", metavar="NAME", help="of a data set of the hub (default train)")
+    group.add_argument("--config", metavar="NAME", help="of a data set of the hub with several")
     group.add_argument(
         "--prompt-tokens", default="64", metavar="LENGTH", help="of synthetic ones (default 64)"
     )
@@ -229,8 +284,9 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=1,
         metavar="N",
-        help="sessions of so many turns, each after the earlier ones and their answers, in closed "
-        "loops; with --sharegpt those of the conversation (default 1)",
+        help="sessions of so many turns, each with the earlier ones and their answers before it, "
+        "due when the one before is answered; with --sharegpt those of the conversation; the rate "
+        "of an open loop is still that of requests (default 1)",
     )
     group.add_argument(
         "--prefix-tokens",
@@ -308,10 +364,12 @@ def plan_from(options: argparse.Namespace, loads: list[str]) -> Plan:
         seconds = DEFAULT_SECONDS
     return Plan(
         target=Target(
-            url=options.url,
+            url=options.url[0],
+            replicas=tuple(options.url[1:]),
             model=options.model,
             api_key=options.api_key,
-            chat=options.chat or options.url.rstrip("/ ").endswith("/chat/completions"),
+            chat=options.chat
+            or any(url.rstrip("/ ").endswith("/chat/completions") for url in options.url),
             ignore_eos=options.ignore_eos,
             temperature=options.temperature,
             extra_body=options.body,
@@ -348,9 +406,12 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
         source, path = "sharegpt", options.sharegpt
     elif options.answers:
         source, path = "answers", answers_file(options.answers)
+    elif options.dataset:
+        source = "table"
     plan = PromptPlan(
         source=source,  # type: ignore[arg-type]
         path=path,
+        table=_table(options),
         input_lengths=parse_lengths(options.prompt_tokens),
         turns=options.turns,
         prefix_length=options.prefix_tokens,
@@ -360,6 +421,16 @@ def _prompts(options: argparse.Namespace) -> PromptPlan:
     if options.output_tokens is None:
         return plan
     return replace(plan, output_lengths=parse_lengths(options.output_tokens))
+
+
+def _table(options: argparse.Namespace) -> DataSet | None:
+    chosen = {name: getattr(options, name) for name in ("columns", "split", "config")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if options.dataset is None:
+        if given:
+            raise LoadTestError(f"--{next(iter(given))} belongs to --dataset")
+        return None
+    return DataSet(options.dataset, **given)
 
 
 def answers_file(name: str) -> Path:

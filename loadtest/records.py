@@ -59,6 +59,8 @@ class Record(BaseModel):
     """Its number in the cell's schedule. The measured ones count from 0, whatever the warm-up;
     warm-up requests count down from -1."""
     worker: int = 0
+    server: int = 0
+    """Which of several servers it was sent to: its index in `Run.urls`."""
     budget: int | None
     """The requested thought budget; None for servers without thought budgets."""
     threshold: float | None = None
@@ -250,7 +252,8 @@ class Cell(BaseModel):
     client: ClientHealth | None
     """None where the run ended before it was known."""
     server: dict[str, tuple[float, float]] = {}
-    """The server's counters before and after, by metric and labels, where it has them."""
+    """The server's counters before and after, by metric and labels, where it has them; sums over
+    all servers."""
     occupancy: list[ServerSample] = []
     """Every two seconds, where the server shows it (`vllm:num_requests_running`)."""
     partial: bool = False
@@ -268,6 +271,8 @@ class Run(BaseModel):
     started_at: str
     """ISO 8601, UTC."""
     url: str
+    urls: list[str] = []
+    """Of all servers, where requests were spread over several; `url` is the first."""
     model: str
     server_version: str | None = None
     command: list[str]

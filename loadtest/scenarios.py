@@ -25,6 +25,8 @@ class Scenario:
         overridden = {argument.partition("=")[0] for argument in given}
         if "--budget-field" in overridden:  # takes the place of both
             overridden |= {"--budgets", "--thresholds"}
+        if overridden & {"--prompts", "--sharegpt", "--dataset"}:  # there is one source of prompts
+            overridden |= {"--answers"}
         own: list[str] = []
         for option, value in self.options.items():
             if f"--{option}" not in overridden:

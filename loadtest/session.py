@@ -109,6 +109,7 @@ def session(
         label=settings.label or name,
         started_at=now.isoformat(timespec="seconds"),
         url=prepared.server.url,
+        urls=[server.url for server in prepared.servers] if len(prepared.servers) > 1 else [],
         model=prepared.server.model,
         server_version=prepared.server.version,
         command=settings.command,

@@ -11,11 +11,9 @@ from loadtest.errors import LoadTestError
 from loadtest.options import (
     DEFAULT_SECONDS,
     add_budgets,
-    add_extent_options,
-    add_prompt_options,
-    add_result_options,
-    add_target_options,
+    add_levels,
     count,
+    measuring_parser,
     plan_from,
 )
 from loadtest.parser import Parser, command_line
@@ -31,25 +29,21 @@ _BEYOND = 1.2
 
 def sweep_parser() -> Parser:
     """All options of a sweep."""
-    parser = Parser(
+    return measuring_parser(
         "sweep",
         "Find the knee of a server without a rate to guess, for each budget: one request after\n"
         "the other, then as many as it can answer, then a ramp of Poisson arrivals from the one\n"
         f"rate to {_BEYOND:g} times the other. The report has a row for each step, and names the\n"
         "highest rate that held."
         "\n\n  python -m loadtest sweep --url http://127.0.0.1:8000 --budgets 0,8 --duration 10",
+        _add_sweep_options,
     )
-    add_target_options(parser)
+
+
+def _add_sweep_options(parser: Parser) -> None:
     group = parser.add_argument_group("sweep")
     add_budgets(group)
-    group.add_argument(
-        "--slo",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="LEVEL",
-        help="service levels that a step must keep, such as 'p95 time_to_first_token<=1s'",
-    )
+    add_levels(group, "that a step must keep")
     group.add_argument(
         "--steps", type=count, default=6, metavar="N", help="of the ramp (default 6)"
     )
@@ -60,10 +54,6 @@ def sweep_parser() -> Parser:
         metavar="N",
         help="that send without a pause, to find the most that it can answer (default 256)",
     )
-    add_extent_options(parser, repeats=1)
-    add_prompt_options(parser)
-    add_result_options(parser)
-    return parser
 
 
 def sweep_command(arguments: Sequence[str]) -> int:

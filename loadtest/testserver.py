@@ -104,6 +104,10 @@ class Behaviour:
     """Whether a server with thresholds says how often it thought, and in how many passes."""
     counts: bool = True
     """Whether chunks carry token ids and usage, where asked."""
+    volunteers_usage: bool = False
+    """Whether every chunk carries usage, asked or not."""
+    refuses: frozenset[str] = frozenset()
+    """Fields with which a request is refused."""
     tokenizes: bool = False
     template_tokens: int = 3
     """Added to every chat's prompt."""
@@ -184,7 +188,7 @@ class _Server:
     def _prompt_tokens(self, request: dict[str, Any]) -> int:
         """Each word is a token."""
         added = self._behaviour.template_tokens if "messages" in request else 0
-        said = [message["content"] for message in request.get("messages", ())]
+        said = [_content(message) for message in request.get("messages", ())]
         return added + len(" ".join(said or [_prompt(request)]).split())
 
     def _metrics(self) -> str:
@@ -221,6 +225,8 @@ class _Server:
             _respond(writer, 404, {"error": {"message": f"no model {request['model']}"}})
         elif "thought_threshold" in request and self._behaviour.default_threshold is None:
             _respond(writer, 400, {"error": {"message": "no field thought_threshold"}})
+        elif unknown := sorted(self._behaviour.refuses & request.keys()):
+            _respond(writer, 400, {"error": {"message": f"no field {', '.join(unknown)}"}})
         elif fault is Fault.REFUSED:
             _respond(writer, 429, {"error": {"message": "too many requests"}})
         elif fault is Fault.HTTP:
@@ -245,7 +251,8 @@ class _Server:
     ) -> "_Stream":
         behaviour = self._behaviour
         options = request.get("stream_options", {})
-        most = 0 if fault is Fault.EMPTY else request.get("max_tokens", 16)
+        limit = request.get("max_completion_tokens") or request.get("max_tokens", 16)
+        most = 0 if fault is Fault.EMPTY else limit
         reasoned = min(most, behaviour.reasoning.asked(request)) if behaviour.reasoning else 0
         answer = behaviour.reasoning.answer if behaviour.reasoning else None
         visible = most - reasoned if answer is None else min(answer, most - reasoned)
@@ -261,8 +268,9 @@ class _Server:
             word=" blur" if needs.isdigit() and reasoned < int(needs) else " word",
             budget=request.get("thought_budget", 0) if behaviour.thinks else 0,
             threshold=request.get("thought_threshold", behaviour.default_threshold),
-            with_usage=options.get("include_usage", False),
-            with_running_usage=behaviour.counts and options.get("continuous_usage_stats", False),
+            with_usage=behaviour.volunteers_usage or options.get("include_usage", False),
+            with_running_usage=behaviour.volunteers_usage
+            or (behaviour.counts and options.get("continuous_usage_stats", False)),
             with_ids=behaviour.counts and request.get("return_token_ids", False),
         )
 
@@ -328,13 +336,19 @@ class _Stream:
         if self.tokens == 0 or (self._is_hidden and self.tokens == self.reasoned):
             yield self._due(self.tokens - 1), self._chunk(self.tokens, self.tokens)
         if self.with_usage:
-            last: dict[str, Any] = {"choices": [], "usage": self._usage(self.tokens)}
+            usage = self._usage(self.tokens)
+            last: dict[str, Any] = {"object": self._object, "choices": [], "usage": usage}
             if self.threshold is not None and self.behaviour.counts_passes:
                 passes = sum(map(self._passes, range(self.tokens)))
                 last["quiet_star"] = {"thoughts": self._thoughts(self.tokens), "passes": passes}
             yield 0.0, _event(last)
         if self.fault is not Fault.UNMARKED:
             yield 0.0, _DONE
+
+    @property
+    def _object(self) -> str:
+        """Which some clients read."""
+        return "chat.completion.chunk" if self.chat else "text_completion"
 
     @property
     def _is_hidden(self) -> bool:
@@ -374,7 +388,7 @@ class _Stream:
             choice["token_ids"] = [1] * (end - start)
         if end == self.tokens and self.fault is not Fault.UNFINISHED:
             choice["finish_reason"] = self.finish_reason
-        chunk: dict[str, Any] = {"choices": [choice]}
+        chunk: dict[str, Any] = {"object": self._object, "choices": [choice]}
         if self.with_running_usage:
             chunk["usage"] = self._usage(end)
         if self.behaviour.thinks and start == 0:
@@ -421,8 +435,13 @@ def _events(stream: _Stream) -> list[tuple[float, bytes]]:
 
 
 def _prompt(request: dict[str, Any]) -> str:
-    text = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
-    return str(text)
+    return _content(request["messages"][-1]) if "messages" in request else str(request["prompt"])
+
+
+def _content(message: dict[str, Any]) -> str:
+    """The text of a chat's message, which may be in parts."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _event(content: dict[str, Any]) -> bytes:

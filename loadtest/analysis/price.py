@@ -9,8 +9,9 @@ Of a server that reasons before it answers, the time of a whole answer grows wit
 tokens: the same line, through mean times of answers over thought tokens per answer.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,71 +85,54 @@ def price_of_a_thought(
 ) -> Price | None:
     """From cells of one load, repeats included; None where fewer than two settings thought
     differently much, and where the time without a thought cannot be told from 0."""
-    found = [item for item in _points(cells).items() if item[0] not in left_out]
-    points = sorted(found, key=lambda item: (item[1].thoughts, item[0].thinking))
-    if len({point.thoughts for _, point in points}) < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    thoughts = np.array([point.thoughts for _, point in points])
-    means = np.array([point.mean for _, point in points])
-    base, slope, zero = _line(thoughts, means)
-    drawn = [
-        _line(thoughts, np.array([_resampled_mean(point.repeats, rng) for _, point in points]))
-        for _ in range(RESAMPLES)
-    ]
-    if min(zero, *(zero for _, _, zero in drawn)) <= 0:
-        return None  # no time without a thought to be relative to
-    residual = means - (base + slope * thoughts)
-    return Price(
-        base=base,
-        without_thought=zero,
-        slope=slope,
-        slope_interval=_middle([slope for _, slope, _ in drawn]),
-        relative=slope / zero,
-        relative_interval=_middle([slope / zero for _, slope, zero in drawn]),
-        fit=float(1 - residual.var() / means.var()) if np.ptp(means) else 1.0,
-        repeats=min(len(point.repeats) for _, point in points),
-        points=tuple(setting for setting, _ in points),
-        thoughts=tuple(point.thoughts for _, point in points),
-    )
+    return _price(_points(cells), left_out, seed)
 
 
 def price_of_reasoning(
     cells: Sequence[Cell], left_out: Collection[Setting] = (), seed: int = 0
 ) -> Price | None:
     """The same of a server that reasons before it answers."""
-    found = [item for item in _answers(cells).items() if item[0] not in left_out]
-    points = sorted(found, key=lambda item: item[1].thoughts)
     times = [
         time
         for cell in cells
         for record in measured(cell.records)
         if record.failure is None and (time := record.time_per_visible_token) is not None
     ]
-    token = float(np.mean(times)) if times else 0.0
-    if len({point.thoughts for _, point in points}) < 2 or token <= 0:
+    return _price(_answers(cells), left_out, seed, float(np.mean(times))) if times else None
+
+
+def _price(
+    points: Mapping[Setting, _Point],
+    left_out: Collection[Setting],
+    seed: int,
+    token: float | None = None,
+) -> Price | None:
+    """With `token`, the seconds of a visible token, the points are answers."""
+    found = sorted(
+        (item for item in points.items() if item[0] not in left_out),
+        key=lambda item: (item[1].thoughts, item[0].thinking),
+    )
+    if len({point.thoughts for _, point in found}) < 2:
         return None
-    rng = np.random.default_rng(seed)
-    thoughts = np.array([point.thoughts for _, point in points])
-    means = np.array([point.mean for _, point in points])
-    base, slope, _ = _line(thoughts, means)
-    slopes = [
-        _line(thoughts, np.array([_resampled_mean(point.repeats, rng) for _, point in points]))[1]
-        for _ in range(RESAMPLES)
-    ]
-    residual = means - (base + slope * thoughts)
+    thoughts = np.array([point.thoughts for _, point in found])
+    means = np.array([point.mean for _, point in found])
+    line = _line(thoughts, means, token)
+    drawn = _resampled_lines(thoughts, [point.repeats for _, point in found], seed, token)
+    if min(one.zero for one in (line, *drawn)) <= 0:
+        return None  # no time without a thought to be relative to
+    residual = means - (line.base + line.slope * thoughts)
     return Price(
-        base=base,
-        without_thought=token,
-        slope=slope,
-        slope_interval=_middle(slopes),
-        relative=slope / token,
-        relative_interval=_middle([drawn / token for drawn in slopes]),
+        base=line.base,
+        without_thought=line.zero,
+        slope=line.slope,
+        slope_interval=_middle([one.slope for one in drawn]),
+        relative=line.relative,
+        relative_interval=_middle([one.relative for one in drawn]),
         fit=float(1 - residual.var() / means.var()) if np.ptp(means) else 1.0,
-        repeats=min(len(point.repeats) for _, point in points),
-        points=tuple(setting for setting, _ in points),
-        thoughts=tuple(point.thoughts for _, point in points),
-        per_answer=True,
+        repeats=min(len(point.repeats) for _, point in found),
+        points=tuple(setting for setting, _ in found),
+        thoughts=tuple(point.thoughts for _, point in found),
+        per_answer=token is not None,
     )
 
 
@@ -208,13 +192,38 @@ def _thought_tokens(record: Record, budget: int) -> int:
     return uncounted if record.thought_tokens is None else record.thought_tokens
 
 
-def _line(thoughts: Times, means: Times) -> tuple[float, float, float]:
-    """Least squares: intercept and slope; and the time without a thought, as measured if it was."""
+class _Line(NamedTuple):
+    """Intercept and slope; and the time that prices are relative to: of a visible token."""
+
+    base: float
+    slope: float
+    zero: float
+
+    @property
+    def relative(self) -> float:
+        return self.slope / self.zero
+
+
+def _line(thoughts: Times, means: Times, token: float | None) -> _Line:
+    """Least squares. Without the time of a `token`, prices are relative to that without a thought:
+    as measured, if it was."""
     from_middle = thoughts - thoughts.mean()
     slope = float(from_middle @ means / (from_middle @ from_middle))
     base = float(means.mean() - slope * thoughts.mean())
     without = means[thoughts == 0]
-    return base, slope, float(without.mean() if without.size else base)
+    measured_zero = float(without.mean() if without.size else base)
+    return _Line(base, slope, measured_zero if token is None else token)
+
+
+def _resampled_lines(
+    thoughts: Times, points: Sequence[Sequence[Times]], seed: int, token: float | None
+) -> list[_Line]:
+    """The bootstrap: lines through means of repeats and requests drawn again."""
+    rng = np.random.default_rng(seed)
+    return [
+        _line(thoughts, np.array([_resampled_mean(repeats, rng) for repeats in points]), token)
+        for _ in range(RESAMPLES)
+    ]
 
 
 def _resampled_mean(repeats: Sequence[Times], rng: np.random.Generator) -> float:

@@ -34,7 +34,8 @@ class Setting(NamedTuple):
         """Sorts settings from little thinking to much."""
         if self.field is not None:
             return effort_rank(self.budget), 0.0
-        return -1 if self.budget == "none" else int(self.budget), -(self.threshold or 0.0)
+        budget = int(self.budget) if self.budget.isdigit() else -1  # none, or a mix
+        return budget, -(self.threshold or 0.0)
 
 
 def effort_rank(value: str) -> int:

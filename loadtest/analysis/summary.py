@@ -4,6 +4,7 @@ with repeats."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from loadtest.analysis.failures import reasons
 from loadtest.analysis.figures import ALL, Figures, figures, has_budget, measured
 from loadtest.analysis.intervals import Repeated, Share
 from loadtest.analysis.levels import Level, parse_level
@@ -28,6 +29,8 @@ class Row:
     repeats: tuple[Figures, ...]
     rate: float | None = None
     """Requests per second, of a row that is one step of a ramp."""
+    url: str | None = None
+    """Of a row that is one of several servers."""
 
     @property
     def is_part(self) -> bool:
@@ -110,6 +113,8 @@ class LoadSummary:
     """Of a ramp: a row for each of `rows` and each step that was measured."""
     held: tuple[str, ...]
     """The highest rate of a ramp that held, in words, for each budget or mix."""
+    by_server: tuple[Row, ...]
+    """Where requests were spread over several servers: a row for each of `rows` and each server."""
     price: Price | None
     fronts: tuple[Front, ...]
     """Accuracy against each cost that was measured of a setting with answers to judge."""
@@ -143,9 +148,9 @@ class Summary:
         return [row for load in self.loads for row in load.rows]
 
     @property
-    def rows_and_steps(self) -> list[Row]:
-        """Rows of whole cells, then those of their steps, load by load."""
-        return [row for load in self.loads for row in (*load.rows, *load.steps)]
+    def rows_and_parts(self) -> list[Row]:
+        """Rows of whole cells, then those of their steps and servers, load by load."""
+        return [row for load in self.loads for row in (*load.rows, *load.steps, *load.by_server)]
 
 
 def summarise(run: Run) -> Summary:
@@ -155,18 +160,20 @@ def summarise(run: Run) -> Summary:
     for cell in run.cells:
         mix = None if len(cell.budgets) == 1 else mix_name(cell)
         groups.setdefault((cell.load, mix), []).append(cell)
-    loads = tuple(_load_summary(load, mix, cells, levels) for (load, mix), cells in groups.items())
+    loads = tuple(
+        _load_summary(load, mix, cells, levels, run.urls) for (load, mix), cells in groups.items()
+    )
     left_out = (
         f"budget {row.name}, {row.load}: {row.left_out}; no headline uses what they show"
         for load in loads
         for row in load.rows
         if row.left_out and any(repeat.succeeded for repeat in row.repeats)
     )
-    return Summary(run, levels, loads, (*all_warnings(run), *left_out))
+    return Summary(run, levels, loads, (*all_warnings(run), *_failing(loads), *left_out))
 
 
 def _load_summary(
-    load: str, mix: str | None, cells: list[Cell], levels: Sequence[Level]
+    load: str, mix: str | None, cells: list[Cell], levels: Sequence[Level], urls: Sequence[str]
 ) -> LoadSummary:
     by_mix: dict[tuple[str, float | None], list[Cell]] = {}
     for cell in cells:
@@ -194,6 +201,7 @@ def _load_summary(
         rows=rows,
         steps=tuple(found for row, steps in by_step for found in _step_rows(row, steps, levels)),
         held=tuple(sentence for sentence in held if sentence),
+        by_server=tuple(found for row in rows for found in _server_rows(row, urls, levels)),
         price=(price_of_reasoning if reasons else price_of_a_thought)(cells, left_out),
         fronts=tuple(found for found in fronts if found),
     )
@@ -210,6 +218,32 @@ def _step_rows(row: Row, repeats: list[list[Step]], levels: Sequence[Level]) -> 
             repeats=tuple(figures(cell, levels, row.budget) for cell in cells),
             rate=step.rate,
         )
+
+
+def _server_rows(row: Row, urls: Sequence[str], levels: Sequence[Level]) -> Iterator[Row]:
+    for number, url in enumerate(urls):
+        cells = [_of_server(cell, number) for cell in row.cells]
+        yield replace(
+            row,
+            load=f"{row.load}, at {url}",
+            cells=tuple(cells),
+            repeats=tuple(figures(cell, levels, row.budget) for cell in cells),
+            url=url,
+        )
+
+
+def _of_server(cell: Cell, number: int) -> Cell:
+    records = [record for record in cell.records if record.server == number]
+    return cell.model_copy(update={"records": records})
+
+
+def _failing(loads: Sequence[LoadSummary]) -> Iterator[str]:
+    """Which of several servers failed, and why."""
+    for row in (row for load in loads for row in load.by_server if not row.is_part):
+        for reason in reasons(row.cells)[:1]:
+            failed, due = sum(row.failures.values()), sum(one.requests for one in row.repeats)
+            name = f"budget {row.name}, {row.load}"
+            yield f"{name}: {failed} of {due} requests failed ({reason.text})"
 
 
 def _front(cost: Cost, rows: Sequence[Row]) -> Front | None:

@@ -159,7 +159,9 @@ class Answer:
 
     @property
     def _reported_thoughts(self) -> int | None:
-        return self.usage.reported_thoughts if self.usage else None
+        reported = self.usage.reported_thoughts if self.usage else None
+        # Stock vLLM counts none where the prompt opens the reasoning, as many chat templates do.
+        return None if reported == 0 and self.reasoning_times else reported
 
     def add(self, event: bytes, time: float) -> None:
         """Add the next event, which arrived at `time`."""

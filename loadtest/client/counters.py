@@ -4,6 +4,7 @@ requests in its batch and queue while the cell runs."""
 import re
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import httpx
@@ -40,9 +41,17 @@ def read_counters(target: Target, facts: ServerFacts) -> dict[str, float]:
     }
 
 
-def changes(before: dict[str, float], after: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """Values before and after; counters that are new began at 0."""
-    return {name: (before.get(name, 0.0), value) for name, value in after.items()}
+def changes(
+    before: Sequence[dict[str, float]], after: Sequence[dict[str, float]]
+) -> dict[str, tuple[float, float]]:
+    """Values before and after, over all servers that still answer; counters that are new began
+    at 0."""
+    total: dict[str, tuple[float, float]] = {}
+    for first, last in zip(before, after, strict=True):
+        for name, value in last.items():
+            start, end = total.get(name, (0.0, 0.0))
+            total[name] = (start + first.get(name, 0.0), end + value)
+    return total
 
 
 def _key(name: str, labels: dict[str, str]) -> str:
@@ -69,13 +78,13 @@ def read_occupancy(text: str) -> tuple[float, float] | None:
 
 
 class OccupancyWatch:
-    """Samples the server every two seconds for the length of a `with` block. In a thread of its
+    """Samples the servers every two seconds for the length of a `with` block. In a thread of its
     own, so that a server that is slow to answer delays nothing else."""
 
-    def __init__(self, target: Target, facts: ServerFacts) -> None:
+    def __init__(self, target: Target, servers: Sequence[ServerFacts]) -> None:
         self.seen: list[Occupancy] = []
         self._client = httpx.Client(headers=headers(target), timeout=_SECONDS)
-        self._url = f"{facts.url}/metrics"
+        self._urls = [f"{facts.url}/metrics" for facts in servers]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -92,13 +101,18 @@ class OccupancyWatch:
                 pass
 
     def _sample(self) -> bool:
-        """Take a sample; False for a server without these metrics, which is not asked again."""
+        """Take a sample, over all servers that answer; False where one is without these metrics,
+        which are not asked for again."""
         now = time.monotonic()
-        try:
-            response = self._client.get(self._url)
-        except httpx.HTTPError:
-            return True
-        found = read_occupancy(response.text)
-        if found is not None and not self._ended.is_set():
-            self.seen.append(Occupancy(now, *found))
-        return found is not None
+        running = waiting = 0.0
+        for url in self._urls:
+            try:
+                found = read_occupancy(self._client.get(url).text)
+            except httpx.HTTPError:
+                continue
+            if found is None:
+                return False
+            running, waiting = running + found[0], waiting + found[1]
+        if not self._ended.is_set():
+            self.seen.append(Occupancy(now, running, waiting))
+        return True

@@ -5,7 +5,7 @@ With httpx, which is simpler; the load itself is sent with aiohttp, see `loadtes
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -21,6 +21,8 @@ PROBE_TEXT = "the"
 """The prompt of the first, short request."""
 _ENDPOINT = re.compile(r"(?:/v1)?(?:/(?:chat/)?completions|/models)?/*")
 """What an address may end with beyond the server's own."""
+_ALIKE = ("model", "max_thought_budget", "has_thresholds", "counting", "counting_fields")
+"""In what the servers of one run are alike, so that any request is good for any of them."""
 _SECONDS = 30.0
 """Timeout of requests that no model has to answer."""
 
@@ -38,6 +40,8 @@ class ServerFacts:
     has_thresholds: bool = False
     """It has `thought_threshold`, and lists its default."""
     counting: Counting = Counting.CHUNKS
+    counting_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Those that it accepts, and needs for counting so."""
     reports_usage: bool = False
     salts_cache: bool = False
     """It has `cache_salt`, with which a cell finds nothing in the prefix cache."""
@@ -76,6 +80,24 @@ def completions_url(api: str, chat: bool) -> str:
     return f"{api}/{'chat/' if chat else ''}completions"
 
 
+def probe_all(target: Target) -> tuple[ServerFacts, ...]:
+    """Probe a server and its replicas; raises `LoadTestError` where they are not alike."""
+    first, *others = [probe(replace(target, url=url)) for url in (target.url, *target.replicas)]
+    urls = [first.url]
+    for other in others:
+        if other.url in urls:
+            raise LoadTestError(f"--url {other.url} is there twice")
+        urls.append(other.url)
+        for name in _ALIKE:
+            here, there = getattr(first, name), getattr(other, name)
+            if here != there:
+                raise LoadTestError(
+                    f"{other.url} is not like {first.url}, as the servers of one run must be: its "
+                    f"{name.replace('_', ' ')} is {there}, not {here}"
+                )
+    return (first, *others)
+
+
 def probe(target: Target) -> ServerFacts:
     """Read the server's list of models and send one short request; raises `LoadTestError`."""
     url = base_url(target.url)
@@ -84,7 +106,7 @@ def probe(target: Target) -> ServerFacts:
         model = _choose_model(models, target.model, url)
         quiet_star = model.get("quiet_star") or {}
         api = f"{url}/v1" if versioned else url
-        counting, usage = _try_out(client, api, model["id"], target)
+        counting, fields, usage = _try_out(client, api, model["id"], target)
         return ServerFacts(
             url=url,
             model=model["id"],
@@ -92,6 +114,7 @@ def probe(target: Target) -> ServerFacts:
             max_thought_budget=quiet_star.get("max_thought_budget"),
             has_thresholds="default_thought_threshold" in quiet_star,
             counting=counting,
+            counting_fields=fields,
             reports_usage=usage is not None,
             salts_cache=model.get("owned_by") == "vllm",
             probe_tokens=usage.prompt_tokens if usage else None,
@@ -146,14 +169,18 @@ def _version(client: httpx.Client, url: str) -> str | None:
 
 def _try_out(
     client: httpx.Client, url: str, model: str, target: Target
-) -> tuple[Counting, Usage | None]:
-    """The best way to count this server's tokens, and the usage that it reports."""
+) -> tuple[Counting, Mapping[str, Any], Usage | None]:
+    """The best way to count this server's tokens, the fields for it, and the usage that it
+    reports."""
     both = COUNTING_FIELDS[Counting.TOKEN_IDS] | COUNTING_FIELDS[Counting.RUNNING_USAGE]
     attempts: list[Mapping[str, Any]] = [both, COUNTING_FIELDS[Counting.CHUNKS], {}]
     for attempt in attempts:
         response = _short_stream(client, url, model, target, attempt)
         if response.status_code == 200:
-            return _best_counting(response.content)
+            counting, usage = _best_counting(response.content)
+            # What it accepts may be less than what a way of counting usually needs.
+            wanted = COUNTING_FIELDS[counting]
+            return counting, wanted if wanted.items() <= attempt.items() else attempt, usage
         if response.status_code != 400:
             break  # another set of fields would not help
     raise LoadTestError(

@@ -63,6 +63,7 @@ class RequestMaker:
     target: Target
     model: str
     counting: Counting
+    counting_fields: Mapping[str, Any]
     prompts: Prompts
     budgets: BudgetMix
     seed: int
@@ -81,7 +82,7 @@ class RequestMaker:
         body = {
             "model": self.model,
             "max_tokens": prompt.max_tokens,
-            **COUNTING_FIELDS[self.counting],
+            **self.counting_fields,
             **thinking,
             # Thoughts are sampled: with a seed they are the same in every run.
             **({"seed": rng.getrandbits(31)} if thinking else {}),

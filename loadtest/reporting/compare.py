@@ -149,7 +149,7 @@ def compare(summaries: Sequence[Summary], more: Sequence[str] = ()) -> Compariso
         )
     values: dict[tuple[RowKey, str], dict[str, Repeated]] = {}
     for summary in summaries:
-        for row in summary.rows_and_steps:
+        for row in summary.rows_and_parts:
             for figure in dict.fromkeys((*_COMPARED, *more)):
                 found = row.figure(figure)
                 if found:

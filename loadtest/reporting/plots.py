@@ -11,7 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from loadtest.analysis.latencies import LATENCIES
 from loadtest.analysis.pareto import Bought, Front
@@ -253,14 +255,14 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
             color=MUTED,
             linestyle="--",
         )
-        for point in front.points:
-            _draw_bought(panel, point, colour[point.setting])
+        labels = [_draw_bought(panel, point, colour[point.setting]) for point in front.points]
         panel.set(xlabel=front.cost.title, ylabel="right answers, %", ylim=(-2, 104))
         panel.margins(x=0.3)  # room for labels
         panel.set_xlim(left=0)
         panel.xaxis.set_major_locator(MaxNLocator(5))
         if front.cost.in_seconds:
             panel.xaxis.set_major_formatter(SECONDS)
+        _part_labels(labels)
 
     return Plot(
         name,
@@ -278,7 +280,24 @@ def pareto_plot(name: str, load: LoadSummary, front: Front, colour: dict[Setting
     )
 
 
-def _draw_bought(panel: Axes, point: Bought, colour: str) -> None:
+_LABEL_STEP = 3
+"""In points."""
+
+
+def _part_labels(labels: Sequence[Annotation]) -> None:
+    """Move labels down, the highest first, until none overlaps another."""
+    placed: list[Bbox] = []
+    for label in sorted(labels, key=lambda one: -one.xy[1]):
+        box = label.get_window_extent()
+        while any(box.overlaps(other) for other in placed):
+            across, up = label.xyann
+            label.xyann = (across, up - _LABEL_STEP)
+            box = label.get_window_extent()
+        placed.append(box)
+
+
+def _draw_bought(panel: Axes, point: Bought, colour: str) -> Annotation:
+    """Draw a setting; its label."""
     share, bounds = point.accuracy.value, point.accuracy.interval
     strength = 1.0 if point.on_front else PALE
     panel.errorbar(
@@ -292,10 +311,10 @@ def _draw_bought(panel: Axes, point: Bought, colour: str) -> None:
         alpha=strength,
         zorder=3 if point.on_front else 2,
     )
-    panel.annotate(
+    return panel.annotate(
         point.setting.label,
         (point.cost, 100 * share),
-        xytext=(8, -12 if point.on_front else 5),  # neighbours' labels do not overlap
+        xytext=(8, -12 if point.on_front else 5),
         textcoords="offset points",
         fontsize=9 if point.on_front else 7,
         alpha=strength,

@@ -26,8 +26,15 @@ from loadtest.reporting.plots import (
     timeline_plot,
 )
 from loadtest.reporting.results import replace_file
-from loadtest.reporting.table import Column, first_heads, parts, step_columns, step_heads
-from loadtest.reporting.terminal import step_table_rows, table_rows
+from loadtest.reporting.table import (
+    Column,
+    first_heads,
+    part_columns,
+    part_heads,
+    part_rows,
+    parts,
+)
+from loadtest.reporting.terminal import part_table_rows, table_rows
 from loadtest.reporting.verdict import verdict
 
 TEMPLATE = "report.html.jinja"
@@ -71,7 +78,7 @@ class Section:
     load: LoadSummary
     about: str
     tables: list[Table]
-    """Latencies, rates, and the steps of a ramp."""
+    """Latencies, rates, the steps of a ramp, and each of several servers."""
     plots: list[Plot]
     failures: list[tuple[str, Reason]]
     """Row, and why requests failed."""
@@ -166,7 +173,7 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
                 Table(heads_of(first_heads(load), part), rows_of(load, part, colour))
                 for part in parts(load)
             ),
-            *steps_table(load, colour),
+            *part_tables(load, colour),
         ],
         [plot for plot in plots if plot],
         [
@@ -178,13 +185,13 @@ def section(number: int, load: LoadSummary, summary: Summary) -> Section:
     )
 
 
-def steps_table(load: LoadSummary, colour: Mapping[Setting, str]) -> Iterator[Table]:
-    """The steps of a ramp."""
-    if load.steps:
-        rows = zip(load.steps, step_table_rows(load), strict=True)
+def part_tables(load: LoadSummary, colour: Mapping[Setting, str]) -> Iterator[Table]:
+    """The steps of a ramp, and the servers, if there are several."""
+    for rows in part_rows(load):
+        texts = zip(rows, part_table_rows(load, rows), strict=True)
         yield Table(
-            heads_of(step_heads(load), step_columns(load)),
-            [(VARIABLES.get(colour.get(row.setting, "")), cells) for row, cells in rows],
+            heads_of(part_heads(load, rows), part_columns(load)),
+            [(VARIABLES.get(colour.get(row.setting, "")), cells) for row, cells in texts],
         )
 
 
@@ -224,7 +231,7 @@ def counters(cell: Cell) -> list[tuple[str, str]]:
 def every_figure(summary: Summary) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
     """Each row of the tables: its name, how many repeats it has, and its figures in each."""
     found = []
-    for row in summary.rows_and_steps:
+    for row in summary.rows_and_parts:
         repeats = [named_figures(figures) for figures in row.repeats]
         names = [name for name in NAMED if any(name in repeat for repeat in repeats)]
         lines = [

@@ -166,7 +166,7 @@ def write_summary(summary: Summary, path: Path) -> None:
     writer = csv.writer(text)
     kinds = ["label", "load", "budgets", "budget", "threshold", "repeat", "partial", "levels"]
     writer.writerow([*kinds, *NAMED])
-    for row in summary.rows_and_steps:
+    for row in summary.rows_and_parts:
         for cell, repeat in zip(row.cells, row.repeats, strict=True):
             values = named_figures(repeat)
             writer.writerow(

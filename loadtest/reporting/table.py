@@ -1,5 +1,6 @@
 """The summary as a table, for terminal and report."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.analysis.figures import ALL
@@ -60,7 +61,7 @@ COLUMNS = (
     Column("", "right", "accuracy"),
 )
 
-STEP_FIGURES = (
+PART_FIGURES = (
     "requests",
     "failure_share",
     "completed_rate",
@@ -89,10 +90,15 @@ def parts(load: LoadSummary) -> list[list[Column]]:
     return [columns for columns in tables if columns]
 
 
-def step_columns(load: LoadSummary) -> list[Column]:
-    """Those of a ramp's table of steps: all in one."""
+def part_rows(load: LoadSummary) -> list[tuple[Row, ...]]:
+    """The rows of each further table of a load: the steps of a ramp, its servers."""
+    return [rows for rows in (load.steps, load.by_server) if rows]
+
+
+def part_columns(load: LoadSummary) -> list[Column]:
+    """Those of a table of steps or servers: all in one."""
     shown = [column for part in parts(load) for column in part]
-    return [column for column in shown if column.figure in STEP_FIGURES] if load.steps else []
+    return [column for column in shown if column.figure in PART_FIGURES]
 
 
 def first_heads(load: LoadSummary) -> list[str]:
@@ -100,14 +106,14 @@ def first_heads(load: LoadSummary) -> list[str]:
     return ["budget", *(["threshold"] if load.has_thresholds else []), "cost"]
 
 
-def step_heads(load: LoadSummary) -> list[str]:
-    """Those of a ramp's steps."""
-    return [*first_heads(load)[:-1], "due/s"]
+def part_heads(load: LoadSummary, rows: Sequence[Row]) -> list[str]:
+    """Those of a ramp's steps, or of several servers."""
+    return [*first_heads(load)[:-1], "due/s" if rows[0].url is None else "server"]
 
 
-def step_entries(load: LoadSummary, row: Row) -> list[str]:
-    """The entries below `step_heads`."""
-    return [*first_entries(load, row)[:-1], three_digits(row.rate or 0.0)]
+def part_entries(load: LoadSummary, row: Row) -> list[str]:
+    """The entries below `part_heads`."""
+    return [*first_entries(load, row)[:-1], row.url or three_digits(row.rate or 0.0)]
 
 
 def first_entries(load: LoadSummary, row: Row) -> list[str]:

@@ -1,6 +1,7 @@
 """Output in the terminal: a live view while the test runs, tables when it has ended."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Self
 
 from rich import box
@@ -23,10 +24,11 @@ from loadtest.reporting.table import (
     entry,
     first_entries,
     first_heads,
+    part_columns,
+    part_entries,
+    part_heads,
+    part_rows,
     parts,
-    step_columns,
-    step_entries,
-    step_heads,
 )
 from loadtest.reporting.verdict import verdict
 from loadtest.sending.progress import Snapshot, Upcoming
@@ -154,9 +156,8 @@ def print_summary(summary: Summary, console: Console) -> None:
                 console.print(_table(load, shown))
             else:
                 print_table([heads(load, shown), *table_rows(load, shown)], console)
-        if load.steps:
-            lines = [step_table_heads(load), *step_table_rows(load)]
-            print_table(lines, console)
+        for rows in part_rows(load):
+            print_table([part_table_heads(load, rows), *part_table_rows(load, rows)], console)
         for sentence in load.held:
             say(sentence, "bold")
         if text := verdict(load):
@@ -190,17 +191,15 @@ def failure_lines(row: Row) -> list[str]:
     return lines
 
 
-def step_table_heads(load: LoadSummary) -> list[str]:
-    """The headings of a ramp's table of steps."""
-    return [*step_heads(load), *(column.title for column in step_columns(load))]
+def part_table_heads(load: LoadSummary, rows: Sequence[Row]) -> list[str]:
+    """The headings of a table of steps or servers."""
+    return [*part_heads(load, rows), *(column.title for column in part_columns(load))]
 
 
-def step_table_rows(load: LoadSummary) -> list[list[str]]:
-    """The rows of a ramp's table of steps as text."""
-    shown = step_columns(load)
-    return [
-        [*step_entries(load, row), *(entry(row, column) for column in shown)] for row in load.steps
-    ]
+def part_table_rows(load: LoadSummary, rows: Sequence[Row]) -> list[list[str]]:
+    """The rows of a table of steps or servers as text."""
+    shown = part_columns(load)
+    return [[*part_entries(load, row), *(entry(row, column) for column in shown)] for row in rows]
 
 
 def heads(load: LoadSummary, shown: list[Column]) -> list[str]:

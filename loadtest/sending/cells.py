@@ -45,7 +45,7 @@ def make_cell(
 ) -> Cell:
     """The cell, without the server's counters. Records are in the order in which they were due."""
     records = sorted(collected.records, key=lambda record: (record.scheduled, record.index))
-    is_closed = isinstance(load, ClosedLoop)
+    waits = isinstance(load, ClosedLoop) or plan.prompts.turns > 1
     health = combine(collected.health) if collected.health else None
     warnings = _warnings(records, plan)
     if health is not None:
@@ -62,7 +62,7 @@ def make_cell(
         asked_rate=None if isinstance(load, ClosedLoop) else load.rate,
         concurrency=load.concurrency if isinstance(load, ClosedLoop) else None,
         repeat=repeat,
-        window=_window(records, plan.extent, timing, collected.cut_at, is_closed),
+        window=_window(records, plan.extent, timing, collected.cut_at, waits),
         steps=_steps(load, timing.warmup_ends) if isinstance(load, Ramp) else [],
         records=records,
         client=health,
@@ -85,16 +85,16 @@ def _window(
     extent: Extent,
     timing: Timing,
     cut_at: float | None,
-    is_closed: bool,
+    waits: bool,
 ) -> tuple[float, float]:
     measured = [record for record in records if not record.warmup]
     end = timing.window_ends
-    if is_closed and len(measured) == extent.requests:
-        # Without a fixed duration the cell ends with the last answer, which counts.
+    if waits and measured and len(measured) == extent.requests:
+        # Requests wait for answers: the cell ends with the last of these, which counts.
         end = window_up_to(max(record.finished or 0.0 for record in measured))
     if cut_at is not None:
         end = cut_at if end is None else min(end, cut_at)
-    assert end is not None, "a closed loop without a time ends after its last request"
+    assert end is not None, "without a time it ends after its last request"
     return timing.warmup_ends, max(end, timing.warmup_ends)
 
 

@@ -16,7 +16,15 @@ from loadtest.sending.health import LATE_AFTER
 from loadtest.traffic.arrivals import ClosedLoop, Load, OpenLoop
 from loadtest.traffic.plan import Extent
 from loadtest.traffic.prompts import is_correct
-from loadtest.traffic.schedule import Due, closed_indices, open_schedule, share_of, timing_of
+from loadtest.traffic.schedule import (
+    Due,
+    Timing,
+    closed_indices,
+    open_schedule,
+    session_of,
+    share_of,
+    timing_of,
+)
 
 # The server counts as gone after so many requests in a row without a connection, over so many
 # seconds.
@@ -31,7 +39,8 @@ class Job:
     """A worker's share of a cell."""
 
     maker: RequestMaker
-    url: str
+    urls: tuple[str, ...]
+    """Of the servers that take turns, session by session."""
     load: Load
     extent: Extent
     worker: int
@@ -39,7 +48,7 @@ class Job:
     max_in_flight: int
     """Of this worker, in an open loop."""
     turns: int = 1
-    """Of a session, in a closed loop."""
+    """Of a session."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,9 @@ class JobReport:
 class JobRunner:
     """Runs a job. Created before the cell starts: the schedule is computed by then."""
 
-    def __init__(self, job: Job, session: aiohttp.ClientSession) -> None:
+    def __init__(self, job: Job, connections: aiohttp.ClientSession) -> None:
         self._job = job
-        self._session = session
+        self._connections = connections
         self._start = 0.0
         self._slots = asyncio.Semaphore(job.max_in_flight)
         self._due = self._sent = 0
@@ -66,14 +75,19 @@ class JobRunner:
         self._fresh: list[Record] = []
         self._unconnected: list[float] = []
         """When each of the latest requests failed to connect, with no other result in between."""
-        self._last_answer = _last_answer(job)
+        self._timing = timing_of(job.load, job.extent, job.maker.seed, job.maker.repeat, job.turns)
+        self._last_answer = _last_answer(self._timing, job.extent)
         self._drained = False
         self._dues = [] if isinstance(job.load, ClosedLoop) else self._my_dues(job.load)
 
     def _my_dues(self, load: OpenLoop) -> list[Due]:
         job = self._job
-        schedule = open_schedule(load, job.extent, job.maker.seed, job.maker.repeat)
-        return [due for due in schedule.dues if due.index % job.workers == job.worker]
+        schedule = open_schedule(load, job.extent, job.maker.seed, job.maker.repeat, job.turns)
+        return [
+            due
+            for due in schedule.dues
+            if session_of(due.index, job.turns)[0] % job.workers == job.worker
+        ]
 
     def start_at(self, start: float) -> None:
         """Set the start of the cell, on `time.monotonic`."""
@@ -117,7 +131,22 @@ class JobRunner:
                 self._give_up(self._dues[number:])
                 raise
             self._due += 1
-            group.create_task(self._send_in_turn(request, due.time))
+            group.create_task(self._session(request, due))
+
+    async def _session(self, request: Request, due: Due) -> None:
+        """A request of an open loop, and the later turns of its session, each when the one before
+        is answered. What is due after the measured part is not measured."""
+        job, timing = self._job, self._timing
+        earlier = _longer([], request, await self._send_in_turn(request, due.time))
+        for turn in range(1, job.turns):
+            time = self._now()
+            index = due.index + (turn if due.index >= 0 else -turn)
+            if time >= _or_never(timing.sending_ends) or index == job.extent.requests:
+                return
+            measured = due.measured and time < _or_never(timing.window_ends)
+            self._due += 1
+            request = job.maker.make(index, measured, earlier)
+            earlier = _longer(earlier, request, await self._send_in_turn(request, time))
 
     def _give_up(self, dues: list[Due]) -> None:
         """Record as cut short those that are due by now; later ones are not recorded."""
@@ -126,8 +155,8 @@ class JobRunner:
                 self._due += 1
                 self._note_cut(self._job.maker.make(due.index, due.measured), due.time, None)
 
-    async def _send_in_turn(self, request: Request, due: float) -> None:
-        """Send a request of an open loop once fewer than the maximum are in flight."""
+    async def _send_in_turn(self, request: Request, due: float) -> str | None:
+        """Send a request of an open loop once fewer than the maximum are in flight; the answer."""
         was_held = self._slots.locked()
         try:
             await self._slots.acquire()
@@ -135,7 +164,7 @@ class JobRunner:
             self._note_cut(request, due, None)
             raise
         try:
-            await self._send(request, due, was_held)
+            return await self._send(request, due, was_held)
         finally:
             self._slots.release()
 
@@ -150,8 +179,7 @@ class JobRunner:
                 self._due += 1
                 request = self._job.maker.make(*place, earlier)
                 answer = await self._send(request, due)
-                # A turn without an answer begins a new session.
-                earlier = [*earlier, Turn(request.text, answer)] if answer is not None else []
+                earlier = _longer(earlier, request, answer)
                 if self._unconnected:
                     await asyncio.sleep(_RETRY_SECONDS)
 
@@ -183,8 +211,8 @@ class JobRunner:
         job = self._job
         try:
             result = await exchange(
-                self._session,
-                job.url,
+                self._connections,
+                job.urls[self._server(request)],
                 request,
                 job.maker.counting,
                 job.maker.target.timeout,
@@ -242,6 +270,7 @@ class JobRunner:
             Record,
             index=request.index,
             worker=self._job.worker,
+            server=self._server(request),
             budget=request.asked.budget,
             threshold=request.asked.threshold,
             turn=request.turn,
@@ -249,6 +278,10 @@ class JobRunner:
             scheduled=due,
             asked_tokens=request.asked.tokens,
         )
+
+    def _server(self, request: Request) -> int:
+        session, _ = session_of(request.index, self._job.turns)
+        return session % len(self._job.urls)
 
     def _is_gone(self) -> bool:
         failed = self._unconnected
@@ -260,8 +293,16 @@ class JobRunner:
             await asyncio.sleep(pause)
 
 
-def _last_answer(job: Job) -> float | None:
+def _last_answer(timing: Timing, extent: Extent) -> float | None:
     """When answers are awaited no longer, in seconds from the start; None = whenever they come."""
-    sending = timing_of(job.load, job.extent, job.maker.seed, job.maker.repeat).sending_ends
-    drain = job.extent.drain
+    sending, drain = timing.sending_ends, extent.drain
     return None if sending is None or drain is None else sending + drain
+
+
+def _or_never(time: float | None) -> float:
+    return float("inf") if time is None else time
+
+
+def _longer(earlier: list[Turn], request: Request, answer: str | None) -> list[Turn]:
+    """A session with one more turn. A turn without an answer begins a new one."""
+    return [] if answer is None else [*earlier, Turn(request.text, answer)]

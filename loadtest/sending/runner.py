@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from loadtest.client.counters import OccupancyWatch, changes, read_counters
-from loadtest.client.probe import ServerFacts, completions_url, probe
+from loadtest.client.probe import ServerFacts, completions_url, probe_all
 from loadtest.client.requests import RequestMaker, check_fields
 from loadtest.client.tokens import Count, token_count
 from loadtest.errors import LoadTestError
@@ -17,7 +17,7 @@ from loadtest.sending.job import Job
 from loadtest.sending.pool import Collected, Pool
 from loadtest.sending.progress import Progress, Upcoming
 from loadtest.sending.stops import StopWatch
-from loadtest.traffic.arrivals import ClosedLoop, Load
+from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import NO_BUDGET, BudgetMix
 from loadtest.traffic.plan import Plan, PromptPlan
 from loadtest.traffic.prompts import Prompts, SyntheticPrompts, file_prompts, synthetic_prompts
@@ -33,27 +33,29 @@ class Prepared:
 
     plan: Plan
     """With the budgets that will in fact be requested."""
-    server: ServerFacts
+    servers: tuple[ServerFacts, ...]
+    """Requests are spread over them."""
     prompts: str
     """Their source, in words."""
     source: Prompts
     warnings: list[str]
 
+    @property
+    def server(self) -> ServerFacts:
+        """The first; the others are like it."""
+        return self.servers[0]
+
 
 def prepare(plan: Plan) -> Prepared:
     """Probe the server and read the prompts, before anything is measured.
 
-    Raises `LoadTestError` where the server cannot be reached, does not serve the model or allows
-    smaller budgets only, and where a file of prompts cannot be read. A server without thought
-    budgets, or without thresholds, is sent none, with a warning.
+    Raises `LoadTestError` where a server cannot be reached, does not serve the model, allows
+    smaller budgets only or is not like the others, and where a file of prompts cannot be read. A
+    server without thought budgets, or without thresholds, is sent none, with a warning.
     """
-    if plan.prompts.turns > 1 and not all(isinstance(load, ClosedLoop) for load in plan.loads):
-        raise LoadTestError(
-            "--turns needs closed loops (--load closed:8): a turn is sent when its user has the "
-            "answer to the one before"
-        )
     check_fields(plan.target.extra_body, plan.budgets)
-    server = probe(plan.target)
+    servers = probe_all(plan.target)
+    server = servers[0]
     fitting, warnings = _fitting_thresholds(plan.budgets, server)
     budgets, more = _fitting_budgets(fitting, server)
     warnings += more
@@ -72,7 +74,7 @@ def prepare(plan: Plan) -> Prepared:
             "this server reports no usage: its visible tokens cannot be verified, and its thought "
             "tokens are unknown"
         )
-    return Prepared(replace(plan, budgets=budgets), server, source.description, source, warnings)
+    return Prepared(replace(plan, budgets=budgets), servers, source.description, source, warnings)
 
 
 def _fitting_thresholds(
@@ -177,11 +179,11 @@ class Sender:
     ) -> Cell:
         """Run one cell, for as many seconds as given, else for the plan's extent; partial cells as
         in `run_cells`."""
-        plan, server = self._prepared.plan, self._prepared.server
+        plan, servers = self._prepared.plan, self._prepared.servers
         if seconds is not None:
             plan = replace(plan, extent=replace(plan.extent, seconds=seconds))
         jobs = self._jobs(plan, budgets, load, repeat)
-        timing = timing_of(load, plan.extent, plan.seed, repeat)
+        timing = timing_of(load, plan.extent, plan.seed, repeat, plan.prompts.turns)
         self._progress.started(
             Upcoming(
                 number=self._number,
@@ -198,12 +200,12 @@ class Sender:
         collected = Collected()
         stops = StopWatch(plan.stops, load)
         with noted_interrupts() as interrupts:
-            before = read_counters(plan.target, server)
-            with OccupancyWatch(plan.target, server) as watch:
+            before = [read_counters(plan.target, server) for server in servers]
+            with OccupancyWatch(plan.target, servers) as watch:
                 for collected in self._pool.run(jobs, interrupts):
                     self._progress.update(snapshot(collected, timing))
                     collected.stop = collected.stop or stops.reason(collected)
-            after = read_counters(plan.target, server)
+            after = [read_counters(plan.target, server) for server in servers]
             cell = make_cell(plan, budgets, load, repeat, collected, timing)
         cell.server = changes(before, after)
         cell.occupancy = [
@@ -217,11 +219,12 @@ class Sender:
 
     def _jobs(self, plan: Plan, budgets: BudgetMix, load: Load, repeat: int) -> list[Job]:
         server = self._prepared.server
-        salted = server.salts_cache and not plan.reuse_cache
+        salted = all(one.salts_cache for one in self._prepared.servers) and not plan.reuse_cache
         maker = RequestMaker(
             target=plan.target,
             model=server.model,
             counting=server.counting,
+            counting_fields=server.counting_fields,
             prompts=self._prepared.source,
             budgets=budgets,
             seed=plan.seed,
@@ -232,7 +235,9 @@ class Sender:
         return [
             Job(
                 maker=maker,
-                url=completions_url(server.api, plan.target.chat),
+                urls=tuple(
+                    completions_url(one.api, plan.target.chat) for one in self._prepared.servers
+                ),
                 load=load,
                 extent=plan.extent,
                 worker=worker,

@@ -1,6 +1,7 @@
-"""What is to be sent, and when. Nothing here uses the network.
+"""What is to be sent, and when. Nothing here uses the network, but for data sets of the hub.
 
 plan.py        settings of a whole load test
+datasets.py    rows of data sets: of local files, and of the hub
 arrivals.py    closed loops, open loops, ramps, traces: when requests are due
 schedule.py    the requests of one cell: warm-up, measured part, cool-down
 budgets.py     thought budgets, and mixes of them

@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -56,6 +56,10 @@ class OpenLoop(Protocol):
         """The load of the warm-up: without end, at the rate at which this one begins."""
         ...
 
+    def of_sessions(self, turns: int) -> "OpenLoop":
+        """The load whose arrivals begin sessions of so many requests: the same rate of requests."""
+        ...
+
 
 @dataclass(frozen=True)
 class ClosedLoop:
@@ -79,6 +83,9 @@ class ConstantRate:
     def lead_in(self) -> OpenLoop:
         return self
 
+    def of_sessions(self, turns: int) -> OpenLoop:
+        return ConstantRate(self.rate / turns)
+
     def __str__(self) -> str:
         return f"constant:{self.rate:g}"
 
@@ -93,6 +100,9 @@ class PoissonRate:
 
     def lead_in(self) -> OpenLoop:
         return self
+
+    def of_sessions(self, turns: int) -> OpenLoop:
+        return PoissonRate(self.rate / turns)
 
     def __str__(self) -> str:
         return f"poisson:{self.rate:g}"
@@ -113,6 +123,9 @@ class GammaRate:
 
     def lead_in(self) -> OpenLoop:
         return self
+
+    def of_sessions(self, turns: int) -> OpenLoop:
+        return GammaRate(self.rate / turns, self.cv)
 
     def __str__(self) -> str:
         return f"gamma:{self.rate:g},cv={self.cv:g}"
@@ -153,6 +166,9 @@ class Ramp:
     def lead_in(self) -> OpenLoop:
         return PoissonRate(self.first)
 
+    def of_sessions(self, turns: int) -> OpenLoop:
+        return Ramp(self.first / turns, self.last / turns, self.seconds, self.steps)
+
     def __str__(self) -> str:
         return f"ramp:{self.first:g}-{self.last:g}@{self.seconds:g}s,steps={self.steps}"
 
@@ -179,6 +195,9 @@ class Trace:
 
     def lead_in(self) -> OpenLoop:
         return PoissonRate(self.rate)
+
+    def of_sessions(self, turns: int) -> OpenLoop:
+        return replace(self, times=self.times[::turns])
 
     def __str__(self) -> str:
         return f"trace:{self.path}" + (f",speed={self.speed:g}" if self.speed != 1 else "")

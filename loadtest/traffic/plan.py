@@ -8,6 +8,7 @@ from typing import Any, Literal
 from loadtest.errors import LoadTestError
 from loadtest.traffic.arrivals import Load
 from loadtest.traffic.budgets import BudgetMix
+from loadtest.traffic.datasets import DataSet
 from loadtest.traffic.lengths import Constant, Lengths
 
 _LENGTH = Constant(64)
@@ -19,6 +20,8 @@ class Target:
 
     url: str
     """With or without `/v1` or an endpoint."""
+    replicas: tuple[str, ...] = ()
+    """More servers of the same model, over which requests are spread, too."""
     model: str | None = None
     """None = the first one that the server lists."""
     api_key: str | None = None
@@ -39,16 +42,19 @@ class Target:
 class PromptPlan:
     """The source of prompts and the lengths of answers."""
 
-    source: Literal["synthetic", "jsonl", "sharegpt", "answers"] = "synthetic"
+    source: Literal["synthetic", "jsonl", "sharegpt", "answers", "table"] = "synthetic"
     path: Path | None = None
-    """Of all sources but `synthetic`."""
+    """Of the sources that are files of a fixed form."""
+    table: DataSet | None = None
+    """Of the source `table`."""
     input_lengths: Lengths = _LENGTH
     """Of synthetic prompts: in tokens where they can be counted, else in words."""
     output_lengths: Lengths | None = None
     """`max_tokens`. None = the lengths of recorded answers (ShareGPT), else 64. A `max_tokens` in a
     line of a file takes precedence."""
     turns: int = 1
-    """Requests of a session, of which each has those before it and their answers in its prompt."""
+    """Requests of a session, of which each has those before it and their answers in its prompt, and
+    is due when the one before is answered."""
     prefix_length: int = 0
     """Tokens (or words) of a text that `prefix_share` of the synthetic prompts begin with, on top
     of their length."""

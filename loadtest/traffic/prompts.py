@@ -3,13 +3,15 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from loadtest.errors import LoadTestError
+from loadtest.traffic.datasets import DataSet
 from loadtest.traffic.lengths import Constant, Lengths
 from loadtest.traffic.plan import PromptPlan
+from loadtest.traffic.schedule import session_of
 from loadtest.traffic.seeds import rng_for
 from loadtest.traffic.words import Vocabulary
 
@@ -101,6 +103,10 @@ class Line(NamedTuple):
     expected: str | None
 
 
+Reader = Callable[[list[dict[str, str]]], list[Line]]
+"""The lines of a conversation."""
+
+
 @dataclass(frozen=True)
 class FilePrompts:
     """The prompts of a file in a random order, again and again: the same order in all cells of a
@@ -114,7 +120,7 @@ class FilePrompts:
 
     def at(self, place: PromptPosition) -> Prompt:
         order = _order(len(self.lines) // self.group, place.seed, place.repeat)
-        session, turn = divmod(place.index, self.group)
+        session, turn = session_of(place.index, self.group)
         line = self.lines[order[session % len(order)] * self.group + turn]
         lengths = rng_for(place.seed, "lengths", place.repeat, place.index)
         max_tokens = line.max_tokens or self.output_lengths.draw(lengths)
@@ -129,28 +135,59 @@ def _order(number: int, seed: int, repeat: int) -> list[int]:
 
 
 def file_prompts(plan: PromptPlan, count: Callable[[str], int]) -> FilePrompts:
-    """Read the file of a plan; raises `LoadTestError`. `count` gives the tokens of a text, for
-    recorded answers (ShareGPT), whose lengths become the limits of the new answers."""
-    assert plan.path is not None
-    readers: dict[str, Callable[[str], list[Line]]] = {
-        "jsonl": _read_jsonl,
-        "answers": functools.partial(_read_jsonl, expected=True),
-        "sharegpt": functools.partial(
-            _read_sharegpt, count=None if plan.output_lengths else count, turns=plan.turns
-        ),
-    }
+    """Read the file or data set of a plan; raises `LoadTestError`. `count` gives the tokens of a
+    text, for recorded answers, whose lengths become the limits of the new answers."""
+    name = plan.table.name if plan.table else str(plan.path)
+    conversation = functools.partial(
+        _turns_of, count=None if plan.output_lengths else count, turns=plan.turns
+    )
+    has_turns = plan.source == "sharegpt"
     try:
-        lines = readers[plan.source](plan.path.read_text(encoding="utf-8"))
+        if plan.table is not None:
+            has_turns = "conversation" in dict(plan.table.columns)
+            lines = _read_table(plan.table, conversation)
+        else:
+            lines = _read_file(plan, conversation)
     except OSError as error:
-        raise LoadTestError(f"prompts {plan.path}: {error.strerror}") from error
+        raise LoadTestError(f"prompts {name}: {error.strerror}") from error
     except ValueError as error:
-        raise LoadTestError(f"prompts {plan.path}: {error}") from error
+        raise LoadTestError(f"prompts {name}: {error}") from error
     if not lines:
-        raise LoadTestError(f"prompts {plan.path}: there are none in it")
-    group = plan.turns if plan.source == "sharegpt" else 1
+        raise LoadTestError(f"prompts {name}: there are none in it")
+    group = plan.turns if has_turns else 1
     what = "prompts" if group == 1 else f"conversations of {group} turns"
-    description = f"{plan.path.name}, {len(lines) // group} {what}"
+    shown = plan.path.name if plan.path else name
+    description = f"{shown}, {len(lines) // group} {what}"
     return FilePrompts(description, lines, plan.output_lengths or DEFAULT_OUTPUT, group)
+
+
+def _read_file(plan: PromptPlan, conversation: Reader) -> list[Line]:
+    assert plan.path is not None
+    text = plan.path.read_text(encoding="utf-8")
+    if plan.source == "sharegpt":
+        return _read_sharegpt(text, conversation)
+    return _read_jsonl(text, expected=plan.source == "answers")
+
+
+def _read_table(table: DataSet, conversation: Reader) -> list[Line]:
+    lines = []
+    for number, row in enumerate(table.rows(), 1):
+        try:
+            lines += conversation(row["conversation"]) if "conversation" in row else [_cell(row)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"row {number}: {error}") from error
+    return lines
+
+
+def _cell(row: dict[str, Any]) -> Line:
+    """Of a row whose numbers may be texts (CSV), and whose expected answers may be numbers."""
+    limit, expected = row.get("max_tokens"), row.get("expected")
+    content = {
+        "prompt": row["prompt"],
+        "max_tokens": int(limit) if isinstance(limit, str) else limit,
+        "expected": str(expected) if isinstance(expected, int | float) else expected,
+    }
+    return _line(content, with_expected="expected" in row)
 
 
 def _read_jsonl(text: str, expected: bool = False) -> list[Line]:
@@ -180,35 +217,40 @@ def _line(content: dict[str, Any], with_expected: bool) -> Line:
     return Line(prompt, max_tokens, expected)
 
 
-def _read_sharegpt(text: str, count: Callable[[str], int] | None, turns: int = 1) -> list[Line]:
-    """The first turns of each conversation that has as many, and the lengths of their answers; a
-    JSON array, or JSONL."""
-    lines = []
+def _read_sharegpt(text: str, conversation: Reader) -> list[Line]:
+    """A JSON array, or JSONL."""
+    whole = text.lstrip().startswith("[")
+    lines = (json.loads(line) for line in text.splitlines() if line.strip())
     try:
-        for conversation in _conversations(text):
-            said = [_said(turn) for turn in conversation][: 2 * turns]
-            if len(said) == 2 * turns and all(said):
-                asked, answers = said[::2], said[1::2]
-                lines += [
-                    Line(prompt, count(answer) if count else None, None)
-                    for prompt, answer in zip(asked, answers, strict=True)
-                ]
+        return [
+            line
+            for content in (json.loads(text) if whole else lines)
+            for line in conversation(
+                content["conversations"] if "conversations" in content else content["messages"]
+            )
+        ]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             'not like [{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", '
             '"value": "…"}]}] or [{"messages": [{"role": "user", "content": "…"}, …]}] '
             f"({error!r})"
         ) from error
-    return lines
 
 
-def _conversations(text: str) -> Iterator[list[dict[str, str]]]:
-    """The turns of each conversation, without a system's."""
-    whole = text.lstrip().startswith("[")
-    lines = (json.loads(line) for line in text.splitlines() if line.strip())
-    for content in json.loads(text) if whole else lines:
-        said = content["conversations"] if "conversations" in content else content["messages"]
-        yield [turn for turn in said if turn.get("from", turn.get("role")) != "system"]
+def _turns_of(
+    conversation: list[dict[str, str]], count: Callable[[str], int] | None, turns: int
+) -> list[Line]:
+    """The first turns of a conversation, without a system's, and the lengths of their answers; none
+    of one that has not as many."""
+    said = [_said(turn) for turn in conversation if turn.get("from", turn.get("role")) != "system"][
+        : 2 * turns
+    ]
+    if len(said) < 2 * turns or not all(said):
+        return []
+    return [
+        Line(prompt, count(answer) if count else None, None)
+        for prompt, answer in zip(said[::2], said[1::2], strict=True)
+    ]
 
 
 def _said(turn: dict[str, str]) -> str:

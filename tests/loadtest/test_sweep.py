@@ -35,7 +35,11 @@ def test_a_sweep_finds_the_knee_without_a_rate(
     assert first == pytest.approx(rates[0].values[0] if rates[0] else 0.0, rel=0.01)
     assert last == pytest.approx(1.2 * (rates[1].values[0] if rates[1] else 0.0), rel=0.01)
     (held,) = (line for line in out.splitlines() if line.startswith("budget 0: held at"))
-    if last > 1.1 * 40:  # found its true capacity
+    at_middle = ramp.steps[1]
+    due, done = (at_middle.figure(name) for name in ("due_rate", "completed_rate"))
+    # On a busy machine the test server itself may fall behind earlier.
+    kept_up = due is not None and done is not None and done.mean >= 0.95 * due.mean
+    if last > 1.1 * 40 and kept_up:  # found its true capacity
         expected = f"held at {three_digits(middle)} requests per second, broke at "
         assert held.startswith(f"budget 0: {expected}{three_digits(last)}")
     assert held in (folder / "report.html").read_text()

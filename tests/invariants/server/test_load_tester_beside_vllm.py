@@ -4,6 +4,7 @@
 both.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks.engine.shapes import write_base_model
 from loadtest.cli import main
 from loadtest.reporting.results import load_run
 from loadtest.testserver import MODEL, Behaviour, running
+from quietstar_infer.config import END_TOKEN, START_TOKEN, read_json
 from tests.support.loadtest.runs import FIRST, GAP, SLACK
 from tests.support.loadtest.vllm_bench import (
     Seen,
@@ -31,10 +33,26 @@ REQUESTS, TOKENS, USERS = 48, 12, 4
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Stock vLLM with the demonstration model's base model."""
+    """Stock vLLM with the demonstration model's base model, and with a parser of reasoning: chats
+    begin within it."""
     base_model = write_base_model(tmp_path_factory.mktemp("stock") / "base", DEMO)
-    with running_stock_server(base_model, "--served-model-name", "base") as running:
+    give_reasoning_tags(base_model)
+    template = base_model / "chat.jinja"
+    template.write_text("{% for said in messages %}{{ said.content }}{% endfor %}<think>")
+    reasoning = ["--reasoning-parser", "deepseek_r1", "--chat-template", str(template)]
+    with running_stock_server(base_model, "--served-model-name", "base", *reasoning) as running:
         yield running
+
+
+def give_reasoning_tags(model: Path) -> None:
+    """Turn the tokens around a thought into the tags of reasoning models, which are text."""
+    config, tokenizer = model / "tokenizer_config.json", model / "tokenizer.json"
+    config.write_text(json.dumps({**read_json(config), "extra_special_tokens": []}))
+    content = read_json(tokenizer)
+    for token in content["added_tokens"]:
+        token["special"] &= token["content"] not in (START_TOKEN, END_TOKEN)
+    text = json.dumps(content).replace(START_TOKEN, "<think>").replace(END_TOKEN, "</think>")
+    tokenizer.write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +100,30 @@ def test_stock_vllm_is_measured_without_budgets_and_a_warning_says_so(
     before, after = cell.server[counter]
     assert after - before == REQUESTS * TOKENS
     assert cell.occupancy
+
+
+def test_the_price_of_thinking_of_stock_vllm_is_one_command(
+    stock: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A budget of so many tokens is used up, because the model never ends its reasoning by itself;
+    then comes the token that ends it."""
+    folder = tmp_path / "results"
+    budgets = ["--budget-field", "thinking_token_budget=2,5,8", "--ignore-eos", "--warmup", "0"]
+    extent = ["--requests", str(REQUESTS), "--output-tokens", str(TOKENS), "--out", str(folder)]
+    assert main(["--url", f"{stock.url}/v1/chat/completions", *budgets, *extent]) == 0
+    assert "A thought token costs" in capsys.readouterr().out
+    cells = load_run(folder).cells
+    assert [cell.budgets for cell in cells] == [{"2": 1}, {"5": 1}, {"8": 1}]
+    for cell in cells:
+        (budget,) = map(int, cell.budgets)
+        for record in cell.records:
+            assert record.failure is None
+            assert record.reasoning_tokens + record.visible_tokens == TOKENS
+            assert record.thought_tokens == record.reasoning_tokens
+            # A busy server sends several tokens in one chunk. One with reasoning and visible text
+            # is shared out by characters; an end tag counts as what its chunk shows.
+            if record.token_times and record.reasoning_times[-1] < record.token_times[0]:
+                assert record.reasoning_tokens in (budget, budget + 1)
 
 
 def test_vllm_bench_serve_counts_the_same_on_a_real_server(

@@ -61,6 +61,24 @@ def test_without_a_count_per_chunk_the_final_usage_adds_the_missing_tokens() -> 
     assert read(Counting.CHUNKS, *chunks, usage(4), b"[DONE]").token_times == [0, 1, 1, 1]
 
 
+@pytest.mark.parametrize("counting", [Counting.TOKEN_IDS, Counting.CHUNKS])
+def test_reasoning_that_is_streamed_counts_where_the_usage_says_that_there_was_none(
+    counting: Counting,
+) -> None:
+    """So does stock vLLM where the chat template opens the reasoning."""
+    answer = read(
+        counting,
+        chunk(reasoning_content="hm hm", token_ids=[1, 2]),
+        chunk(" a", token_ids=[3]),
+        chunk(" b", token_ids=[4], finish_reason="stop"),
+        usage(4, thoughts=0),
+        b"[DONE]",
+    )
+    assert (answer.reasoning_times, answer.token_times) == ([0, 0], [1, 2])
+    assert answer.thought_tokens == 2
+    assert find_problem(answer, Asked(tokens=4)) is None
+
+
 def test_chat_chunks_are_read() -> None:
     answer = read(
         Counting.CHUNKS,

@@ -59,6 +59,25 @@ def test_a_server_without_token_counts_is_measured_by_chunks_with_a_warning() ->
     assert {(record.visible_tokens, record.failure) for record in cell.records} == {(5, None)}
 
 
+@pytest.mark.parametrize("volunteers", [True, False])
+@pytest.mark.parametrize("refused", ["return_token_ids", "stream_options"])
+def test_no_request_has_a_field_that_the_server_refused_at_first(
+    volunteers: bool, refused: str
+) -> None:
+    """Usage in each chunk counts tokens, whether it was asked for or not."""
+    refuses = frozenset({refused})
+    with running(
+        Behaviour(counts=False, refuses=refuses, volunteers_usage=volunteers, tokens_per_chunk=2)
+    ) as url:
+        prepared = prepare(small_plan(url, requests=4, tokens="5"))
+        expected = Counting.RUNNING_USAGE if volunteers else Counting.CHUNKS
+        assert prepared.server.counting is expected
+        (cell,) = run_cells(prepared, NoWatcher())
+    # Without usage a chunk of two tokens is taken for one.
+    counted = 3 if refused == "stream_options" and not volunteers else 5
+    assert {(record.visible_tokens, record.failure) for record in cell.records} == {(counted, None)}
+
+
 def test_a_missing_api_key_is_explained_and_a_given_one_is_sent() -> None:
     with running(Behaviour(api_key="secret")) as url:
         with pytest.raises(LoadTestError, match="API key"):

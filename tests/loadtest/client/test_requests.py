@@ -42,7 +42,7 @@ def test_a_threshold_is_sent_only_where_one_is_asked_for(
     (mix,) = crossed(parse_budgets(budget), parse_thresholds(threshold))
     source = prepare(small_plan(url)).source
     maker = RequestMaker(
-        Target(url), "test", Counting.CHUNKS, source, mix, seed=0, cell=0, repeat=0
+        Target(url), "test", Counting.CHUNKS, {}, source, mix, seed=0, cell=0, repeat=0
     )
     body = json.loads(maker.make(0, measured=True).body)
     assert {name: value for name, value in body.items() if name.startswith("thought_")} == sent
