@@ -16,6 +16,7 @@ from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
 from server.api.completions import ThinkingCompletions
 from server.api.error_responses import add_error_handlers
+from server.api.failed_generation import not_finite
 from server.api.generation import Generation
 from server.api.service import Service
 from server.api.serving_base import Answer
@@ -66,7 +67,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "model": ErrorResponse,
         "description": "Too many requests; Retry-After says when to retry",
     },
-    500: {"model": ErrorResponse, "description": "The engine failed"},
+    500: {
+        "model": ErrorResponse,
+        "description": "The engine failed, or the model computed numbers that are not finite",
+    },
     503: {"model": ErrorResponse, "description": "The server is being stopped"},
     504: {"model": ErrorResponse, "description": "The request took too long to serve"},
 }
@@ -227,5 +231,8 @@ def _response(answer: Answer, time_limit: TimeLimit, keep_alive_interval: float)
     if isinstance(answer, ErrorResponse):
         return JSONResponse(answer.model_dump(), status_code=answer.error.code)
     if isinstance(answer, dict):
-        return JSONResponse(answer)
+        try:
+            return JSONResponse(answer)
+        except ValueError:  # JSON has no NaN and no infinities
+            raise not_finite() from None
     return EventStream(with_sse_keep_alive(answer, keep_alive_interval), time_limit)

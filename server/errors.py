@@ -94,6 +94,13 @@ class OutOfTime(RequestError):
     reason = "request_timeout"
 
 
+class NotFinite(RequestError):
+    """A request for which the model computes NaN or infinities."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "InternalServerError"
+
+
 class ExitStatus(IntEnum):
     """Exit statuses of the server's process, for supervisors and scripts."""
 

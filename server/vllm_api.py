@@ -45,6 +45,7 @@ from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
+from vllm.exceptions import GenerationError
 from vllm.inputs import EngineInput
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
@@ -70,6 +71,7 @@ from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from quietstar_infer.plugin import installed_vllm_version
+from quietstar_infer.vllm_plugin.logits_processors import NONE_LEFT, NOT_FINITE
 from quietstar_infer.vllm_plugin.options import (
     ThinkingOptions,
     ThinkingSetup,
@@ -80,6 +82,8 @@ from quietstar_infer.vllm_plugin.thought_usage import take_usage
 from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 
 __all__ = [
+    "NONE_LEFT",
+    "NOT_FINITE",
     "AsyncEngineArgs",
     "AsyncLLM",
     "BaseModelPath",
@@ -98,6 +102,7 @@ __all__ = [
     "FlexibleArgumentParser",
     "FrontendArgs",
     "GenerateBaseServing",
+    "GenerationError",
     "IterationStats",
     "Logprob",
     "OnlineRenderer",

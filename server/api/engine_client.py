@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from server.api.failed_generation import without_failures
 from server.api.generation import Generation
 from server.api.scoring import with_params
 from server.api.service import Service
@@ -54,6 +55,7 @@ class RequestClient:
         else:
             sampling_params.extra_args = with_params(sampling_params, params)
             outputs = self._client.generate(prompt, sampling_params, request_id, **options)
+        outputs = without_failures(outputs)
         if sampling_params.structured_outputs is None:
             return outputs
         return self._with_grammar(sampling_params, outputs)
