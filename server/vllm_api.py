@@ -59,6 +59,7 @@ from vllm.renderers.chat_utils import (
 )
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -128,6 +129,7 @@ __all__ = [
     "TokenizeCompletionRequest",
     "TokenizeRequest",
     "TokenizeResponse",
+    "TokenizerLike",
     "ToolParserManager",
     "UsageContext",
     "VllmConfig",

@@ -13,7 +13,7 @@ from server.api.service import Service
 from server.api.thoughts import RequestThoughts
 from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.requests.token_constraints import token_constraints
-from server.requests.validation import check_options, check_prompt
+from server.requests.validation import check_options, check_prompt, cut_prompt
 from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
@@ -54,6 +54,7 @@ class Generation(Generic[_RequestT]):
         setup = service.engine.setup
         self.params = request.thought_params(setup.limits, setup.config.effort_thresholds)
         check_options(request, self.params, service.model, service.allow_return)
+        cut_prompt(request, self.params, service.model)
         self._ticket = service.admission.ticket()
         self.thoughts = RequestThoughts(
             self.params,

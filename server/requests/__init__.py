@@ -4,6 +4,7 @@ schemas.py            requests and responses beyond vLLM's own; pure pydantic
 thought_fields.py     our request fields: parsing, and where they may stand
 foreign_fields.py     fields of other servers and clients that mean one of ours
 validation.py         what a server refuses of a well-formed request
+bad_words.py          words that must not be said, as tokens
 token_constraints.py  which tokens a request's fields leave to sample
 validation_errors.py  what pydantic finds wrong with a request, in one sentence
 """

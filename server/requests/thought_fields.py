@@ -15,7 +15,7 @@ from quietstar_infer.config import EffortThresholds
 from quietstar_infer.params import MAX_TEMPERATURE, ThoughtLimits, ThoughtParams
 from server.errors import BadRequest
 from server.requests.foreign_fields import instead_of, is_container
-from server.vllm_api import OpenAIBaseModel
+from server.vllm_api import OpenAIBaseModel, SamplingParams
 
 # The fields that set how to think; return_thoughts is about the response.
 THOUGHT_FIELDS = (
@@ -56,6 +56,7 @@ class ThoughtFields(OpenAIBaseModel):
     Parsing raises `BadRequest` for what is wrong with them, whatever the server.
     """
 
+    n: int | None
     # The name of the field with the prompt.
     text_field: ClassVar[str]
 
@@ -112,6 +113,18 @@ class ThoughtFields(OpenAIBaseModel):
     def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
         """The thought fields that the request sets by an effort, rather than by themselves."""
         return {}
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        """vLLM's; it refuses several answers at temperature 0, which are equal without thoughts
+        only: `validation.check_sampling` does it in its place.
+        """
+        number, self.n = self.n or 1, 1
+        try:
+            params: SamplingParams = super().to_sampling_params(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.n = number
+        params.n = number
+        return params
 
     def add_query(self, query: Sequence[tuple[str, str]]) -> None:
         """Take our fields from the query of the URL, too: some clients let their users choose the

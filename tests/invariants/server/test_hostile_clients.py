@@ -173,6 +173,34 @@ def test_constraints_that_leave_no_token_are_refused(client: httpx.Client, name:
         assert "no token is left" in error_of(answer, 400)["message"]
 
 
+# What the first token may be is not excluded, what the second may be is.
+LATER = {
+    "bad words": {"structured_outputs": {"choice": ["Gq"]}, "bad_words": ["q"]},
+    "allowed tokens": {"structured_outputs": {"regex": "G[0-9]"}, "allowed_token_ids": [40]},
+    "stop tokens": {
+        "structured_outputs": {"choice": ["GG"]},
+        "stop_token_ids": [40],
+        "allowed_token_ids": [40, 41],
+        "min_tokens": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("budget", [0, 2])
+@pytest.mark.parametrize("name", LATER)
+def test_constraints_that_leave_no_later_token_end_the_request(
+    client: httpx.Client, name: str, budget: int
+) -> None:
+    fields = SHORT | LATER[name] | {"thought_budget": budget}
+    error = error_of(ask(client, **fields), 400)
+    assert error["message"].startswith("no token is left to sample: the grammar allows none")
+    *_, event, done = [
+        line for line in ask(client, **fields, stream=True).text.splitlines() if line
+    ]
+    assert json.loads(event.removeprefix("data: "))["error"] == error
+    assert done == "data: [DONE]"
+
+
 # Somewhat less text than a body may have, and more.
 LONG_TEXT, TOO_LONG = "A quite confidential dial. " * 9600, "a" * 2_000_000
 TOKENIZED: dict[str, tuple[str, dict[str, Any]]] = {

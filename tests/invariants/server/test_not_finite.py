@@ -100,9 +100,7 @@ def test_a_chat_fails_and_says_why(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("way", ["budget 0", "thoughts, shown", "with a gate", "scored"])
-def test_requests_beside_and_after_it_are_answered_as_alone(
-    client: httpx.Client, way: str
-) -> None:
+def test_requests_beside_and_after_it_are_answered_as_alone(client: httpx.Client, way: str) -> None:
     fields = WAYS[way]
 
     def answers(prompts: list[list[int]]) -> list[Any]:
