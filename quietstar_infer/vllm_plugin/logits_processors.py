@@ -23,8 +23,8 @@ def failure_marks(meta_token_ids: tuple[int, int]) -> dict[str, int]:
 
 class SampleCheck(LogitsProcessor):
     """Finds the rows of a batch from which no token can be sampled, and marks them by a token that
-    is never sampled otherwise, START or END: a mark goes wherever vLLM sends sampled tokens, without
-    a synchronisation, and can be fed like any token until the scheduler has seen it.
+    is never sampled otherwise, START or END: a mark goes wherever vLLM sends sampled tokens,
+    without a synchronisation, and can be fed like any token until the scheduler has seen it.
     """
 
     def __init__(self, meta_token_ids: tuple[int, int]) -> None:

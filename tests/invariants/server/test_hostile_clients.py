@@ -1,6 +1,7 @@
 """What one client does must not stop the others: each attack beside one that expects answers."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -178,7 +179,7 @@ LATER = {
     "bad words": {"structured_outputs": {"choice": ["Gq"]}, "bad_words": ["q"]},
     "allowed tokens": {"structured_outputs": {"regex": "G[0-9]"}, "allowed_token_ids": [40]},
     "stop tokens": {
-        "structured_outputs": {"choice": ["GG"]},
+        "structured_outputs": {"choice": ["HG"]},
         "stop_token_ids": [40],
         "allowed_token_ids": [40, 41],
         "min_tokens": 2,
