@@ -7,7 +7,7 @@ server.
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, WithJsonSchema, model_validator
 
@@ -56,7 +56,8 @@ class ThoughtFields(OpenAIBaseModel):
     Parsing raises `BadRequest` for what is wrong with them, whatever the server.
     """
 
-    n: int | None
+    if TYPE_CHECKING:
+        n: int | None  # of vLLM's requests, which this is mixed into
     # The name of the field with the prompt.
     text_field: ClassVar[str]
 
