@@ -26,6 +26,7 @@ from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
 from server.first_error import first_errors_only
 from server.greeting import example_prompt
+from server.health import add_health
 from server.metrics.route import add_metrics
 from server.middleware.auth import ApiKeys, KeyMiddleware
 from server.middleware.body import BodyMiddleware
@@ -44,8 +45,6 @@ from server.vllm_api import (
     ErrorResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
-    health,
-    health_router,
     installed_vllm_version,
     lifespan,
     tokenize_router,
@@ -94,8 +93,7 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     app.state.args = args
     app.state.engine_client = engine.client
     app.state.log_stats = not args.disable_log_stats
-    app.include_router(health_router)
-    app.add_api_route("/ping", health, methods=["GET", "POST"], response_class=Response)
+    add_health(app, engine, args.engine_timeout)
     add_metrics(app, engine)
     add_page(app)
     add_docs(app)

@@ -18,6 +18,7 @@ from server.middleware.auth import add_key_option
 from server.vllm_api import AsyncEngineArgs, FlexibleArgumentParser, ThinkingOptions
 
 PROGRAM = "python -m server"
+DEFAULT_SHUTDOWN_SECONDS = 30
 # The options of `vllm serve` that this server has, too.
 FRONTEND_OPTIONS = (
     "api_key",
@@ -127,7 +128,8 @@ def make_parser() -> Parser:
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
     # By default the server logs little, and lets running requests finish when it is stopped.
-    parser.set_defaults(model=None, uvicorn_log_level="warning", shutdown_timeout=30)
+    parser.set_defaults(model=None, uvicorn_log_level="warning")
+    parser.set_defaults(shutdown_timeout=DEFAULT_SHUTDOWN_SECONDS)
     return parser
 
 

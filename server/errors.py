@@ -86,6 +86,13 @@ class Stopping(RequestError):
     reason = "stopping"
 
 
+class Unhealthy(RequestError):
+    """The answer to a probe of a server whose engine has died or hangs."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "ServiceUnavailableError"
+
+
 class OutOfTime(RequestError):
     """A request that took longer than the server allows."""
 

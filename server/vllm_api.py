@@ -30,8 +30,6 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.entrypoints.serve.instrumentator import offline_docs
-from vllm.entrypoints.serve.instrumentator.health import health
-from vllm.entrypoints.serve.instrumentator.health import router as health_router
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
 from vllm.entrypoints.serve.tokenize.protocol import (
@@ -65,6 +63,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 from vllm.v1.structured_output import StructuredOutputManager
@@ -98,6 +97,7 @@ __all__ = [
     "ConversationMessage",
     "DetokenizeRequest",
     "EngineCoreOutput",
+    "EngineDeadError",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
@@ -138,8 +138,6 @@ __all__ = [
     "create_server_socket",
     "current_platform",
     "get_kwargs",
-    "health",
-    "health_router",
     "init_entrypoints_middleware",
     "init_exception_handler",
     "installed_vllm_version",

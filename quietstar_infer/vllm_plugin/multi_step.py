@@ -93,10 +93,6 @@ class MultiStepMixin(ThinkingRunnerMixin):
         """
         plan = attached_plan(scheduler_output)
         num_rows = len(scheduler_output.num_scheduled_tokens)
-        if self.lora_config is not None:
-            # LoRA's kernels need what vLLM prepares in every pass.
-            assert plan.num_passes == 1, "the scheduler asks for no multi-step with LoRA"
-            return super()._run_passes(scheduler_output, intermediate_tensors)
         passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
             return super()._run_passes(scheduler_output, intermediate_tensors)

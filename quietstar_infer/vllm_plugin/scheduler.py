@@ -74,8 +74,7 @@ class ThinkingScheduler(AsyncScheduler):
         self._limits = setup.limits
         marks = failure_marks(setup.config.meta_token_ids)
         self._failure_of_mark = {token_id: reason for reason, token_id in marks.items()}
-        # With LoRA every pass needs vLLM's preparations, so there is no multi-step.
-        self._max_passes = 1 if self.vllm_config.lora_config else setup.max_thought_burst
+        self._max_passes = setup.max_thought_burst
         self._params: dict[str, ThoughtParams] = {}
         # Thoughts under way: the pass that was scheduled last.
         self._thoughts: dict[str, ThoughtStep] = {}

@@ -37,6 +37,17 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
         "S",
         "seconds that a client may take to send its headers, its body, and may stop reading for",
     ),
+    "engine-timeout": (
+        60.0,
+        "S",
+        "seconds in which the engine must reply between two steps; /health says 503 after that",
+    ),
+    "keep-alive-timeout": (
+        120.0,
+        "S",
+        "seconds that a connection without requests stays open; longer than proxies and clients "
+        "keep theirs, or they send a request while it is being closed",
+    ),
     "grammar-timeout": (
         5.0,
         "S",
