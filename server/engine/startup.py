@@ -2,13 +2,14 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quietstar_infer.config import read_json
-from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes
+from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes, is_quantised
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
@@ -20,6 +21,8 @@ from server.vllm_api import (
     prepare_engine_args,
     validate_chat_template,
 )
+
+_FLOAT32 = ("float32", "float")
 
 
 def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -50,8 +53,14 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     # later ones, which then fail or mean something else.
     if engine_args.structured_outputs_config.backend == "auto":
         engine_args.structured_outputs_config.backend = "xgrammar"
+    checkpoint = read_json(Path(engine_args.model) / "config.json")
     if current_platform.is_cpu():
-        _set_cpu_defaults(engine_args)
+        _set_cpu_defaults(engine_args, checkpoint)
+    if is_quantised(checkpoint) and engine_args.dtype in _FLOAT32:
+        raise StartError(
+            "--dtype is float32, but the checkpoint is quantised, and the kernels for that compute "
+            "in 16 bits: use --dtype bfloat16, or leave it out"
+        )
     return engine_args
 
 
@@ -70,8 +79,7 @@ def _check_chat_options(args: Namespace) -> None:
         )
 
 
-def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
-    checkpoint = read_json(Path(engine_args.model) / "config.json")
+def _set_cpu_defaults(engine_args: AsyncEngineArgs, checkpoint: Mapping[str, Any]) -> None:
     if engine_args.dtype == "auto":
         engine_args.dtype = cpu_dtype(checkpoint)
     has_cache_size = (
@@ -80,7 +88,7 @@ def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
         or os.environ.get("VLLM_CPU_KVCACHE_SPACE")
     )
     if not has_cache_size:
-        bytes_per_number = 4 if engine_args.dtype in ("float32", "float") else 2
+        bytes_per_number = 4 if engine_args.dtype in _FLOAT32 else 2
         # vLLM's -1: as long as the memory allows.
         length = engine_args.max_model_len if (engine_args.max_model_len or 0) > 0 else None
         engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes(
