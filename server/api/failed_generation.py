@@ -24,7 +24,9 @@ def not_finite() -> NotFinite:
     REQUESTS_FAILED.labels("not_finite").inc()
     return NotFinite(
         "the model computed numbers that are not finite (NaN or infinity) for this request: its "
-        "weights or its --dtype do not bear this text"
+        "weights or its --dtype do not bear this text",
+        # OpenAI's client would send the same request again, twice.
+        headers={"x-should-retry": "false"},
     )
 
 

@@ -12,7 +12,7 @@ from tests.support.quantised import SCHEMES, write_quantised
 pytestmark = pytest.mark.slow
 
 # Of 16-bit arithmetic, and of activations in 8 bits.
-TOLERANCE = 0.15
+TOLERANCE = 0.1
 TEXTS = [[1, 5, 9, 33], [1, *range(10, 40)], [1, 7, 7, 7, 50, 12]]
 
 

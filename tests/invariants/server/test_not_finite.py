@@ -75,6 +75,7 @@ def test_the_request_fails_and_says_why(client: httpx.Client, way: str) -> None:
     for prompt in ([1, BAD, 5], [*LONG, BAD]):
         response = complete(client, prompt, **WAYS[way])
         assert response.status_code == 500
+        assert response.headers["x-should-retry"] == "false"
         assert_is_the_error(response.json()["error"])
 
 
