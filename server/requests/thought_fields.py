@@ -119,12 +119,13 @@ class ThoughtFields(OpenAIBaseModel):
         """vLLM's; it refuses several answers at temperature 0, which are equal without thoughts
         only: `validation.check_sampling` does it in its place.
         """
-        number, self.n = self.n or 1, 1
+        number = self.n
+        self.n = None if number is None else min(number, 1)
         try:
             params: SamplingParams = super().to_sampling_params(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.n = number
-        params.n = number
+        params.n = number or 1
         return params
 
     def add_query(self, query: Sequence[tuple[str, str]]) -> None:

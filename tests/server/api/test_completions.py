@@ -410,8 +410,8 @@ def test_without_thoughts_those_about_the_prompt_are_null(http: httpx.Client) ->
         assert choice["prompt_thoughts"] == [None] * 3
         assert choice["thoughts"] == [None] * 2
         assert "thoughts_truncated" not in choice
-        (first, *_) = chunks(http, **fields, **body)
-        assert first["choices"][0]["prompt_thoughts"] == [None] * 3
+    first, *_ = chunks(http, **fields, echo=True, logprobs=1)
+    assert first["choices"][0]["prompt_thoughts"] == [None] * 3
 
 
 @pytest.mark.parametrize("budget", [0, 2])
