@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from yaml import YAMLError
+
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
 from server.admission.options import add_limit_options
@@ -88,6 +90,8 @@ class Parser(FlexibleArgumentParser):
         return formatter.format_help()
 
     def error(self, message: str) -> NoReturn:
+        # pydantic's messages have several lines, the last of which is an address of its own.
+        message = " ".join(message.partition("For further information")[0].split())
         self.exit(ExitStatus.BAD_OPTION, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
 
 
@@ -212,7 +216,11 @@ def _port(text: str) -> int:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line, with the model in `model`; exits where it is wrong."""
     parser = make_parser()
-    args = parser.parse_args(list(arguments))
+    try:
+        args = parser.parse_args(list(arguments))
+    except (OSError, YAMLError, AttributeError) as error:
+        # vLLM reads the file while it parses.
+        parser.error(f"--config is not a YAML file with options: {error}")
     assert isinstance(args, argparse.Namespace)
     if args.checkpoint and args.model and args.checkpoint != args.model:
         parser.error(f"two models, {args.checkpoint} and {args.model}: give one")

@@ -49,6 +49,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.chat_utils import (
     ChatTemplateResolutionError,
     ConversationMessage,
@@ -111,6 +112,7 @@ __all__ = [
     "OpenAIServingChat",
     "OpenAIServingCompletion",
     "OpenAIServingModels",
+    "ReasoningParserManager",
     "RequestLogger",
     "RequestOutput",
     "RequestOutputKind",

@@ -197,7 +197,7 @@ def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
 def _problem(error: ErrorDetails) -> str:
     """What pydantic finds wrong with an option, with its name where it knows it."""
     option = "-".join(str(part) for part in error["loc"]).replace("_", "-")
-    message = error["msg"]
+    message = error["msg"].removeprefix("Value error, ")
     return f"--{option} is {error['input']!r}: {message}" if option else message
 
 

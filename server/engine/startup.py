@@ -10,16 +10,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quietstar_infer.config import read_json
 from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes, is_quantised
+from server.engine.frontend_checks import check_frontend
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
     FrontendArgs,
     ThinkingOptions,
-    ToolParserManager,
     current_platform,
     get_kwargs,
     prepare_engine_args,
-    validate_chat_template,
 )
 
 _FLOAT32 = ("float32", "float")
@@ -37,7 +36,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
     and `ValueError`.
     """
-    _check_chat_options(args)
+    check_frontend(args)
     try:
         # With HF_HUB_OFFLINE set, vLLM looks for the model here and now.
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
@@ -62,21 +61,6 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
             "in 16 bits: use --dtype bfloat16, or leave it out"
         )
     return engine_args
-
-
-def _check_chat_options(args: Namespace) -> None:
-    """vLLM checks these only after the engine has started."""
-    try:
-        validate_chat_template(args.chat_template)
-    except ValueError as error:
-        raise StartError(f"--chat-template: {error}") from error
-    if args.enable_auto_tool_choice and args.tool_call_parser is None:
-        raise StartError("--enable-auto-tool-choice needs a --tool-call-parser")
-    parsers = ToolParserManager.list_registered()
-    if args.tool_call_parser not in (None, *parsers):
-        raise StartError(
-            f"--tool-call-parser {args.tool_call_parser} is not known: {', '.join(parsers)}"
-        )
 
 
 def _set_cpu_defaults(engine_args: AsyncEngineArgs, checkpoint: Mapping[str, Any]) -> None:
