@@ -2,6 +2,7 @@
 nothing behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,12 @@ def test_texts_with_nan_fail_beside_others_that_do_not(
 ) -> None:
     # So few blocks that those of failed requests are used again at once.
     cache = 24 * BLOCK * 2 * 2 * 32 * 4
+    # All thoughts are logged.
+    options = replace(SCHEDULES[schedule]["options"], max_recorded_thought_tokens=1_000)
     engine = engines.get(
         checkpoint,
-        **SCHEDULES[schedule],
+        options,
+        SCHEDULES[schedule]["asynchronous"],
         max_num_batched_tokens=128,
         kv_cache_memory_bytes=cache,
         max_model_len=256,
