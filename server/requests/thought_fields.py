@@ -57,7 +57,7 @@ class ThoughtFields(OpenAIBaseModel):
     """
 
     if TYPE_CHECKING:
-        n: int | None  # of vLLM's requests, which this is mixed into
+        n: Any  # of vLLM's requests, which this is mixed into
     # The name of the field with the prompt.
     text_field: ClassVar[str]
 

@@ -62,7 +62,7 @@ def _four_bits(weight_OI: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
 def _packed(number: torch.Tensor, dim: int) -> torch.Tensor:
     """Eight numbers of four bits in each integer, along a dimension."""
     eights = number.movedim(dim, -1).unflatten(-1, (-1, 8))
-    packed = (eights << torch.arange(0, 32, 4)).sum(dim=-1)
+    packed: torch.Tensor = (eights << torch.arange(0, 32, 4)).sum(dim=-1)
     return packed.to(torch.uint32).view(torch.int32).movedim(-1, dim).contiguous()
 
 
@@ -93,7 +93,8 @@ def _awq(weight_OI: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
     number_OI, scale_OG, dense_OI = _four_bits(weight_OI)
 
     def ordered(number: torch.Tensor) -> torch.Tensor:
-        return number.unflatten(1, (-1, 8))[..., _AWQ_ORDER].flatten(1)
+        eights: torch.Tensor = number.unflatten(1, (-1, 8))
+        return eights[..., _AWQ_ORDER].flatten(1)
 
     zero_GO = torch.full_like(scale_OG.T, 8, dtype=torch.int64)
     tensors = {

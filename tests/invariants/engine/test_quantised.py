@@ -24,7 +24,8 @@ def predictions(engines: EnginePool, checkpoint: Path, budget: int) -> torch.Ten
     found = {}
     while engine.llm.llm_engine.has_unfinished_requests():
         for output in engine.step():
-            (logprobs,) = output.outputs[0].logprobs or [None]
+            assert output.outputs[0].logprobs is not None
+            (logprobs,) = output.outputs[0].logprobs
             assert logprobs is not None
             found[output.request_id] = [
                 logprobs[token].logprob for token in sorted(logprobs) if token < 64

@@ -175,7 +175,7 @@ def test_constraints_that_leave_no_token_are_refused(client: httpx.Client, name:
 
 
 # What the first token may be is not excluded, what the second may be is.
-LATER = {
+LATER: dict[str, dict[str, Any]] = {
     "bad words": {"structured_outputs": {"choice": ["Gq"]}, "bad_words": ["q"]},
     "allowed tokens": {"structured_outputs": {"regex": "G[0-9]"}, "allowed_token_ids": [40]},
     "stop tokens": {

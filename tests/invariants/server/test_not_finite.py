@@ -18,7 +18,7 @@ BAD = 63
 FINE = [1, 5, 6, 7]
 # More than a block of the KV cache, so that it would be found there again.
 LONG = [1, *range(3, 50)]
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "budget 0": {"thought_budget": 0},
     "thoughts": {"thought_budget": 3},
     "thoughts, shown": {"thought_budget": 3, "return_thoughts": True},
@@ -35,11 +35,11 @@ WAYS = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     model = write_overflowing(tmp_path_factory.mktemp("model"), BAD)
-    options = ("--allow-return-thoughts", "--chat-template", CHAT_TEMPLATE, "--block-size", "32")
+    shape = ("--block-size", "32", "--max-model-len", "128")
     # So few blocks that those of failed requests are used again at once.
     cache = str(8 * 32 * 2 * 2 * 32 * 4)
-    options = (*options, "--max-model-len", "128", "--kv-cache-memory-bytes", cache)
-    with running_server(model, *options) as it:
+    options = ("--allow-return-thoughts", "--chat-template", CHAT_TEMPLATE)
+    with running_server(model, *options, *shape, "--kv-cache-memory-bytes", cache) as it:
         yield it
 
 
