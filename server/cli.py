@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
-from server.admission.options import add_limit_options
+from server.admission.options import add_connection_options, add_limit_options
 from server.engine.failures import explanation, known_remedy
 from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
@@ -129,6 +129,7 @@ def make_parser() -> Parser:
         help="names by which requests may call a server without API keys that listens on this "
         "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
     )
+    add_connection_options(more)
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
     # By default the server logs little, and lets running requests finish when it is stopped.
