@@ -1,7 +1,7 @@
 """The shapes of a base model's tensors, as its config.json describes them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LAYER = re.compile(r"model\.layers\.\d+\.(.+)")
@@ -21,6 +21,27 @@ def base_tensor_shapes(names: list[str], config: Mapping[str, Any]) -> dict[str,
     if "model.norm.weight" in names:
         shapes["model.norm.weight"] = (config["hidden_size"],)
     return shapes
+
+
+def missing_base_tensors(names: Iterable[str], config: Mapping[str, Any]) -> list[str]:
+    """Those that the layers of the same decoders need and a checkpoint lacks.
+
+    vLLM joins some into one (q, k and v; gate and up), and takes that for loaded when one of them
+    is.
+    """
+    layers = config.get("num_hidden_layers")
+    if config.get("quantization_config") or not isinstance(layers, int):
+        return []
+    if not isinstance(config.get("num_attention_heads"), int):
+        return []
+    needed = [
+        name
+        for name in _layer_shapes(config)
+        if name.endswith(".weight") and "q_norm" not in name and "k_norm" not in name
+    ]
+    found = set(names)
+    wanted = [f"model.layers.{layer}.{name}" for layer in range(layers) for name in needed]
+    return [name for name in [*wanted, "model.norm.weight"] if name not in found]
 
 
 def _layer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from quietstar_infer.base_shapes import base_tensor_shapes
+from quietstar_infer.base_shapes import base_tensor_shapes, missing_base_tensors
 from quietstar_infer.config import QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.gate import GateConfig, ThoughtGate
@@ -88,6 +88,9 @@ def check_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder}/config.json has no hidden_size")
     shapes = dict(_tensor_shapes(folder))
     check_tensors(shapes, hidden_size, str(folder))
+    if missing := missing_base_tensors(shapes, config):
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise CheckpointError(f"{folder} is incomplete: it lacks {missing[0]}{more}")
     _check_shapes(shapes, base_tensor_shapes(list(shapes), config), str(folder))
     _check_vocabulary(folder, shapes)
     gate = QuietStarConfig.from_checkpoint(folder).gate

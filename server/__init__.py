@@ -7,6 +7,7 @@ __main__.py     `python -m server MODEL [options]`
 cli.py          options of the command line, exit statuses, errors in one line
 environment.py  environment variables that must be set before vLLM is imported
 lifecycle.py    one server process: its socket, its engine, uvicorn, and how they end
+health.py       the routes `/health` and `/ping`
 greeting.py     what a ready server prints: a command to paste into a shell
 app.py          the FastAPI application: routes and the order of the middleware
 first_error.py  request models that stop at the first error of each list and map

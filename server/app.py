@@ -16,6 +16,7 @@ from server.api.cancellation import with_cancellation
 from server.api.chat import ThinkingChats
 from server.api.completions import ThinkingCompletions
 from server.api.error_responses import add_error_handlers
+from server.api.failed_generation import not_finite
 from server.api.generation import Generation
 from server.api.service import Service
 from server.api.serving_base import Answer
@@ -25,6 +26,7 @@ from server.engine.engine import Engine
 from server.engine.serving_parts import add_vllm_middleware
 from server.first_error import first_errors_only
 from server.greeting import example_prompt
+from server.health import add_health
 from server.metrics.route import add_metrics
 from server.middleware.auth import ApiKeys, KeyMiddleware
 from server.middleware.body import BodyMiddleware
@@ -44,8 +46,6 @@ from server.vllm_api import (
     ErrorResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
-    health,
-    health_router,
     installed_vllm_version,
     lifespan,
     tokenize_router,
@@ -67,7 +67,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         "model": ErrorResponse,
         "description": "Too many requests; Retry-After says when to retry",
     },
-    500: {"model": ErrorResponse, "description": "The engine failed"},
+    500: {
+        "model": ErrorResponse,
+        "description": "The engine failed, or the model computed numbers that are not finite",
+    },
     503: {"model": ErrorResponse, "description": "The server is being stopped"},
     504: {"model": ErrorResponse, "description": "The request took too long to serve"},
 }
@@ -91,8 +94,7 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     app.state.args = args
     app.state.engine_client = engine.client
     app.state.log_stats = not args.disable_log_stats
-    app.include_router(health_router)
-    app.add_api_route("/ping", health, methods=["GET", "POST"], response_class=Response)
+    add_health(app, engine, args.engine_timeout)
     add_metrics(app, engine)
     add_page(app)
     add_docs(app)
@@ -244,5 +246,8 @@ def _response(answer: Answer, time_limit: TimeLimit, keep_alive_interval: float)
     if isinstance(answer, ErrorResponse):
         return JSONResponse(answer.model_dump(), status_code=answer.error.code)
     if isinstance(answer, dict):
-        return JSONResponse(answer)
+        try:
+            return JSONResponse(answer)
+        except ValueError:  # JSON has no NaN and no infinities
+            raise not_finite() from None
     return EventStream(with_sse_keep_alive(answer, keep_alive_interval), time_limit)

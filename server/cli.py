@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from yaml import YAMLError
+
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
-from server.admission.options import add_limit_options
+from server.admission.options import add_connection_options, add_limit_options
 from server.api.usage import add_usage_option
 from server.engine.failures import explanation, known_remedy
 from server.engine.startup import engine_arguments, frontend_arguments
@@ -25,6 +27,7 @@ from server.vllm_api import (
 )
 
 PROGRAM = "python -m server"
+DEFAULT_SHUTDOWN_SECONDS = 30
 # The options of `vllm serve` that this server has, too.
 FRONTEND_OPTIONS = (
     "api_key",
@@ -94,6 +97,8 @@ class Parser(FlexibleArgumentParser):
         return formatter.format_help()
 
     def error(self, message: str) -> NoReturn:
+        # pydantic's messages have several lines, the last of which is an address of its own.
+        message = " ".join(message.partition("For further information")[0].split())
         self.exit(ExitStatus.BAD_OPTION, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
 
 
@@ -132,10 +137,12 @@ def make_parser() -> Parser:
         help="names by which requests may call a server without API keys that listens on this "
         "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
     )
+    add_connection_options(more)
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
     # By default the server logs little, and lets running requests finish when it is stopped.
-    parser.set_defaults(model=None, uvicorn_log_level="warning", shutdown_timeout=30)
+    parser.set_defaults(model=None, uvicorn_log_level="warning")
+    parser.set_defaults(shutdown_timeout=DEFAULT_SHUTDOWN_SECONDS)
     return parser
 
 
@@ -227,7 +234,11 @@ def _port(text: str) -> int:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line, with the model in `model`; exits where it is wrong."""
     parser = make_parser()
-    args = parser.parse_args(list(arguments))
+    try:
+        args = parser.parse_args(list(arguments))
+    except (OSError, YAMLError, AttributeError) as error:
+        # vLLM reads the file while it parses.
+        parser.error(f"--config is not a YAML file with options: {error}")
     assert isinstance(args, argparse.Namespace)
     if args.checkpoint and args.model and args.checkpoint != args.model:
         parser.error(f"two models, {args.checkpoint} and {args.model}: give one")

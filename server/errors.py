@@ -86,12 +86,26 @@ class Stopping(RequestError):
     reason = "stopping"
 
 
+class Unhealthy(RequestError):
+    """The answer to a probe of a server whose engine has died or hangs."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "ServiceUnavailableError"
+
+
 class OutOfTime(RequestError):
     """A request that took longer than the server allows."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     kind = "TimeoutError"
     reason = "request_timeout"
+
+
+class NotFinite(RequestError):
+    """A request for which the model computes NaN or infinities."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "InternalServerError"
 
 
 class ExitStatus(IntEnum):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -28,6 +29,7 @@ _SECONDS_WITHOUT_ENGINE = 2.0
 # uvicorn cancels requests and does not wait for them: how long they have to answer their clients.
 _SECONDS_TO_ANSWER = 2.0
 _MAX_FILES = 65536
+_FOREVER = 1 << 30
 _ANY_HOST = {"", "0.0.0.0", "::"}
 
 
@@ -151,6 +153,8 @@ def _uvicorn_config(app: FastAPI, args: Namespace) -> uvicorn.Config:
         log_level=args.uvicorn_log_level,
         access_log=not args.disable_uvicorn_access_log,
         timeout_graceful_shutdown=args.shutdown_timeout,
+        # uvicorn knows no connection that stays open without an end.
+        timeout_keep_alive=math.ceil(args.keep_alive_timeout) or _FOREVER,
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
         ssl_ca_certs=args.ssl_ca_certs,

@@ -30,8 +30,6 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.entrypoints.serve.instrumentator import offline_docs
-from vllm.entrypoints.serve.instrumentator.health import health
-from vllm.entrypoints.serve.instrumentator.health import router as health_router
 from vllm.entrypoints.serve.middleware.register import init_entrypoints_middleware
 from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
 from vllm.entrypoints.serve.tokenize.protocol import (
@@ -45,11 +43,13 @@ from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
+from vllm.exceptions import GenerationError
 from vllm.inputs import EngineInput
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
+from vllm.reasoning import ReasoningParserManager
 from vllm.renderers.chat_utils import (
     ChatTemplateResolutionError,
     ConversationMessage,
@@ -58,11 +58,13 @@ from vllm.renderers.chat_utils import (
 )
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 from vllm.v1.structured_output import StructuredOutputManager
@@ -70,6 +72,7 @@ from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 from vllm.v1.structured_output.request import StructuredOutputRequest
 
 from quietstar_infer.plugin import installed_vllm_version
+from quietstar_infer.vllm_plugin.logits_processors import NONE_LEFT, NOT_FINITE
 from quietstar_infer.vllm_plugin.options import (
     ThinkingOptions,
     ThinkingSetup,
@@ -81,6 +84,8 @@ from quietstar_infer.vllm_plugin.thought_usage import take_usage
 from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 
 __all__ = [
+    "NONE_LEFT",
+    "NOT_FINITE",
     "AsyncEngineArgs",
     "AsyncLLM",
     "BaseModelPath",
@@ -94,11 +99,13 @@ __all__ = [
     "ConversationMessage",
     "DetokenizeRequest",
     "EngineCoreOutput",
+    "EngineDeadError",
     "EngineInput",
     "ErrorResponse",
     "FlexibleArgumentParser",
     "FrontendArgs",
     "GenerateBaseServing",
+    "GenerationError",
     "IterationStats",
     "Logprob",
     "OnlineRenderer",
@@ -106,6 +113,7 @@ __all__ = [
     "OpenAIServingChat",
     "OpenAIServingCompletion",
     "OpenAIServingModels",
+    "ReasoningParserManager",
     "RequestLogger",
     "RequestOutput",
     "RequestOutputKind",
@@ -125,6 +133,7 @@ __all__ = [
     "TokenizeCompletionRequest",
     "TokenizeRequest",
     "TokenizeResponse",
+    "TokenizerLike",
     "ToolParserManager",
     "UsageContext",
     "UsageInfo",
@@ -134,8 +143,6 @@ __all__ = [
     "create_server_socket",
     "current_platform",
     "get_kwargs",
-    "health",
-    "health_router",
     "init_entrypoints_middleware",
     "init_exception_handler",
     "installed_vllm_version",

@@ -18,7 +18,7 @@ speculation/        several tokens of a thought in one pass, drafted from what t
 thought_rows.py     index arithmetic of a batch's thinking rows
 slots.py            what is kept on the device between two passes of a thought
 thought_sampler.py  the sampler of thought tokens, one compiled operation per pass
-forced_tokens.py    visible tokens that are given, for requests that score a text
+logits_processors.py  logits that no token can be sampled from, and tokens that are given
 thought_usage.py    how often a request has thought, on its way to the front end
 thought_log.py      finished thoughts of requests that asked to see them
 metrics.py          what thinking costs, counted for the server's metrics

@@ -101,9 +101,7 @@ class MultiStepMixin(ThinkingRunnerMixin):
         num_rows = len(scheduler_output.num_scheduled_tokens)
         if plan.drafting is not None and plan.drafting.goes_on:
             return self._run_until_one_ends(scheduler_output, plan)
-        if self.lora_config is not None or plan.drafting is not None:
-            # LoRA's kernels need what vLLM prepares in every pass.
-            assert plan.num_passes == 1, "the scheduler asks for no multi-step here"
+        if plan.drafting is not None:
             return super()._run_passes(scheduler_output, intermediate_tensors)
         passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):

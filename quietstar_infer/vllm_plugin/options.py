@@ -184,6 +184,11 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
         "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)": os.environ.get(V2_RUNNER) == "1",
         "prompt embeddings (--enable-prompt-embeds)": bool(args.enable_prompt_embeds),
     }
+    if args.enable_lora:
+        raise UnsupportedError(
+            "adapters are not served (--enable-lora): merge the adapter into its base model, with "
+            "merge_and_unload of peft, and serve the result"
+        )
     for what, asked_for in refusals.items():
         if asked_for:
             raise UnsupportedError(f"thinking does not work with {what} yet: leave it out")

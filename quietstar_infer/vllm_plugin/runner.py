@@ -57,7 +57,7 @@ class ThinkingRunnerMixin(_Runner):
         # Not by vLLM's option for custom processors: with that, every engine step would wait for
         # the tokens that the last one sampled.
         processors = self.input_batch.logitsprocs.non_argmax_invariant
-        processors.append(self.thought_state.forced_tokens)
+        processors += [self.thought_state.sample_check, self.thought_state.forced_tokens]
 
     @torch.inference_mode()
     def execute_model(
@@ -204,6 +204,8 @@ class ThinkingRunnerMixin(_Runner):
         if self._unsampled is not None:
             self.thought_state.process_samples(self._unsampled, sampled.sampled_token_ids[:, 0])
             self._unsampled = None
+        token_N1 = sampled.sampled_token_ids
+        token_N1[:, 0] = self.thought_state.sample_check.mark(token_N1[:, 0])
         return sampled
 
     @contextmanager

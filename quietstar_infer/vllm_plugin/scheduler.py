@@ -20,10 +20,13 @@ aligned (`alignment`).
 import time
 from typing import Any
 
+from vllm.config import VllmConfig
 from vllm.logger import init_logger
+from vllm.platforms import current_platform
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
+from vllm.v1.kv_cache_interface import KVCacheConfig
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -31,6 +34,7 @@ from quietstar_infer.errors import ThoughtParamsError
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.sampling import seed_from_text
 from quietstar_infer.vllm_plugin.alignment import ThoughtAlignment
+from quietstar_infer.vllm_plugin.logits_processors import NOT_FINITE, failure_marks
 from quietstar_infer.vllm_plugin.options import check_vllm_config, thinking_setup
 from quietstar_infer.vllm_plugin.schedule_plan import (
     Drafting,
@@ -49,16 +53,33 @@ from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 logger = init_logger(__name__)
 
 
+class _ZeroedKVCache(KVCacheConfig):
+    """Has every block zeroed before a request gets it.
+
+    vLLM's attention on the CPU reads a block to its end, with weights of 0 behind the text: NaN
+    that another request has left there would be NaN in the result. Can go when it does not.
+    """
+
+    @property
+    def needs_kv_cache_zeroing(self) -> bool:
+        return True
+
+
 class ThinkingScheduler(AsyncScheduler):
     """vLLM's scheduler with thoughts, for synchronous and asynchronous scheduling."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, vllm_config: VllmConfig, kv_cache_config: KVCacheConfig, *args: Any, **kwargs: Any
+    ) -> None:
+        if current_platform.is_cpu():
+            kv_cache_config = _ZeroedKVCache(**vars(kv_cache_config))
+        super().__init__(vllm_config, kv_cache_config, *args, **kwargs)
         check_vllm_config(self.vllm_config)
         setup = thinking_setup(self.vllm_config)
         self._limits = setup.limits
-        # With LoRA every pass needs vLLM's preparations, so there is no multi-step.
-        self._max_passes = 1 if self.vllm_config.lora_config else setup.max_thought_burst
+        marks = failure_marks(setup.config.meta_token_ids)
+        self._failure_of_mark = {token_id: reason for reason, token_id in marks.items()}
+        self._max_passes = setup.max_thought_burst
         self._params: dict[str, ThoughtParams] = {}
         # Thoughts under way: the pass that was scheduled last.
         self._thoughts: dict[str, ThoughtStep] = {}
@@ -315,8 +336,9 @@ class ThinkingScheduler(AsyncScheduler):
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
         if progress is not None:
             self._num_drafts.update(progress.num_drafts)
+        failures = self._take_failures(model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
-        self._report(used, outputs)
+        self._report(used, failures, outputs)
         self._observe(plan, len(scheduler_output.num_scheduled_tokens), num_passes, progress)
         return outputs
 
@@ -355,6 +377,30 @@ class ThinkingScheduler(AsyncScheduler):
             self._begin_thought(request, step)
         else:
             self._thoughts[request.request_id] = step
+
+    def _take_failures(self, model_runner_output: ModelRunnerOutput) -> dict[str, str]:
+        """Have the requests end in an error of which no token could be sampled (`SampleCheck`);
+        returns why. What they have computed is not for the prefix cache.
+        """
+        failures = {}
+        sampled = model_runner_output.sampled_token_ids
+        for request_id, row in model_runner_output.req_id_to_index.items() if sampled else ():
+            reason = self._failure_of_mark.get(sampled[row][-1]) if sampled[row] else None
+            if reason is None:
+                continue
+            sampled[row].clear()
+            request = self.requests.get(request_id)
+            if request is None or request.is_finished():
+                continue  # aborted meanwhile
+            failures[request_id] = reason
+            # vLLM forbids outputs about the prompt of a request that has no token.
+            model_runner_output.prompt_logprobs_dict.pop(request_id, None)
+            if reason == NOT_FINITE:
+                blocks = self.kv_cache_manager.get_block_ids(request_id)
+                self.kv_cache_manager.evict_blocks({block for group in blocks for block in group})
+        # vLLM ends these, and no others, with an error of their own.
+        self.grammar_compile_error_reqs.update(failures)
+        return failures
 
     def _correct(
         self,
@@ -397,12 +443,20 @@ class ThinkingScheduler(AsyncScheduler):
         self._usage[request_id] = usage
         return usage
 
-    def _report(self, used: dict[str, ThoughtUsage], outputs: dict[int, EngineCoreOutputs]) -> None:
-        """Send what requests have thought to the front end, where it asked for that."""
-        if not used:
+    def _report(
+        self,
+        used: dict[str, ThoughtUsage],
+        failures: dict[str, str],
+        outputs: dict[int, EngineCoreOutputs],
+    ) -> None:
+        """Send what requests have thought to the front end, where it asked for that, and why they
+        have failed.
+        """
+        if not used and not failures:
             return
         for client in outputs.values():
             for output in client.outputs:
+                output.stop_reason = failures.get(output.request_id, output.stop_reason)
                 usage = used.get(output.request_id)
                 if usage is not None and usage.key:
                     attach_usage(output, usage)

@@ -30,7 +30,7 @@ import torch
 from vllm.config import CompilationMode, VllmConfig
 from vllm.utils.torch_utils import async_tensor_h2d
 
-from quietstar_infer.vllm_plugin.forced_tokens import ForcedTokens
+from quietstar_infer.vllm_plugin.logits_processors import ForcedTokens, SampleCheck
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
@@ -140,6 +140,7 @@ class ThoughtState:
         )
         compilation = vllm_config.compilation_config
         self.sampler = ThoughtSampler(is_compiled=compilation.mode != CompilationMode.NONE)
+        self.sample_check = SampleCheck(setup.config.meta_token_ids)
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
         self.metrics = ThoughtMetrics(device)

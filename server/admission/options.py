@@ -44,12 +44,35 @@ _OPTIONS: dict[str, tuple[int | float, str, str]] = {
     ),
     "max-body-mib": (32, "N", "largest body of a request, in MiB"),
 }
+# Not among the first options that --help shows: few need another value.
+_CONNECTION_OPTIONS: dict[str, tuple[int | float, str, str]] = {
+    "engine-timeout": (
+        60.0,
+        "S",
+        "seconds in which the engine must reply between two steps; /health says 503 after that",
+    ),
+    "keep-alive-timeout": (
+        120.0,
+        "S",
+        "seconds that a connection without requests stays open; longer than proxies and clients "
+        "keep theirs, or they send a request while it is being closed",
+    ),
+}
 _MAX_TEXT_BYTES = 1 << 20
 
 
 def add_limit_options(group: Any) -> None:
-    """Add the options to a group of a parser."""
-    for name, (default, metavar, text) in _OPTIONS.items():
+    """Add the options that bound work and requests to a group of a parser."""
+    _add(group, _OPTIONS)
+
+
+def add_connection_options(group: Any) -> None:
+    """Add the options that bound how long engine and connections may be silent."""
+    _add(group, _CONNECTION_OPTIONS)
+
+
+def _add(group: Any, options: dict[str, tuple[int | float, str, str]]) -> None:
+    for name, (default, metavar, text) in options.items():
         group.add_argument(
             f"--{name}",
             type=_whole_number if isinstance(default, int) else _seconds,

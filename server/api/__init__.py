@@ -3,6 +3,8 @@
 The way of a request: requests/ parses it, generation.py validates and admits it and follows it to
 its end, completions.py or chat.py has vLLM serve it, thoughts.py adds what was thought.
 
+engine_outputs.py     what is changed of the engine's outputs
+failed_generation.py  requests that fail in the engine, which goes on with the others
 error_responses.py    responses to refused requests, in OpenAI's error shape
 service.py            what all endpoints share: engine, queue, limits
 generation.py         one request in flight

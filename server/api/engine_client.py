@@ -8,9 +8,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from server.api.engine_outputs import with_prompt_logprobs, without_tokens
+from server.api.failed_generation import without_failures
 from server.api.generation import Generation
 from server.api.scoring import with_params
 from server.api.service import Service
+from server.requests.bad_words import block_words
+from server.requests.validation import check_sampling
 from server.vllm_api import AsyncLLM, EngineInput, RequestOutput, SamplingParams
 
 # Of the thoughts of a request that asks for the likeliest tokens, and names no seed: it asks for
@@ -45,6 +49,8 @@ class RequestClient:
         sampling_params.max_tokens = min(sampling_params.max_tokens, room)
         if sampling_params.temperature == 0 and sampling_params.seed is None and params.budget > 0:
             sampling_params.seed = GREEDY_SEED
+        check_sampling(sampling_params, params)
+        block_words(sampling_params, self._client.input_processor.renderer.get_tokenizer())
         self._generation.check_tokens(self._verified(sampling_params))
         request_id = self._generation.watched_id(request_id)
         if sampling_params.prompt_logprobs is not None and params.budget > 0:
@@ -54,6 +60,11 @@ class RequestClient:
         else:
             sampling_params.extra_args = with_params(sampling_params, params)
             outputs = self._client.generate(prompt, sampling_params, request_id, **options)
+        outputs = without_failures(outputs)
+        if sampling_params.prompt_logprobs is not None and sampling_params.n > 1:
+            outputs = with_prompt_logprobs(outputs)
+        if self._generation.request.max_answer_tokens == 0:
+            outputs = without_tokens(outputs)
         if sampling_params.structured_outputs is None:
             return outputs
         return self._with_grammar(sampling_params, outputs)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from quietstar_infer.errors import ThoughtParamsError
+from server.api.failed_generation import FailedGeneration
 from server.errors import BadRequest, RequestError
 from server.metrics.requests import REQUESTS_REFUSED
 from server.requests.validation_errors import invalid
@@ -30,7 +31,12 @@ def refusal(error: RequestError) -> JSONResponse:
 
 def refusal_event(error: RequestError) -> str:
     """The same as a server-sent event, in a stream whose status has been sent."""
-    return f"data: {json.dumps(_content(error))}\n\n"
+    return f"data: {refusal_json(error)}\n\n"
+
+
+def refusal_json(error: RequestError) -> str:
+    """The text of the same."""
+    return json.dumps(_content(error))
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -43,6 +49,7 @@ def add_error_handlers(app: FastAPI) -> None:
         app.exception_handler(invalid_kind)(_invalid)
     app.exception_handler(RequestError)(_refused)
     app.exception_handler(ThoughtParamsError)(_refused)
+    app.exception_handler(FailedGeneration)(_failed)
     app.exception_handler(ChatTemplateResolutionError)(_no_chat_template)
 
 
@@ -60,6 +67,11 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ThoughtParamsError):
         error = BadRequest(str(error), error.parameter)
     return refusal(error)
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FailedGeneration)
+    return refusal(error.error)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ from server.api.thoughts import RequestThoughts
 from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionRequest
 from server.requests.thought_headers import fields_in_headers
 from server.requests.token_constraints import token_constraints
-from server.requests.validation import check_options, check_prompt
+from server.requests.validation import check_options, check_prompt, cut_prompt
 from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
@@ -60,6 +60,7 @@ class Generation(Generic[_RequestT]):
         }
         self.params = request.thought_params(setup.limits, setup.config.effort_thresholds, defaults)
         check_options(request, self.params, service.model, service.allow_return)
+        cut_prompt(request, self.params, service.model)
         self._ticket = service.admission.ticket()
         self.thoughts = RequestThoughts(
             self.params,

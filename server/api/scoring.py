@@ -27,6 +27,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from quietstar_infer.params import ThoughtParams
+from server.api.failed_generation import without_failures
 from server.engine.engine import Engine
 from server.vllm_api import (
     EngineInput,
@@ -179,7 +180,9 @@ class PromptScorer:
         """The only output of a request whose prompt is the text's first tokens."""
         prompt = scoring.beginning(num_tokens)
         request_id = f"{scoring.request_id}-score-{name}"
-        outputs = self._client.generate(prompt, sampling_params, request_id, **scoring.options)
+        outputs = without_failures(
+            self._client.generate(prompt, sampling_params, request_id, **scoring.options)
+        )
         # Closed explicitly, so that a cancellation reaches the engine as an abort.
         async with aclosing(outputs):
             return await anext(outputs)

@@ -7,6 +7,8 @@ from typing import Any, Self, TypeAlias, TypeVar
 from fastapi import Request
 
 from server.api.engine_client import RequestClient
+from server.api.error_responses import refusal_json
+from server.api.failed_generation import FailedGeneration
 from server.api.generation import Generation
 from server.api.service import Service
 from server.api.streaming import with_errors
@@ -17,6 +19,7 @@ from server.vllm_api import (
     CompletionResponse,
     ErrorResponse,
     GenerateBaseServing,
+    GenerationError,
 )
 
 # An error, a whole response, or the lines of a stream of server-sent events.
@@ -75,6 +78,12 @@ class ThinkingServing(GenerateBaseServing):
         response = result.model_dump()
         thoughts.describe(response)
         return response
+
+    def _convert_generation_error_to_streaming_response(self, e: GenerationError) -> str:
+        if isinstance(e, FailedGeneration):
+            return refusal_json(e.error)
+        text: str = super()._convert_generation_error_to_streaming_response(e)
+        return text
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text: str = self.renderer.get_tokenizer().decode(list(token_ids))

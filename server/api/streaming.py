@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.admission.time_limit import TimeLimit
 from server.api.error_responses import LAST_EVENT, refusal_event
+from server.api.failed_generation import not_finite
 from server.api.thoughts import RequestThoughts
 from server.errors import OutOfTime, RequestError
 from server.metrics.requests import REQUESTS_REFUSED
@@ -73,7 +74,8 @@ async def with_thoughts(
 
 
 def completed(line: str, thoughts: RequestThoughts, is_first: bool) -> str:
-    """A line of a stream; a chunk to which nothing is added is passed on as vLLM made it."""
+    """A line of a stream; a chunk to which nothing is added is passed on as vLLM made it. Raises
+    `NotFinite` for numbers that JSON has not."""
     # Quotes within a text are escaped, so that this can only be the name of a field.
     has_usage = '"usage":' in line
     if not (is_first or has_usage or thoughts.wanted):
@@ -85,7 +87,11 @@ def completed(line: str, thoughts: RequestThoughts, is_first: bool) -> str:
     if "choices" not in chunk:
         return line  # an error
     thoughts.describe_chunk(chunk, is_first)
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    try:
+        text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise not_finite() from None
+    return f"data: {text}\n\n"
 
 
 async def with_errors(lines: AsyncGenerator[str]) -> AsyncGenerator[str]:

@@ -97,20 +97,29 @@ class RequestThoughts:
     def count_tokens(self, prompt: int, output: RequestOutput) -> None:
         """Count the visible tokens that an output of the engine adds to its choices, and keep the
         thoughts about its prompt."""
-        scores = prompt_scores(output) if self._is_recorded else None
+        about_prompt = self._thoughts_about_prompt(output) if self.wanted else None
         for choice_output in output.outputs:
             choice = self._usage.choice(prompt, choice_output.index)
             new = self._usage.add_tokens(choice, len(choice_output.token_ids))
             # After several outputs without a chunk in between: the tokens of all of them.
             unsent = self._unsent.get(choice, new)
             self._unsent[choice] = range(unsent.start, new.stop)
-            if scores is not None:
-                self._about_prompt.setdefault(choice, scores.thoughts)
+            if about_prompt is not None:
+                self._about_prompt.setdefault(choice, about_prompt)
 
         def thought_tokens(child: int) -> int:
             return self._usage.of_choice(self._usage.choice(prompt, child)).thought_tokens
 
         self._engine.request_metrics.observe(self._params, output, thought_tokens)
+
+    def _thoughts_about_prompt(
+        self, output: RequestOutput
+    ) -> Sequence[Mapping[str, Any] | None] | None:
+        """The thought before each token of a prompt that is scored."""
+        if not self._params.budget and self._usage.scores_prompts:
+            return [None] * len(output.prompt_token_ids or ())
+        scores = prompt_scores(output)
+        return None if scores is None else scores.thoughts
 
     async def see(self, prompt: int, output: RequestOutput) -> None:
         """Fetch the thoughts about an output of the engine, and count its tokens."""
@@ -207,7 +216,7 @@ class RequestThoughts:
                 choice["prompt_thoughts"] = [
                     thought and self._describe_thought(thought) for thought in about_prompt
                 ]
-                lost = lost or None in about_prompt[1:]
+                lost = lost or (self._params.budget > 0 and None in about_prompt[1:])
             if lost:
                 choice["thoughts_truncated"] = True
 

@@ -3,11 +3,13 @@
 engine.py         a running engine, and what was thought and counted in its workers
 usage_ledger.py   how often requests have thought, as the engine reports it
 startup.py        vLLM's engine arguments, prepared for thinking
+frontend_checks.py  options that vLLM would check only after the start
 cpu_defaults.py   computation type and cache size on a CPU
 serving_parts.py  what vLLM's serving classes are constructed from
 reminder.py       says that a start takes long
 grammars.py       checks the grammars of requests, within a size and a time
 grammar_process.py  the process in which it compiles them
+pulse.py          whether it still replies
 failures.py       why an engine did not start, in one line
 child_process.py  what runs first in each process of the engine
 """

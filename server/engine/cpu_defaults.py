@@ -12,14 +12,22 @@ CONTEXTS = 128
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
+def is_quantised(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's `config.json` says that its weights are quantised."""
+    return bool(checkpoint.get("quantization_config") or checkpoint.get("compression_config"))
+
+
 def cpu_dtype(
     checkpoint: Mapping[str, Any], cpuinfo: Path = Path("/proc/cpuinfo")
-) -> Literal["auto", "float32"]:
+) -> Literal["auto", "float32", "bfloat16"]:
     """What the computation type `auto` means on a CPU, for a checkpoint's `config.json`.
 
+    bfloat16 for quantised weights, whose kernels do not compute in float32. Else
     float32 for weights in float32, which vLLM would round to bf16, and on a CPU without bf16
     instructions, where bf16 is about a hundred times slower.
     """
+    if is_quantised(checkpoint):
+        return "bfloat16"
     if "float32" in (checkpoint.get("dtype"), checkpoint.get("torch_dtype")):
         return "float32"
     try:

@@ -29,6 +29,9 @@ from server.vllm_api import (
     thinking_setup,
 )
 
+# After that the engine is killed. It takes some seconds to free what the operating system would
+# free at once, and holds nothing that is worth more.
+_SECONDS_TO_STOP = 5.0
 # The checkpoint's own gate, or the entropy of the base prediction.
 GateKind: TypeAlias = Literal["learned", "entropy"]
 
@@ -103,6 +106,10 @@ class Engine(NamedTuple):
         """Delete the thoughts recorded under a key from the workers."""
         await self.client.collective_rpc("drop_thoughts", args=(key,))
 
+    async def thought_usage(self) -> object:
+        """What thoughts hold at this moment: the least that can be asked of the engine."""
+        return await self.client.collective_rpc("thought_usage")
+
     async def thought_metrics(self) -> Mapping[str, Any]:
         """The engine's counts since it started, see `quietstar_infer.vllm_plugin.metrics`."""
         # Every tensor-parallel rank counts everything: a sum over ranks would count it twice.
@@ -153,7 +160,8 @@ async def running_engine(
         try:
             yield Engine(client, config, setup, names, more_names, metrics, ledger, grammars)
         finally:
-            client.shutdown(timeout=config.shutdown_timeout)
+            # Its requests have had their time.
+            client.shutdown(timeout=_SECONDS_TO_STOP)
 
 
 def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
@@ -193,7 +201,7 @@ def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
 def _problem(error: ErrorDetails) -> str:
     """What pydantic finds wrong with an option, with its name where it knows it."""
     option = "-".join(str(part) for part in error["loc"]).replace("_", "-")
-    message = error["msg"]
+    message = error["msg"].removeprefix("Value error, ")
     return f"--{option} is {error['input']!r}: {message}" if option else message
 
 

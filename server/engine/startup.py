@@ -2,24 +2,26 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quietstar_infer.config import read_json
-from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes
+from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes, is_quantised
+from server.engine.frontend_checks import check_frontend
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
     FrontendArgs,
     ThinkingOptions,
-    ToolParserManager,
     current_platform,
     get_kwargs,
     prepare_engine_args,
-    validate_chat_template,
 )
+
+_FLOAT32 = ("float32", "float")
 
 
 def frontend_arguments(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -34,7 +36,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
     and `ValueError`.
     """
-    _check_chat_options(args)
+    check_frontend(args)
     try:
         # With HF_HUB_OFFLINE set, vLLM looks for the model here and now.
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
@@ -50,28 +52,18 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     # later ones, which then fail or mean something else.
     if engine_args.structured_outputs_config.backend == "auto":
         engine_args.structured_outputs_config.backend = "xgrammar"
+    checkpoint = read_json(Path(engine_args.model) / "config.json")
     if current_platform.is_cpu():
-        _set_cpu_defaults(engine_args)
+        _set_cpu_defaults(engine_args, checkpoint)
+    if is_quantised(checkpoint) and engine_args.dtype in _FLOAT32:
+        raise StartError(
+            "--dtype is float32, but the checkpoint is quantised, and the kernels for that compute "
+            "in 16 bits: use --dtype bfloat16, or leave it out"
+        )
     return engine_args
 
 
-def _check_chat_options(args: Namespace) -> None:
-    """vLLM checks these only after the engine has started."""
-    try:
-        validate_chat_template(args.chat_template)
-    except ValueError as error:
-        raise StartError(f"--chat-template: {error}") from error
-    if args.enable_auto_tool_choice and args.tool_call_parser is None:
-        raise StartError("--enable-auto-tool-choice needs a --tool-call-parser")
-    parsers = ToolParserManager.list_registered()
-    if args.tool_call_parser not in (None, *parsers):
-        raise StartError(
-            f"--tool-call-parser {args.tool_call_parser} is not known: {', '.join(parsers)}"
-        )
-
-
-def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
-    checkpoint = read_json(Path(engine_args.model) / "config.json")
+def _set_cpu_defaults(engine_args: AsyncEngineArgs, checkpoint: Mapping[str, Any]) -> None:
     if engine_args.dtype == "auto":
         engine_args.dtype = cpu_dtype(checkpoint)
     has_cache_size = (
@@ -80,7 +72,7 @@ def _set_cpu_defaults(engine_args: AsyncEngineArgs) -> None:
         or os.environ.get("VLLM_CPU_KVCACHE_SPACE")
     )
     if not has_cache_size:
-        bytes_per_number = 4 if engine_args.dtype in ("float32", "float") else 2
+        bytes_per_number = 4 if engine_args.dtype in _FLOAT32 else 2
         # vLLM's -1: as long as the memory allows.
         length = engine_args.max_model_len if (engine_args.max_model_len or 0) > 0 else None
         engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes(

@@ -68,6 +68,14 @@ for _reason in (
     "stopping",
 ):
     REQUESTS_REFUSED.labels(_reason)  # reported as 0 from the start
+REQUESTS_FAILED = Counter(
+    "quietstar:requests_failed",
+    "Requests that failed in the engine, which goes on, by reason. not_finite: the model computed "
+    "NaN or infinities. nothing_to_sample: a grammar and other constraints exclude all tokens.",
+    ["reason"],
+)
+for _reason in ("not_finite", "nothing_to_sample"):
+    REQUESTS_FAILED.labels(_reason)
 
 
 class ChoiceTimes(Protocol):

@@ -53,11 +53,6 @@ class ThinkingCompletionRequest(ThoughtFields, CompletionRequest):
         return self.max_tokens
 
     @property
-    def wanted_tokens(self) -> int:
-        """How many tokens must fit after the prompt: without `max_tokens`, one is enough."""
-        return max(1, self.max_tokens or 1) if "max_tokens" in self.model_fields_set else 1
-
-    @property
     def scores_prompt(self) -> bool:
         """Whether the request asks for log-probabilities of the prompt."""
         return self.prompt_logprobs is not None or bool(self.echo and self.logprobs is not None)
@@ -97,11 +92,6 @@ class ThinkingChatRequest(ThoughtFields, ChatCompletionRequest):
     def max_answer_tokens(self) -> int | None:
         """The largest length of each answer; None = as long as fits."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    @property
-    def wanted_tokens(self) -> int:
-        """How many tokens must fit after the messages: without a number, one is enough."""
-        return max(1, self.max_answer_tokens or 1)
 
     @property
     def scores_prompt(self) -> bool:

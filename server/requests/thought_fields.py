@@ -7,7 +7,7 @@ server.
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, WithJsonSchema, model_validator
 
@@ -15,7 +15,7 @@ from quietstar_infer.config import EffortThresholds
 from quietstar_infer.params import MAX_TEMPERATURE, ThoughtLimits, ThoughtParams
 from server.errors import BadRequest
 from server.requests.foreign_fields import instead_of, is_container
-from server.vllm_api import OpenAIBaseModel
+from server.vllm_api import OpenAIBaseModel, SamplingParams
 
 # The fields that set how to think; return_thoughts is about the response.
 THOUGHT_FIELDS = (
@@ -56,6 +56,8 @@ class ThoughtFields(OpenAIBaseModel):
     Parsing raises `BadRequest` for what is wrong with them, whatever the server.
     """
 
+    if TYPE_CHECKING:
+        n: Any  # of vLLM's requests, which this is mixed into
     # The name of the field with the prompt.
     text_field: ClassVar[str]
 
@@ -122,6 +124,19 @@ class ThoughtFields(OpenAIBaseModel):
     def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
         """The thought fields that the request sets by an effort, rather than by themselves."""
         return {}
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        """vLLM's; it refuses several answers at temperature 0, which are equal without thoughts
+        only: `validation.check_sampling` does it in its place.
+        """
+        number = self.n
+        self.n = None if number is None else min(number, 1)
+        try:
+            params: SamplingParams = super().to_sampling_params(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.n = number
+        params.n = number or 1
+        return params
 
     def add_query(self, query: Sequence[tuple[str, str]]) -> None:
         """Take our fields from the query of the URL, too: some clients let their users choose the

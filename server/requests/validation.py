@@ -10,6 +10,7 @@ from quietstar_infer.config import END_TOKEN, START_TOKEN
 from quietstar_infer.params import ThoughtParams
 from server.errors import BadRequest
 from server.requests.schemas import ThinkingCompletionRequest, ThinkingRequest
+from server.vllm_api import SamplingParams
 
 # Fields of vLLM's, and one of OpenAI's, that have no effect here, and why. vLLM would ignore them.
 _WITHOUT_EFFECT = {
@@ -79,6 +80,14 @@ def check_options(
     _check_no_meta_tokens(request, model)
 
 
+def cut_prompt(request: ThinkingRequest, params: ThoughtParams, model: ServedModel) -> None:
+    """Set `truncate_prompt_tokens` -1, as much as fits, to a number: vLLM knows nothing of the
+    positions that are kept free for thoughts."""
+    if request.truncate_prompt_tokens == -1:
+        # One is left for the answer.
+        request.truncate_prompt_tokens = max(1, model.context_length - params.reserve - 1)
+
+
 def check_prompt(
     token_ids: Sequence[int], request: ThinkingRequest, params: ThoughtParams, model: ServedModel
 ) -> int:
@@ -87,12 +96,11 @@ def check_prompt(
     if not token_ids:
         raise BadRequest("a prompt is empty, must be at least one token", field)
     _check_token_ids(token_ids, field, model)
-    # Without thoughts vLLM's own rule holds: the completion is as long as fits.
-    needed = request.wanted_tokens if params.budget > 0 else 1
+    # As in vLLM, the completion is as long as fits.
     limit = model.context_length - params.reserve
-    if len(token_ids) + needed > limit:
+    if len(token_ids) + 1 > limit:
         raise BadRequest(
-            f"the prompt has {len(token_ids)} tokens and the completion may have {needed}, but "
+            f"the prompt has {len(token_ids)} tokens and the completion may have 1, but "
             f"together they may have {limit}: the context of {model.context_length} less "
             f"{params.reserve} for thoughts of {params.budget}",
             field,
@@ -104,6 +112,17 @@ def check_prompt(
             "min_tokens",
         )
     return room
+
+
+def check_sampling(sampling_params: SamplingParams, params: ThoughtParams) -> None:
+    """Refuse several answers that would be equal, `sampling_params` being complete."""
+    is_greedy = sampling_params.temperature == 0
+    if sampling_params.n > 1 and is_greedy and not (params.budget and params.temperature):
+        raise BadRequest(
+            f"n is {sampling_params.n}, must be 1 at temperature 0, unless thoughts are sampled: "
+            "the answers would be equal",
+            "n",
+        )
 
 
 def _check_words(request: ThinkingRequest) -> None:

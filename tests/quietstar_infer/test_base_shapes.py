@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from quietstar_infer.base_shapes import base_tensor_shapes
+from quietstar_infer.base_shapes import base_tensor_shapes, missing_base_tensors
 from quietstar_infer.config import read_json
 from tests.support.servers import DEMO, GOLDEN
 
@@ -29,6 +29,11 @@ def check(folder: Path) -> None:
     known = {name for name in found if not name.startswith(BEYOND)} - set(ELSEWHERE)
     assert expected.keys() == known
     assert expected == {name: found[name] for name in known}
+    config = read_json(folder / "config.json")
+    assert missing_base_tensors(found, config) == []
+    for name in known:
+        if name.endswith(".weight") and "q_norm" not in name and "k_norm" not in name:
+            assert missing_base_tensors(found.keys() - {name}, config) == [name]
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])

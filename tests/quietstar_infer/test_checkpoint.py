@@ -54,7 +54,16 @@ def test_a_base_model_alone_is_refused(checkpoint: Path) -> None:
     assert "is not a Quiet-STaR checkpoint" in refusal(checkpoint)
 
 
-@pytest.mark.parametrize("name", [*thought_tensor_shapes(64), "model.embed_tokens.weight"])
+BASE_TENSORS = (
+    "model.embed_tokens.weight",
+    "model.norm.weight",
+    # vLLM would serve its memory as it was.
+    "model.layers.1.mlp.up_proj.weight",
+    "model.layers.0.self_attn.v_proj.weight",
+)
+
+
+@pytest.mark.parametrize("name", [*thought_tensor_shapes(64), *BASE_TENSORS])
 def test_a_missing_tensor_is_named(checkpoint: Path, name: str) -> None:
     edit_tensors(checkpoint, lambda tensors: tensors.pop(name))
     assert refusal(checkpoint).endswith(f"is incomplete: it lacks {name}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
+from fastapi import FastAPI
 
+from server.cli import DEFAULT_SHUTDOWN_SECONDS, parse_arguments
+from server.engine.engine import _SECONDS_TO_STOP
 from server.errors import ExitStatus
-from server.lifecycle import _bound_socket
+from server.lifecycle import _SECONDS_TO_ANSWER, _bound_socket, _uvicorn_config
 from tests.support.load import (
     LONG,
     ask,
@@ -31,12 +35,13 @@ from tests.support.servers import DEMO, ROOT, RunningServer, running_server
 pytestmark = pytest.mark.slow
 
 PROMPT = "The dog"
+ENGINE_SECONDS = 2
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[RunningServer]:
-    """The demonstration model."""
-    with running_server(DEMO) as server:
+    """The demonstration model, with little patience for its engine."""
+    with running_server(DEMO, "--engine-timeout", str(ENGINE_SECONDS)) as server:
         yield server
 
 
@@ -65,6 +70,46 @@ def test_a_start_prints_little(demo: RunningServer) -> None:
     assert len(demo.log.splitlines()) < 15, demo.log
     assert "Traceback" not in demo.log
     assert "WARNING" not in demo.log
+
+
+def test_an_engine_that_hangs_is_unhealthy_until_it_goes_on(demo: RunningServer) -> None:
+    engine = engine_of(demo)
+    engine.suspend()
+    try:
+        eventually(lambda: httpx.get(f"{demo.url}/health").status_code == 503)
+        answer = httpx.get(f"{demo.url}/ping")
+        error = error_of(answer, 503)
+        assert error["type"] == "ServiceUnavailableError"
+        assert error["message"].startswith("the engine has not replied for ")
+    finally:
+        engine.resume()
+    eventually(lambda: httpx.get(f"{demo.url}/health").status_code == 200)
+    # An idle engine is asked again and replies, each time.
+    for _ in range(3):
+        assert httpx.get(f"{demo.url}/health").status_code == 200
+
+
+def test_supervisors_wait_for_as_long_as_a_stop_can_take() -> None:
+    """Running requests finish, the others are answered, the engine stops."""
+    most = DEFAULT_SHUTDOWN_SECONDS + _SECONDS_TO_ANSWER + _SECONDS_TO_STOP
+    documents = [ROOT / "docs" / "operations.md", ROOT / "monitoring" / "compose.yaml"]
+    pattern = (
+        r"(?:--stop-timeout |terminationGracePeriodSeconds: |TimeoutStopSec=|stop_grace_period: )"
+        r"(\d+)"
+    )
+    found = [int(number) for it in documents for number in re.findall(pattern, it.read_text())]
+    assert len(found) >= 4
+    assert len(set(found)) == 1
+    assert found[0] > most
+
+
+def test_idle_connections_stay_open_for_longer_than_proxies_keep_theirs() -> None:
+    args = parse_arguments([str(DEMO)])
+    config = _uvicorn_config(FastAPI(), args)
+    # nginx and AWS: 60 s; Go's standard client: 90 s.
+    assert config.timeout_keep_alive == args.keep_alive_timeout > 90
+    args.keep_alive_timeout = 0
+    assert _uvicorn_config(FastAPI(), args).timeout_keep_alive > 10**6
 
 
 def test_on_ctrl_c_the_server_finishes_running_requests_and_ends(demo: RunningServer) -> None:

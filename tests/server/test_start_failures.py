@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from server.errors import ExitStatus
+from tests.support.quantised import SCHEMES, write_quantised
 from tests.support.servers import GOLDEN, ROOT, START_SECONDS, TEST_OPTIONS
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,12 @@ def test_a_tensor_that_cannot_be_used_is_named(
     line = last_line(ExitStatus.NO_MODEL, model)
     assert words in line
     assert tensor in line
+
+
+def test_a_quantised_checkpoint_in_float32_is_refused(tmp_path: Path) -> None:
+    twins = write_quantised(tmp_path, next(iter(SCHEMES.values())))
+    line = last_line(ExitStatus.BAD_OPTION, twins.quantised)
+    assert "--dtype is float32, but the checkpoint is quantised" in line
 
 
 def test_an_option_that_vllm_refuses_is_named() -> None:

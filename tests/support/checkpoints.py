@@ -82,6 +82,25 @@ def write_random_gate(folder: Path, checkpoint: Path, seed: int = 0) -> Path:
     return folder
 
 
+def write_overflowing(folder: Path, token_id: int) -> Path:
+    """Write a Llama checkpoint whose weights are finite, and that computes NaN for every text with
+    this token, and for no other: the token alone has a first entry, which overflows in a layer.
+    """
+    source = write_random_checkpoint(folder, "llama")
+    tensors = load_tensors(source)
+    tensors["model.embed_tokens.weight"][:, 0] = 0
+    tensors["model.embed_tokens.weight"][token_id, 0] = 1000
+    for name in ("start_embedding", "end_embedding"):
+        tensors[name][:, 0] = 0
+    for layer in range(2):
+        # Nothing else writes to that entry, and nothing but one row of one layer reads it.
+        tensors[f"model.layers.{layer}.self_attn.o_proj.weight"][0] = 0
+        tensors[f"model.layers.{layer}.mlp.down_proj.weight"][0] = 0
+    tensors["model.layers.0.mlp.gate_proj.weight"][0, 0] = 3e38
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    return source
+
+
 def write_wide_heads(folder: Path, checkpoint: Path, factor: int) -> Path:
     """Write a checkpoint that computes the same with heads `factor` times as large, and return its
     folder: vLLM's attention on the CPU takes no small ones.

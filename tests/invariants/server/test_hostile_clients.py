@@ -1,6 +1,7 @@
 """What one client does must not stop the others: each attack beside one that expects answers."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -171,6 +172,34 @@ def test_constraints_that_leave_no_token_are_refused(client: httpx.Client, name:
     for stream in (False, True):
         answer = ask(client, **SHORT | CONTRADICTIONS[name], stream=stream)
         assert "no token is left" in error_of(answer, 400)["message"]
+
+
+# What the first token may be is not excluded, what the second may be is.
+LATER: dict[str, dict[str, Any]] = {
+    "bad words": {"structured_outputs": {"choice": ["Gq"]}, "bad_words": ["q"]},
+    "allowed tokens": {"structured_outputs": {"regex": "G[0-9]"}, "allowed_token_ids": [40]},
+    "stop tokens": {
+        "structured_outputs": {"choice": ["HG"]},
+        "stop_token_ids": [40],
+        "allowed_token_ids": [40, 41],
+        "min_tokens": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("budget", [0, 2])
+@pytest.mark.parametrize("name", LATER)
+def test_constraints_that_leave_no_later_token_end_the_request(
+    client: httpx.Client, name: str, budget: int
+) -> None:
+    fields = SHORT | LATER[name] | {"thought_budget": budget}
+    error = error_of(ask(client, **fields), 400)
+    assert error["message"].startswith("no token is left to sample: the grammar allows none")
+    *_, event, done = [
+        line for line in ask(client, **fields, stream=True).text.splitlines() if line
+    ]
+    assert json.loads(event.removeprefix("data: "))["error"] == error
+    assert done == "data: [DONE]"
 
 
 # Somewhat less text than a body may have, and more.

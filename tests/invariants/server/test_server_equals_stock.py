@@ -260,7 +260,12 @@ def assert_same(twins: Twins, path: str, body: dict[str, Any]) -> None:
     options = body.pop("stream_options", None)
     ours, theirs = twins.post(path, body, {"thought_budget": 0})
     assert ours.status_code == theirs.status_code == 200, ours.text
-    assert differences(ours.json(), theirs.json()) == []
+    expected = theirs.json()
+    if body["max_tokens"] == 0:
+        # vLLM counts the token that it samples all the same.
+        expected["usage"]["completion_tokens"] -= 1
+        expected["usage"]["total_tokens"] -= 1
+    assert differences(ours.json(), expected) == []
     if "stream" in body:
         return
     streamed = body | {"stream": True} | ({"stream_options": options} if options else {})

@@ -34,6 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"scheduler_cls": "my.Scheduler"}, "a scheduler of your own"),
         ({"worker_cls": "my.Worker"}, "a worker of your own"),
         ({"enable_prompt_embeds": True}, "prompt embeddings"),
+        ({"enable_lora": True}, "merge the adapter into its base model"),
     ],
 )
 def test_unsupported_options(checkpoint: Path, engine_args: dict[str, Any], words: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.load import error_of
+from tests.support.servers import RunningServer
 
 pytestmark = pytest.mark.slow
 
@@ -299,6 +300,38 @@ def test_text_and_last_thought_fill_the_context_exactly(http: httpx.Client, budg
     assert asked["usage"]["completion_tokens"] == 3
 
 
+@pytest.mark.parametrize("budget", [0, 1, 16])
+def test_an_answer_is_as_long_as_the_context_leaves(http: httpx.Client, budget: int) -> None:
+    reserve = budget + 1 if budget else 0
+    prompt = [5] * (CONTEXT - reserve - 3)
+    answer = complete(http, prompt=prompt, thought_budget=budget, max_tokens=100)
+    assert answer["usage"]["completion_tokens"] == 3
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("budget", [0, 1, 16])
+@pytest.mark.parametrize("max_tokens", [None, 1, 50])
+def test_a_prompt_can_be_cut_to_what_the_context_leaves(
+    http: httpx.Client, budget: int, max_tokens: int | None
+) -> None:
+    body = {"prompt": [5] * 2000, "truncate_prompt_tokens": -1, "thought_budget": budget}
+    answer = complete(http, **body, max_tokens=max_tokens)
+    reserve = budget + 1 if budget else 0
+    assert answer["usage"]["prompt_tokens"] == CONTEXT - reserve - 1
+    assert answer["usage"]["completion_tokens"] == 1
+    short = complete(http, prompt=PROMPT, truncate_prompt_tokens=-1, max_tokens=2)
+    assert short["usage"]["prompt_tokens"] == 3
+
+
+def test_messages_can_be_cut_to_what_the_context_leaves(http: httpx.Client) -> None:
+    messages = [{"role": "user", "content": "t5 " * 2000}]
+    for fields in ({}, {"max_tokens": 5}, {"thought_budget": 0}):
+        body = {"messages": messages, "truncate_prompt_tokens": -1, **fields}
+        answer = http.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 1
+
+
 def test_more_tokens_than_fit_are_refused(http: httpx.Client) -> None:
     body = {"prompt": [5] * (CONTEXT - 2 - 3), "thought_budget": 1, "min_tokens": 4}
     error = error_of(http.post("/v1/completions", json=body), 400)
@@ -336,3 +369,71 @@ def test_the_likeliest_answer_is_the_same_every_time(http: httpx.Client) -> None
     assert thoughts(temperature=0, seed=0) == first
     assert thoughts(temperature=0, seed=1) != first
     assert thoughts(temperature=1) != thoughts(temperature=1)
+
+
+def test_several_answers_at_temperature_0_differ_by_their_thoughts(http: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "n": 6, "max_tokens": 6, "thought_budget": 4, "return_thoughts": True}
+    answers = text_and_thoughts(complete(http, **body)["choices"])
+    assert len({repr(thoughts) for _, thoughts in answers}) == 6
+    assert answers == text_and_thoughts(complete(http, **body)["choices"])
+    (first,) = text_and_thoughts(complete(http, **body | {"n": 1})["choices"])
+    assert first == answers[0]
+    streamed = [choice for chunk in chunks(http, **body) for choice in chunk["choices"]]
+    for index, (text, _) in enumerate(answers):
+        assert "".join(it["text"] for it in streamed if it["index"] == index) == text
+
+
+SCORED = {"echo": True, "logprobs": 1, "max_tokens": 0}
+
+
+@pytest.mark.parametrize("fields", [{}, {"thought_threshold": 0.5}, {"n": 2, "temperature": 1}])
+@pytest.mark.parametrize("budget", [0, 3])
+def test_a_prompt_alone_has_no_completion(
+    http: httpx.Client, budget: int, fields: dict[str, Any]
+) -> None:
+    body = {"prompt": PROMPT, **SCORED, "thought_budget": budget, "return_thoughts": True, **fields}
+    answer = complete(http, **body)
+    assert answer["usage"]["completion_tokens"] == 0
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] == 3
+    assert answer["quiet_star"]["thoughts"] == answer["quiet_star"]["passes"] == 0
+    for choice in answer["choices"]:
+        assert choice["text"] == PROMPT
+        assert len(choice["logprobs"]["tokens"]) == 3
+        assert choice["thoughts"] == []
+        assert len(choice["prompt_thoughts"]) == 3
+    *_, last = chunks(http, **body, stream_options={"include_usage": True})
+    assert last["usage"]["completion_tokens"] == last["quiet_star"]["passes"] == 0
+
+
+def test_without_thoughts_those_about_the_prompt_are_null(http: httpx.Client) -> None:
+    for body in ({"echo": True, "logprobs": 1}, {"prompt_logprobs": 1}):
+        fields = {"prompt": PROMPT, "max_tokens": 2, "return_thoughts": True, "thought_budget": 0}
+        (choice,) = complete(http, **fields, **body)["choices"]
+        assert choice["prompt_thoughts"] == [None] * 3
+        assert choice["thoughts"] == [None] * 2
+        assert "thoughts_truncated" not in choice
+    first, *_ = chunks(http, **fields, echo=True, logprobs=1)
+    assert first["choices"][0]["prompt_thoughts"] == [None] * 3
+
+
+@pytest.mark.parametrize("budget", [0, 2])
+def test_several_scored_answers_stream(http: httpx.Client, budget: int) -> None:
+    prompt = [3 + index % 50 for index in range(200)]
+    body = {"prompt": prompt, "n": 8, "temperature": 1, "echo": True, "logprobs": 2}
+    for _ in range(5):
+        found = chunks(http, **body, max_tokens=8, thought_budget=budget)
+        assert not [chunk for chunk in found if "error" in chunk]
+        for index in range(8):
+            parts = [it for chunk in found for it in chunk["choices"] if it["index"] == index]
+            assert sum(len(part["logprobs"]["tokens"]) for part in parts) == 208
+
+
+def test_bad_words_are_bad_within_a_text_too(demo_server: RunningServer) -> None:
+    with httpx.Client(base_url=demo_server.url, timeout=60) as client:
+        fields = {"prompt": "Ann has the dial at 2:", "max_tokens": 40, "thought_budget": 0}
+        text = complete(client, **fields)["choices"][0]["text"]
+        words = {word for word in text.split() if word.isalpha()}
+        assert words
+        for word in words:
+            blocked = complete(client, **fields, bad_words=[word])["choices"][0]["text"]
+            assert word not in blocked.split()

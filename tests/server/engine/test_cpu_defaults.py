@@ -29,6 +29,13 @@ def test_a_cpu_without_bf16_computes_in_float32(tmp_path: Path, flags: str, dtyp
     assert cpu_dtype({"dtype": "float32"}, cpuinfo) == "float32"
 
 
+def test_quantised_weights_are_computed_with_in_16_bits(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu sse avx2")
+    checkpoint = {"dtype": "float32", "quantization_config": {"quant_method": "gptq"}}
+    assert cpu_dtype(checkpoint, cpuinfo) == "bfloat16"
+
+
 def test_vllm_decides_if_the_cpus_flags_are_unknown(tmp_path: Path) -> None:
     assert cpu_dtype({}, tmp_path / "missing") == "auto"
 

@@ -1,4 +1,5 @@
-"""A given text, scored by the engine, against recorded runs of the official code."""
+"""A given text, scored by the engine, against recorded runs of the official code; and rows of a
+batch from which nothing can be sampled."""
 
 import json
 from pathlib import Path
@@ -9,6 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from quietstar_infer.params import ThoughtParams
+from quietstar_infer.vllm_plugin.logits_processors import (
+    NONE_LEFT,
+    NOT_FINITE,
+    SampleCheck,
+    failure_marks,
+)
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
 from tests.support.checkpoints import GOLDEN, write_wide_heads
 from tests.support.engine import Ask, Engine, EnginePool
@@ -111,3 +118,25 @@ def test_other_rows_of_the_batch_sample_freely(engines: EnginePool) -> None:
     assert given[0].token_ids == text[2:]
     assert beside[0].token_ids == alone[0].token_ids
     assert beside[0].thoughts == alone[0].thoughts
+
+
+def test_rows_that_nothing_can_be_sampled_from_are_marked() -> None:
+    nan, inf = torch.nan, torch.inf
+    logits_NV = torch.tensor(
+        [
+            [0.5, -inf, 2.0],
+            [0.5, nan, 2.0],
+            [nan, nan, nan],
+            [0.5, inf, 2.0],
+            [-inf, -inf, -inf],
+            [-inf, nan, -inf],
+        ]
+    )
+    check = SampleCheck(meta_token_ids=(64, 65))
+    assert check.apply(logits_NV) is logits_NV
+    sampled_N = torch.tensor([2, 1, 0, 1, 0, 1], dtype=torch.int32)
+    marked_N = check.mark(sampled_N)
+    assert marked_N.tolist() == [2, 64, 64, 64, 65, 64]
+    assert marked_N.dtype == torch.int32
+    marks = failure_marks((64, 65))
+    assert (marks[NOT_FINITE], marks[NONE_LEFT]) == (64, 65)
