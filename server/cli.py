@@ -11,6 +11,7 @@ from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
 from server.admission.options import add_limit_options
 from server.engine.failures import explanation, known_remedy
+from server.engine.headless import serve_headless
 from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
 from server.lifecycle import serve
@@ -123,6 +124,11 @@ def make_parser() -> Parser:
         metavar="NAME",
         help="names by which requests may call a server without API keys that listens on this "
         "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
+    )
+    more.add_argument(
+        "--headless",
+        action="store_true",
+        help="no HTTP server: run replicas for a server on another machine (docs/scale.md)",
     )
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
@@ -249,7 +255,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         engine_args = engine_arguments(args, thinking_options(args))
         print(f"Starting the engine for {args.model} …", flush=True)
-        asyncio.run(serve(args, engine_args))
+        if args.headless:
+            serve_headless(engine_args)
+        else:
+            asyncio.run(serve(args, engine_args))
     except (StartError, ValueError, OSError, MemoryError) as error:
         status = _status_of(error)
         if status is None:

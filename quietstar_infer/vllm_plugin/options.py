@@ -161,8 +161,6 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
     args = engine_args
     refusals = {
         "pipeline parallelism (--pipeline-parallel-size)": args.pipeline_parallel_size > 1,
-        # vLLM asks one of the replicas only what was thought.
-        "data parallelism (--data-parallel-size)": args.data_parallel_size > 1,
         "context parallelism": max(
             args.decode_context_parallel_size, args.prefill_context_parallel_size
         )
