@@ -92,11 +92,11 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     app.state.log_stats = not args.disable_log_stats
     app.include_router(health_router)
     app.add_api_route("/ping", health, methods=["GET", "POST"], response_class=Response)
-    add_metrics(app, engine)
     add_page(app)
     add_docs(app)
     _add_version(app)
     service = Service(engine, args)
+    add_metrics(app, engine, service.admission)
     _add_models(app, service)
     _add_tokenization(app, service)
     keep_alive_interval = float(args.sse_keep_alive_interval)

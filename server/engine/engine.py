@@ -9,6 +9,7 @@ import zmq
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from server.engine.backlog import Backlog
 from server.engine.failures import explanation, failure_file, known_remedy
 from server.engine.grammars import GrammarChecker, grammar_checker
 from server.engine.reminder import reminder
@@ -50,6 +51,7 @@ class Engine(NamedTuple):
     request_metrics: RequestMetrics
     ledger: UsageLedger
     grammars: GrammarChecker
+    backlog: Backlog
 
     @property
     def gate_kind(self) -> GateKind:
@@ -125,13 +127,8 @@ class Engine(NamedTuple):
         return await self._ask_replicas("thought_metrics")
 
     async def identities(self) -> Sequence[Mapping[str, Any]]:
-        """What each replica says of itself: versions, options about thinking, weights."""
-        weights = await self.client.engine_core.call_utility_all_async("compute_weight_checksums")
-        others = await self._ask_replicas("identity")
-        return [
-            {**identity, "weights": by_rank}
-            for identity, by_rank in zip(others, weights, strict=True)
-        ]
+        """What each replica says of itself, see `ThinkingWorkerMixin.identity`."""
+        return await self._ask_replicas("identity")
 
     async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:
         """What a worker of each replica answers: all tensor-parallel ranks of one have the same
@@ -142,19 +139,24 @@ class Engine(NamedTuple):
         return [by_rank[0] for by_rank in by_replica]
 
 
-class _VisibleTokens(StatLoggerBase):
-    """Counts visible tokens with every engine step; whole responses come too late for a rate."""
+class _StepStatistics(StatLoggerBase):
+    """Counts visible tokens with every engine step (whole responses come too late for a rate), and
+    notes how many requests wait."""
 
-    def __init__(self, metrics: RequestMetrics) -> None:
+    def __init__(self, metrics: RequestMetrics, backlog: Backlog) -> None:
         self._metrics = metrics
+        self._backlog = backlog
 
     def record(
         self,
         scheduler_stats: SchedulerStats | None,
         iteration_stats: IterationStats | None,
         *args: Any,
+        engine_idx: int = 0,
         **kwargs: Any,
     ) -> None:
+        if scheduler_stats is not None:
+            self._backlog.set_waiting(engine_idx, scheduler_stats.num_waiting_reqs)
         if iteration_stats is not None:
             self._metrics.count_visible_tokens(iteration_stats.num_generation_tokens)
 
@@ -174,14 +176,15 @@ async def running_engine(
     config = engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
+    backlog = Backlog()
     with grammar_checker(config, grammar_seconds) as grammars:
         with reminder():
-            client = _start(config, engine_args, metrics)
+            client = _start(config, engine_args, metrics, backlog)
         # vLLM would compile grammars in the event loop, twice.
         client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
         ledger = UsageLedger()
         collect_usage(client, ledger)
-        engine = Engine(client, config, setup, names, metrics, ledger, grammars)
+        engine = Engine(client, config, setup, names, metrics, ledger, grammars, backlog)
         try:
             async with _checked_replicas(engine):
                 yield engine
@@ -200,11 +203,13 @@ async def _checked_replicas(engine: Engine) -> AsyncIterator[None]:
         yield
 
 
-def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
+def _start(
+    config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics, backlog: Backlog
+) -> AsyncLLM:
     # A logger of ours would switch vLLM's statistics on, whatever the option.
     stat_loggers: list[StatLoggerFactory] = []
     if not engine_args.disable_log_stats:
-        stat_loggers.append(lambda *_: _VisibleTokens(metrics))
+        stat_loggers.append(lambda *_: _StepStatistics(metrics, backlog))
     with failure_file() as file:
         try:
             with openmp_environment(config), start_deadline(config):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from vllm.config import VllmConfig
+from vllm.model_executor.model_loader.weight_checksum import compute_tensor_digests
 from vllm.v1.sample.sampler import Sampler
 
 from quietstar_infer.plugin import installed_vllm_version
@@ -51,11 +52,12 @@ class ThinkingWorkerMixin:
         self._thought_state.log.drop(key)
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same in all replicas, weights aside."""
+        """What must be the same in all replicas. Takes seconds for a large model."""
         return {
             "quietstar": version("quietstar"),
             "vllm": installed_vllm_version(),
             "setup": asdict(thinking_setup(self.vllm_config)),
+            "weights": compute_tensor_digests(self.model_runner.get_model()),
         }
 
     def thought_usage(self) -> dict[str, int]:
