@@ -36,12 +36,9 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
     Raises `StartError` where vLLM refuses an option, `EngineFailed` where a replica does not start
     or dies, and where the server is gone.
     """
+    check_options(engine_args)
     config = engine_config(engine_args, headless=True)
     parallel = config.parallel_config
-    if parallel.data_parallel_size_local == parallel.data_parallel_size:
-        raise StartError("--headless needs --data-parallel-size-local: the replicas of this node")
-    if engine_args.data_parallel_start_rank is None:
-        raise StartError("--headless needs --data-parallel-start-rank: the first replica's number")
     with failure_file() as file:
         with openmp_environment(config):
             manager = CoreEngineProcManager(
@@ -65,6 +62,22 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
             manager.shutdown(timeout=config.shutdown_timeout)
         finally:
             manager.shutdown(timeout=0)
+
+
+def check_options(engine_args: AsyncEngineArgs) -> None:
+    """Raise `StartError` unless the options say which replicas are this node's."""
+    size, local = engine_args.data_parallel_size, engine_args.data_parallel_size_local
+    if local is None or not 0 < local < size:
+        raise StartError(
+            "--headless needs --data-parallel-size-local, the number of this node's replicas, and "
+            "--data-parallel-size, the number of all, which must be larger"
+        )
+    start = engine_args.data_parallel_start_rank
+    if start is None or not 0 <= start <= size - local:
+        raise StartError(
+            "--headless needs --data-parallel-start-rank, the number of this node's first replica: "
+            f"from 0 to {size - local}"
+        )
 
 
 class _Stopped(Exception):

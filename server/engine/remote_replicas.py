@@ -17,7 +17,7 @@ from server.vllm_api import AsyncLLM, VllmConfig, envs
 _COMPARED = {
     "vllm": "version of vLLM",
     "quietstar": "version of this server",
-    "setup": "options about thinking",
+    "setup": "set of options about thinking",
     "weights": "checkpoint",
 }
 
@@ -98,4 +98,4 @@ async def _end_with_replica(client: AsyncLLM) -> None:
         core.input_socket.disable_monitor()
     # As vLLM does when a process of this machine ends.
     core.resources.engine_dead = True
-    core.shutdown()
+    await asyncio.to_thread(core.shutdown)

@@ -17,7 +17,9 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from safetensors.torch import load_file, save_file
 
-from server.errors import ExitStatus
+from server.engine.headless import check_options
+from server.errors import ExitStatus, StartError
+from server.vllm_api import AsyncEngineArgs
 from tests.invariants.server.test_golden_over_http import assert_whole_responses_repeat
 from tests.support.load import error_of, eventually, health_until_gone, metric
 from tests.support.servers import (
@@ -148,9 +150,15 @@ def test_a_port_that_is_taken_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--data-parallel-size", "2"], "--headless needs --data-parallel-size-local"),
-        (replica_options(1), "--headless needs --data-parallel-start-rank"),
+        ({}, "--data-parallel-size-local, the number of this node's replicas"),
+        ({"data_parallel_size_local": 2, "data_parallel_start_rank": 0}, "must be larger"),
+        ({"data_parallel_size_local": 0, "data_parallel_start_rank": 0}, "must be larger"),
+        ({"data_parallel_size_local": 1}, "--data-parallel-start-rank"),
+        ({"data_parallel_size_local": 1, "data_parallel_start_rank": 2}, "from 0 to 1"),
+        ({"data_parallel_size_local": 1, "data_parallel_start_rank": -1}, "from 0 to 1"),
     ],
 )
-def test_a_node_must_know_its_replicas(options: list[str], words: str) -> None:
-    assert words in failed_start(ExitStatus.BAD_OPTION, "--headless", *options)
+def test_a_node_must_know_its_replicas(options: dict[str, int], words: str) -> None:
+    engine_args = AsyncEngineArgs(model=str(MODEL), data_parallel_size=2, **options)  # type: ignore[arg-type]
+    with pytest.raises(StartError, match=words):
+        check_options(engine_args)
