@@ -36,7 +36,7 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
     Raises `StartError` where vLLM refuses an option, `EngineFailed` where a replica does not start
     or dies, and where the server is gone.
     """
-    check_options(engine_args)
+    check_node_options(engine_args)
     config = engine_config(engine_args, headless=True)
     parallel = config.parallel_config
     with failure_file() as file:
@@ -64,7 +64,7 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
             manager.shutdown(timeout=0)
 
 
-def check_options(engine_args: AsyncEngineArgs) -> None:
+def check_node_options(engine_args: AsyncEngineArgs) -> None:
     """Raise `StartError` unless the options say which replicas are this node's."""
     size, local = engine_args.data_parallel_size, engine_args.data_parallel_size_local
     if local is None or not 0 < local < size:

@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from safetensors.torch import load_file, save_file
 
-from server.engine.headless import check_options
+from server.engine.headless import check_node_options
 from server.errors import ExitStatus, StartError
 from server.vllm_api import AsyncEngineArgs
 from tests.invariants.server.test_golden_over_http import assert_whole_responses_repeat
@@ -161,4 +161,4 @@ def test_a_port_that_is_taken_is_named() -> None:
 def test_a_node_must_know_its_replicas(options: dict[str, int], words: str) -> None:
     engine_args = AsyncEngineArgs(model=str(MODEL), data_parallel_size=2, **options)  # type: ignore[arg-type]
     with pytest.raises(StartError, match=words):
-        check_options(engine_args)
+        check_node_options(engine_args)
