@@ -199,6 +199,7 @@ def test_scored_texts_have_the_scores_of_one_replica(
 
 def test_metrics_are_summed_over_replicas(replicas: httpx.Client) -> None:
     names = {
+        "visible": "quietstar:visible_tokens_total",
         "tokens": "quietstar:thought_tokens_total",
         "thoughts": "quietstar:thoughts_finished_total",
         "rows": "quietstar:engine_rows_total",
@@ -210,6 +211,7 @@ def test_metrics_are_summed_over_replicas(replicas: httpx.Client) -> None:
     rose = {name: metric(replicas, full_name) - before[name] for name, full_name in names.items()}
     assert spent["usage"]["completion_tokens_details"]["reasoning_tokens"] == rose["tokens"]
     assert rose["tokens"] == 4 * 20 * 8
+    assert rose["visible"] == 4 * 20
     assert spent["quiet_star"]["thoughts"] == rose["thoughts"] == rose["weights"] == 4 * 20
     assert spent["quiet_star"]["passes"] == rose["rows"] == 4 * 20 * 9
     # vLLM's own have a label for the replica.

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.slow
 MODEL = GOLDEN / "engine_greedy_n4" / "checkpoint"
 BODY = {"model": "golden", "prompt": "t5 t9", "ignore_eos": True}
 SHORT = {**BODY, "max_tokens": 12, "thought_budget": 4}
-LONG = {**BODY, "max_tokens": 450, "thought_budget": 16}
+# Some seconds.
+LONG = {**BODY, "max_tokens": 150, "thought_budget": 16}
 NUM_CLIENTS = 6
 
 
@@ -45,7 +46,8 @@ def site(server: RunningServer) -> Iterator[Site]:
     """Three servers of one model behind HAProxy."""
     name = ("--served-model-name", "golden")
     with ExitStack() as stack:
-        replicated = stack.enter_context(running_server(MODEL, *name, "--data-parallel-size", "2"))
+        two = ("--data-parallel-size", "2", "--shutdown-timeout", "300")
+        replicated = stack.enter_context(running_server(MODEL, *name, *two))
         single = stack.enter_context(running_server(MODEL, *name))
         balancer = stack.enter_context(running_balancer([replicated, single, server]))
         yield Site(balancer, replicated, single, server)
@@ -145,7 +147,7 @@ def test_a_server_is_drained_under_load_without_a_failed_request(
             clients = under_load(client, pool, ended)
             assert not site.balancer.command("set server quietstar/server1 state drain").strip()
             site.replicated.process.terminate()
-            assert site.replicated.process.wait(120) == ExitStatus.STOPPED
+            assert site.replicated.process.wait(300) == ExitStatus.STOPPED
         finally:
             ended.set()
         results = [result for each in clients for result in each.result()]

@@ -2,6 +2,7 @@
 with one sentence.
 """
 
+import os
 import shutil
 import signal
 import socket
@@ -72,7 +73,7 @@ def failed_start(status: ExitStatus, *options: str, seconds: int = 600) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "server", str(MODEL), "--port", "0", *TEST_OPTIONS, *options],
         cwd=ROOT,
-        env={**dict(psutil.Process().environ()), "VLLM_ENGINE_READY_TIMEOUT_S": str(seconds)},
+        env={**os.environ, "VLLM_ENGINE_READY_TIMEOUT_S": str(seconds)},
         capture_output=True,
         text=True,
         timeout=START_SECONDS,
