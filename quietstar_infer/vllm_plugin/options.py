@@ -161,6 +161,7 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
     args = engine_args
     refusals = {
         "pipeline parallelism (--pipeline-parallel-size)": args.pipeline_parallel_size > 1,
+        "one model on several machines (--nnodes)": args.nnodes > 1,
         "data parallelism by Ray (--data-parallel-backend)": args.data_parallel_backend == "ray",
         "several servers at once (--data-parallel-multi-port-external-lb)": (
             args.data_parallel_multi_port_external_lb

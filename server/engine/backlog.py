@@ -50,7 +50,8 @@ class Backlog:
     def passes(self, states: Mapping[str, Any], remaining: RemainingPasses) -> PassCounts:
         """What is still to do, of the requests in `OutputProcessor.request_states`, in the order of
         their arrival."""
-        begun, new = [], []
+        begun: list[int] = []
+        new: list[int] = []
         for state in states.values():
             number = self._remaining(state, remaining)
             (new if state.is_prefilling else begun).append(number)
