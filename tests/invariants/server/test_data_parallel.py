@@ -109,7 +109,7 @@ def streamed(client: httpx.Client, request: dict[str, Any]) -> Any:
 
 
 def thought_tokens(thoughts: list[dict[str, Any] | None] | None) -> list[list[int] | None]:
-    return [thought and thought["token_ids"] for thought in thoughts or ()]
+    return [thought["token_ids"] if thought else None for thought in thoughts or ()]
 
 
 def answers(client: httpx.Client, bodies: list[dict[str, Any]]) -> list[Any]:

@@ -116,8 +116,7 @@ def test_streams_are_not_buffered_and_a_client_that_leaves_is_noticed(
         # Its first token is here, its last one has not been sampled.
         assert sum(map(served_now, site.servers)) == 1
     # It is aborted: what a server has begun and nobody reads would last for seconds.
-    for each in site.servers:
-        eventually(lambda url=each.url: is_idle_at(url))
+    eventually(lambda: all(is_idle_at(each.url) for each in site.servers))
 
 
 def under_load(
