@@ -224,15 +224,15 @@ def _start(
         except zmq.ZMQError as error:
             raise StartError(_address_problem(config, error), ExitStatus.ADDRESS_TAKEN) from error
         except (RuntimeError, ValueError, OSError) as error:
-            raise engine_failure(file, str(error)) from error
+            raise engine_failure("the engine did not start", file, str(error)) from error
 
 
-def engine_failure(file: Path, otherwise: str = "") -> EngineFailed:
-    """Why the engine did not start: what its processes wrote to the file, or `otherwise`."""
+def engine_failure(what: str, file: Path, otherwise: str = "") -> EngineFailed:
+    """`what` has happened, and why: what the engine's processes wrote to the file, or `otherwise`."""
     reason = file.read_text() if file.exists() else otherwise
     remedy = known_remedy(reason)
     return EngineFailed(
-        f"the engine did not start: {explanation(reason)}",
+        f"{what}: {explanation(reason)}" if reason else what,
         remedy.status if remedy else ExitStatus.ENGINE_FAILED,
     )
 

@@ -39,6 +39,7 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
     check_node_options(engine_args)
     config = engine_config(engine_args, headless=True)
     parallel = config.parallel_config
+    addresses = _addresses_of(parallel.data_parallel_master_ip)
     with failure_file() as file:
         with openmp_environment(config):
             manager = CoreEngineProcManager(
@@ -56,8 +57,8 @@ def serve_headless(engine_args: AsyncEngineArgs) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop)
         try:
-            _wait_for_end(manager, parallel)
-            raise engine_failure(file) if file.exists() else EngineFailed("a replica has ended")
+            _wait_for_end(manager, parallel, addresses)
+            raise engine_failure("a replica has ended", file)
         except _Stopped:
             manager.shutdown(timeout=config.shutdown_timeout)
         finally:
@@ -90,7 +91,16 @@ def _stop(number: int, frame: object) -> NoReturn:
     raise _Stopped
 
 
-def _wait_for_end(manager: CoreEngineProcManager, parallel: ParallelConfig) -> None:
+def _addresses_of(host: str) -> set[str]:
+    try:
+        return {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise StartError(f"--data-parallel-address {host}: {error}") from error
+
+
+def _wait_for_end(
+    manager: CoreEngineProcManager, parallel: ParallelConfig, addresses: set[str]
+) -> None:
     """Wait until a replica ends.
 
     Raises `EngineFailed` when the server is not there in time, or ends: vLLM's replicas would wait
@@ -100,7 +110,7 @@ def _wait_for_end(manager: CoreEngineProcManager, parallel: ParallelConfig) -> N
     deadline = time.monotonic() + envs.VLLM_ENGINE_READY_TIMEOUT_S
     was_connected = False
     while not connection.wait(manager.sentinels(), timeout=_SECONDS):
-        is_connected = all(_is_connected(process.pid, host) for process in manager.processes)
+        is_connected = all(_is_connected(process.pid, addresses) for process in manager.processes)
         if was_connected and not is_connected:
             raise EngineFailed(
                 f"the server at {host} has ended, or has refused this node: its own last line says "
@@ -114,13 +124,12 @@ def _wait_for_end(manager: CoreEngineProcManager, parallel: ParallelConfig) -> N
         was_connected = was_connected or is_connected
 
 
-def _is_connected(process_id: int | None, host: str) -> bool:
-    """Whether a process has a connection to another one on that host."""
+def _is_connected(process_id: int | None, addresses: set[str]) -> bool:
+    """Whether a process has a connection to another one at one of these addresses."""
     try:
         connections = psutil.Process(process_id).net_connections("tcp")
     except psutil.NoSuchProcess:
         return False
-    addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     own_ports = {it.laddr.port for it in connections if it.status == psutil.CONN_LISTEN}
     return any(
         it.status == psutil.CONN_ESTABLISHED

@@ -24,7 +24,7 @@ MODEL = GOLDEN / "engine_greedy_n4" / "checkpoint"
 BODY = {"model": "golden", "prompt": "t5 t9", "ignore_eos": True}
 SHORT = {**BODY, "max_tokens": 12, "thought_budget": 4}
 # Some seconds.
-LONG = {**BODY, "max_tokens": 150, "thought_budget": 16}
+LONG = {**BODY, "max_tokens": 100, "thought_budget": 16}
 NUM_CLIENTS = 6
 
 
