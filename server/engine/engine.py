@@ -228,7 +228,7 @@ def _start(
 
 
 def engine_failure(what: str, file: Path, otherwise: str = "") -> EngineFailed:
-    """`what` has happened, and why: what the engine's processes wrote to the file, or `otherwise`."""
+    """`what` happened, and why: what the engine's processes wrote to the file, or `otherwise`."""
     reason = file.read_text() if file.exists() else otherwise
     remedy = known_remedy(reason)
     return EngineFailed(
