@@ -47,7 +47,7 @@ format: install ## let ruff rewrite the code
 	$(VENV)/bin/ruff format .
 
 install: ## make the virtual environment (DEVICE=cpu|cuda; found by itself)
-	@scripts/install $(DEVICE) pins training loadtest harness project dev browser
+	@scripts/install $(DEVICE) pins training loadtest harness project dev browser balancer
 
 demo-model: install ## make the demonstration model anew, from nothing, in models/demo (about an hour)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m training demo-model --out models/demo --force $(ARGS)

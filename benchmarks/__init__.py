@@ -1,5 +1,6 @@
 """Benchmarks: what the code in the other packages costs. No package imports this one.
 
+balancing.py  `python -m benchmarks.balancing`: which server gets a request (docs/scale.md)
 code/      `python -m benchmarks.code`: sizes, names, copies and circles in the source code
 engine/    `python -m benchmarks.engine`: thinking beside stock vLLM (docs/performance.md)
 training/  `python -m benchmarks.training`: a training step, and scoring (docs/training.md)

@@ -95,12 +95,12 @@ def build_app(engine: Engine, args: Namespace, keys: ApiKeys) -> FastAPI:
     app.state.engine_client = engine.client
     app.state.log_stats = not args.disable_log_stats
     add_health(app, engine, args.engine_timeout)
-    add_metrics(app, engine)
     add_page(app)
     add_docs(app)
     _add_version(app)
     service = Service(engine, args)
     _add_load(app, service)
+    add_metrics(app, engine, service.admission)
     _add_models(app, service)
     _add_tokenization(app, service)
     keep_alive_interval = float(args.sse_keep_alive_interval)

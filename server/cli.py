@@ -14,6 +14,7 @@ from quietstar_infer.errors import CheckpointError
 from server.admission.options import add_connection_options, add_limit_options
 from server.api.usage import add_usage_option
 from server.engine.failures import explanation, known_remedy
+from server.engine.headless import serve_headless
 from server.engine.startup import engine_arguments, frontend_arguments
 from server.errors import ExitStatus, StartError
 from server.lifecycle import serve
@@ -138,6 +139,11 @@ def make_parser() -> Parser:
         "machine only, beside localhost and addresses: of a proxy that passes the Host header on",
     )
     add_connection_options(more)
+    more.add_argument(
+        "--headless",
+        action="store_true",
+        help="no HTTP server: run replicas for a server on another machine (docs/scale.md)",
+    )
     more.add_argument("--config", help="YAML file with options, by their long names without --")
     AsyncEngineArgs.add_cli_args(parser)
     # By default the server logs little, and lets running requests finish when it is stopped.
@@ -307,7 +313,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         engine_args = engine_arguments(args, thinking_options(args))
         print(f"Starting the engine for {args.model} …", flush=True)
-        asyncio.run(serve(args, engine_args))
+        if args.headless:
+            serve_headless(engine_args)
+        else:
+            asyncio.run(serve(args, engine_args))
     except (StartError, ValueError, OSError, MemoryError) as error:
         status = _status_of(error)
         if status is None:

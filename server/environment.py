@@ -17,7 +17,9 @@ DEFAULTS = {
     # torch warns about missing Triton, about memory nodes and about names that vLLM uses.
     "TORCH_LOGS": "-torch._library",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "PYTHONWARNINGS": "ignore::FutureWarning",
+    # And multiprocessing about what processes have left behind that had to be killed, after the
+    # server's last line.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore:resource_tracker",
 }
 
 

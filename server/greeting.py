@@ -19,16 +19,18 @@ def greeting(engine: Engine, url: str, has_api_key: bool) -> str:
     command = curl_command(url, example_prompt(engine), limits.default_budget, has_api_key)
     return (
         f"{_FRAME}\n{engine.model_names[0]} is served at {url} ({thinking(limits)}). "
-        f"{cache(engine.cached_tokens, engine.config.cache_config.kv_cache_memory_bytes)}\n"
+        f"{cache(engine.cached_tokens, engine.cache_bytes, engine.replicas)}\n"
         "Open that in a browser, or ask here, without and with thinking:\n\n"
         f"{command}\n{_FRAME}"
     )
 
 
-def cache(tokens: int, num_bytes: int | None) -> str:
+def cache(tokens: int, num_bytes: int | None, replicas: int = 1) -> str:
     """What the KV cache holds, and takes, where that is known beforehand."""
-    size = f"{num_bytes / (1 << 30):.1f} GiB, --kv-cache-memory-bytes" if num_bytes else ""
-    return f"Its KV cache holds {tokens:,} tokens" + (f" ({size})." if size else ".")
+    holder = "Its KV cache holds" if replicas == 1 else f"The KV caches of {replicas} replicas hold"
+    option = "--kv-cache-memory-bytes" + (" for each" if replicas > 1 else "")
+    size = f" ({num_bytes / (1 << 30):.1f} GiB, {option})" if num_bytes else ""
+    return f"{holder} {tokens:,} tokens{size}."
 
 
 def thinking(limits: ThoughtLimits) -> str:

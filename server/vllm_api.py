@@ -5,7 +5,8 @@ new version of vLLM may break. It lies beside `engine/` rather than in it: reque
 vLLM's own and must not depend on our engine.
 """
 
-from vllm.config import VllmConfig
+from vllm import envs
+from vllm.config import ParallelConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs, get_kwargs
 from vllm.entrypoints.generate.base.serving import GenerateBaseServing
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
@@ -62,9 +63,12 @@ from vllm.tokenizers import TokenizerLike
 from vllm.tool_parsers import ToolParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.network_utils import get_tcp_uri
 from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.utils import CoreEngineProcManager
+from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 from vllm.v1.structured_output import StructuredOutputManager
@@ -97,11 +101,13 @@ __all__ = [
     "CompletionResponse",
     "CompletionResponseChoice",
     "ConversationMessage",
+    "CoreEngineProcManager",
     "DetokenizeRequest",
     "EngineCoreOutput",
     "EngineDeadError",
     "EngineInput",
     "ErrorResponse",
+    "Executor",
     "FlexibleArgumentParser",
     "FrontendArgs",
     "GenerateBaseServing",
@@ -113,6 +119,7 @@ __all__ = [
     "OpenAIServingChat",
     "OpenAIServingCompletion",
     "OpenAIServingModels",
+    "ParallelConfig",
     "ReasoningParserManager",
     "RequestLogger",
     "RequestOutput",
@@ -142,7 +149,9 @@ __all__ = [
     "create_error_response",
     "create_server_socket",
     "current_platform",
+    "envs",
     "get_kwargs",
+    "get_tcp_uri",
     "init_entrypoints_middleware",
     "init_exception_handler",
     "installed_vllm_version",

@@ -165,12 +165,15 @@ def check_vllm_config(vllm_config: VllmConfig) -> None:
 
 
 def _refuse_unsupported(engine_args: EngineArgs) -> None:
-    # Each of these would need its own way of carrying a thought from pass to pass.
+    # docs/scale.md says why, of each.
     args = engine_args
     refusals = {
         "pipeline parallelism (--pipeline-parallel-size)": args.pipeline_parallel_size > 1,
-        # vLLM asks one of the replicas only what was thought.
-        "data parallelism (--data-parallel-size)": args.data_parallel_size > 1,
+        "one model on several machines (--nnodes)": args.nnodes > 1,
+        "data parallelism by Ray (--data-parallel-backend)": args.data_parallel_backend == "ray",
+        "several servers at once (--data-parallel-multi-port-external-lb)": (
+            args.data_parallel_multi_port_external_lb
+        ),
         "context parallelism": max(
             args.decode_context_parallel_size, args.prefill_context_parallel_size
         )

@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from quietstar_infer.params import ThoughtParams
-from server.admission.cost import PromptCost, Spending, affordable_tokens, request_passes
+from server.admission.cost import (
+    PromptCost,
+    Spending,
+    affordable_tokens,
+    completion_passes,
+    request_passes,
+)
 from server.admission.estimates import ThinkingShares, Workload, expected_passes
 from server.errors import BadRequest, Overloaded
 
@@ -117,6 +123,17 @@ class Admission:
         self._measured_at = now
         self._requests -= place.work.answers
         self._passes -= place.passes
+
+    def remaining_passes(self, params: ThoughtParams, tokens: int, most: int) -> int:
+        """Passes that an answer is expected to take after so many visible tokens, if it gets the
+        largest length."""
+        made, all_ = completion_passes(params, tokens), completion_passes(params, most)
+        if not params.is_gated:
+            return all_ - made
+        # As if it had thought about as many of its tokens as others.
+        share = self._shares.of(params)
+        thinking = (params.budget + 1) * share + 1
+        return min(all_ - made, math.ceil((most - tokens) * thinking))
 
     def _expected(self, place: Place) -> int:
         if not place.params.is_gated:

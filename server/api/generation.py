@@ -73,6 +73,7 @@ class Generation(Generic[_RequestT]):
         )
         self._model = service.model
         self._ledger = service.engine.ledger
+        self._backlog = service.engine.backlog
         self._grammars = service.engine.grammars
         self._grammar_check: asyncio.Future[StructuredOutputsParams] | None = None
         self._prompts: list[AdmittedPrompt] = []
@@ -129,6 +130,7 @@ class Generation(Generic[_RequestT]):
         unique = f"{request_id}-{secrets.token_hex(8)}"
         self._watched_ids.append(unique)
         self._ledger.watch(unique, self._choice_ended)
+        self._backlog.enter(unique, self.params)
         return unique
 
     def _choice_ended(self, tokens: int) -> None:
@@ -146,5 +148,6 @@ class Generation(Generic[_RequestT]):
             self._grammar_check.cancel()
         for request_id in self._watched_ids:
             self._ledger.unwatch(request_id)
+            self._backlog.leave(request_id)
         self._ticket.close(self.thoughts.spent)
         self.thoughts.forget()

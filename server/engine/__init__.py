@@ -1,6 +1,9 @@
 """The engine of a server: its options, its start, and why it may fail.
 
 engine.py         a running engine, and what was thought and counted in its workers
+remote_replicas.py  replicas on other machines: that they come up, are the same, and are there
+headless.py       a node without an HTTP server, whose replicas serve another machine's
+backlog.py        the work that waits and runs, in passes
 usage_ledger.py   how often requests have thought, as the engine reports it
 startup.py        vLLM's engine arguments, prepared for thinking
 frontend_checks.py  options that vLLM would check only after the start

@@ -37,12 +37,12 @@ def cpu_dtype(
     return "auto" if flags & _BF16_FLAGS else "float32"
 
 
-def cpu_kv_cache_bytes(bytes_per_context: int) -> int:
-    """The whole context of 128 requests, of so many bytes each, at most a quarter of the machine's
-    memory and 4 GiB: vLLM would take nearly all of it.
+def cpu_kv_cache_bytes(bytes_per_context: int, replicas: int = 1) -> int:
+    """Of each replica on the machine: the whole context of 128 requests, of so many bytes each, at
+    most 4 GiB and its part of a quarter of the machine's memory: vLLM would take nearly all of it.
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(CONTEXTS * bytes_per_context, total // 4, 4 * GIB)
+    return min(CONTEXTS * bytes_per_context, total // (4 * replicas), 4 * GIB)
 
 
 def context_bytes(checkpoint: Mapping[str, Any], length: int | None, bytes_per_number: int) -> int:

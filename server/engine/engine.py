@@ -5,12 +5,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import zmq
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from server.engine.backlog import Backlog
 from server.engine.failures import explanation, failure_file, known_remedy
 from server.engine.grammars import GrammarChecker, grammar_checker
 from server.engine.reminder import reminder
+from server.engine.remote_replicas import (
+    num_remote,
+    refuse_differences,
+    start_deadline,
+    watched,
+)
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
 from server.metrics.requests import RequestMetrics
@@ -49,6 +57,7 @@ class Engine(NamedTuple):
     request_metrics: RequestMetrics
     ledger: UsageLedger
     grammars: GrammarChecker
+    backlog: Backlog
 
     @property
     def gate_kind(self) -> GateKind:
@@ -70,9 +79,15 @@ class Engine(NamedTuple):
         return self.config.cache_config.block_size
 
     @property
+    def replicas(self) -> int:
+        """Engines that this server sends requests to (data parallelism), each with a batch and a KV
+        cache of its own."""
+        return len(self.client.engine_core.engine_ranks_managed)
+
+    @property
     def max_rows(self) -> int:
-        """Sequences in one batch, at most."""
-        return self.config.scheduler_config.max_num_seqs
+        """Sequences in the batches of all replicas, at most."""
+        return self.replicas * self.config.scheduler_config.max_num_seqs
 
     @property
     def has_priorities(self) -> bool:
@@ -81,9 +96,15 @@ class Engine(NamedTuple):
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens that the KV cache holds."""
-        cache = self.config.cache_config
+        """Tokens that the KV caches of all replicas hold."""
+        cache = self.config.cache_config  # vLLM has summed up the blocks of all
         return (cache.num_gpu_blocks or 0) * cache.block_size
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """What these caches take, where that is known beforehand."""
+        of_each = self.config.cache_config.kv_cache_memory_bytes
+        return of_each and self.replicas * of_each
 
     @property
     def prompt_chunk(self) -> int:
@@ -97,39 +118,55 @@ class Engine(NamedTuple):
 
     async def take_thoughts(self, key: str) -> Mapping[str, list[dict[str, Any]]]:
         """Take the thoughts recorded under a key from the workers, by the engine's request id."""
-        # All tensor-parallel ranks record the same.
-        by_rank: list[dict[str, list[dict[str, Any]]]]
-        by_rank = await self.client.collective_rpc("take_thoughts", args=(key,))
-        return by_rank[0]
+        # The choices of a request may be made by several replicas, each by one.
+        taken: dict[str, list[dict[str, Any]]] = {}
+        for by_request in await self._ask_replicas("take_thoughts", key):
+            taken.update(by_request)
+        return taken
 
     async def drop_thoughts(self, key: str) -> None:
         """Delete the thoughts recorded under a key from the workers."""
-        await self.client.collective_rpc("drop_thoughts", args=(key,))
+        await self._ask_replicas("drop_thoughts", key)
 
     async def thought_usage(self) -> object:
         """What thoughts hold at this moment: the least that can be asked of the engine."""
-        return await self.client.collective_rpc("thought_usage")
+        return await self._ask_replicas("thought_usage")
 
-    async def thought_metrics(self) -> Mapping[str, Any]:
-        """The engine's counts since it started, see `quietstar_infer.vllm_plugin.metrics`."""
-        # Every tensor-parallel rank counts everything: a sum over ranks would count it twice.
-        by_rank: list[dict[str, Any]] = await self.client.collective_rpc("thought_metrics")
-        return by_rank[0]
+    async def thought_metrics(self) -> Sequence[Mapping[str, Any]]:
+        """The counts of each replica since it started (`quietstar_infer.vllm_plugin.metrics`)."""
+        return await self._ask_replicas("thought_metrics")
+
+    async def identities(self) -> Sequence[Mapping[str, Any]]:
+        """What each replica says of itself, see `ThinkingWorkerMixin.identity`."""
+        return await self._ask_replicas("identity")
+
+    async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:
+        """What a worker of each replica answers: all tensor-parallel ranks of one have the same
+        thoughts and counts.
+        """
+        core = self.client.engine_core
+        by_replica = await core.call_utility_all_async("collective_rpc", method, None, args, {})
+        return [by_rank[0] for by_rank in by_replica]
 
 
-class _VisibleTokens(StatLoggerBase):
-    """Counts visible tokens with every engine step; whole responses come too late for a rate."""
+class _StepStatistics(StatLoggerBase):
+    """Counts visible tokens with every engine step (whole responses come too late for a rate), and
+    notes how many requests wait."""
 
-    def __init__(self, metrics: RequestMetrics) -> None:
+    def __init__(self, metrics: RequestMetrics, backlog: Backlog) -> None:
         self._metrics = metrics
+        self._backlog = backlog
 
     def record(
         self,
         scheduler_stats: SchedulerStats | None,
         iteration_stats: IterationStats | None,
         *args: Any,
+        engine_idx: int = 0,
         **kwargs: Any,
     ) -> None:
+        if scheduler_stats is not None:
+            self._backlog.set_waiting(engine_idx, scheduler_stats.num_waiting_reqs)
         if iteration_stats is not None:
             self._metrics.count_visible_tokens(iteration_stats.num_generation_tokens)
 
@@ -146,32 +183,50 @@ async def running_engine(
     Raises `StartError` where vLLM refuses the options or an alias is not allowed, `EngineFailed`
     where the engine does not start.
     """
-    config = _engine_config(engine_args)
+    config = engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     more_names = checked_aliases(aliases, names, setup.limits)
     metrics = RequestMetrics(names[0], setup.limits.max_budget)
+    backlog = Backlog()
     with grammar_checker(config, grammar_seconds) as grammars:
         with reminder():
-            client = _start(config, engine_args, metrics)
+            client = _start(config, engine_args, metrics, backlog)
         # vLLM would compile grammars in the event loop, twice.
         client.input_processor.structured_outputs_config = None  # type: ignore[assignment]
         ledger = UsageLedger()
         collect_usage(client, ledger)
+        engine = Engine(
+            client, config, setup, names, more_names, metrics, ledger, grammars, backlog
+        )
         try:
-            yield Engine(client, config, setup, names, more_names, metrics, ledger, grammars)
+            async with _checked_replicas(engine):
+                yield engine
         finally:
             # Its requests have had their time.
             client.shutdown(timeout=_SECONDS_TO_STOP)
 
 
-def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics) -> AsyncLLM:
+@asynccontextmanager
+async def _checked_replicas(engine: Engine) -> AsyncIterator[None]:
+    """Those on other machines, for the length of a `with` block."""
+    if not num_remote(engine.config):
+        yield
+        return
+    refuse_differences(await engine.identities())
+    async with watched(engine.client):
+        yield
+
+
+def _start(
+    config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMetrics, backlog: Backlog
+) -> AsyncLLM:
     # A logger of ours would switch vLLM's statistics on, whatever the option.
     stat_loggers: list[StatLoggerFactory] = []
     if not engine_args.disable_log_stats:
-        stat_loggers.append(lambda *_: _VisibleTokens(metrics))
+        stat_loggers.append(lambda *_: _StepStatistics(metrics, backlog))
     with failure_file() as file:
         try:
-            with openmp_environment(config):
+            with openmp_environment(config), start_deadline(config):
                 return AsyncLLM.from_vllm_config(
                     config,
                     stat_loggers=stat_loggers,
@@ -180,18 +235,37 @@ def _start(config: VllmConfig, engine_args: AsyncEngineArgs, metrics: RequestMet
                     aggregate_engine_logging=engine_args.aggregate_engine_logging,
                     disable_log_stats=engine_args.disable_log_stats,
                 )
+        except zmq.ZMQError as error:
+            raise StartError(_address_problem(config, error), ExitStatus.ADDRESS_TAKEN) from error
         except (RuntimeError, ValueError, OSError) as error:
-            reason = file.read_text() if file.exists() else str(error)
-            remedy = known_remedy(reason)
-            raise EngineFailed(
-                f"the engine did not start: {explanation(reason)}",
-                remedy.status if remedy else ExitStatus.ENGINE_FAILED,
-            ) from error
+            raise engine_failure("the engine did not start", file, str(error)) from error
 
 
-def _engine_config(engine_args: AsyncEngineArgs) -> VllmConfig:
+def engine_failure(what: str, file: Path, otherwise: str = "") -> EngineFailed:
+    """`what` happened, and why: what the engine's processes wrote to the file, or `otherwise`."""
+    reason = file.read_text() if file.exists() else otherwise
+    remedy = known_remedy(reason)
+    return EngineFailed(
+        f"{what}: {explanation(reason)}" if reason else what,
+        remedy.status if remedy else ExitStatus.ENGINE_FAILED,
+    )
+
+
+def _address_problem(config: VllmConfig, error: zmq.ZMQError) -> str:
+    parallel = config.parallel_config
+    return (
+        f"cannot wait for replicas on {parallel.data_parallel_master_ip} port "
+        f"{parallel.data_parallel_rpc_port} (--data-parallel-address, --data-parallel-rpc-port): "
+        f"{error}"
+    )
+
+
+def engine_config(engine_args: AsyncEngineArgs, headless: bool = False) -> VllmConfig:
+    """vLLM's whole configuration; raises `StartError` where it refuses the options."""
     try:
-        return engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+        return engine_args.create_engine_config(
+            usage_context=UsageContext.OPENAI_API_SERVER, headless=headless
+        )
     except ValidationError as error:
         raise StartError("; ".join(map(_problem, error.errors()))) from error
     except (ValueError, NotImplementedError) as error:

@@ -76,5 +76,12 @@ def _set_cpu_defaults(engine_args: AsyncEngineArgs, checkpoint: Mapping[str, Any
         # vLLM's -1: as long as the memory allows.
         length = engine_args.max_model_len if (engine_args.max_model_len or 0) > 0 else None
         engine_args.kv_cache_memory_bytes = cpu_kv_cache_bytes(
-            context_bytes(checkpoint, length, bytes_per_number)
+            context_bytes(checkpoint, length, bytes_per_number), _local_replicas(engine_args)
         )
+
+
+def _local_replicas(engine_args: AsyncEngineArgs) -> int:
+    """Replicas that are started on this machine."""
+    if engine_args.data_parallel_external_lb or engine_args.data_parallel_rank is not None:
+        return 1
+    return max(1, engine_args.data_parallel_size_local or engine_args.data_parallel_size)

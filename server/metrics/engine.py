@@ -1,12 +1,13 @@
 """The metrics that the engine counts in its own processes: passes, thoughts, mixing weights, gains.
 
-They are fetched at each scrape; `quietstar_infer.vllm_plugin.metrics` says why they are counted
-there.
+Those of several replicas (data parallelism) are summed up. They are fetched at each scrape;
+`quietstar_infer.vllm_plugin.metrics` says why they are counted there.
 """
 
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -73,6 +74,23 @@ _COUNTERS = {
 }
 
 
+def _summed(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The counts of all replicas: numbers, numbers by reason, and histograms."""
+    return {name: _sum([counts[name] for counts in replicas]) for name in replicas[0]}
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Mapping):
+        return dict(sum(map(Counter, values), Counter()))
+    if isinstance(first, Sequence):
+        # Bounds, the same for all replicas, each with a number.
+        return [
+            (pairs[0][0], sum(number for _, number in pairs)) for pairs in zip(*values, strict=True)
+        ]
+    return sum(values)
+
+
 class EngineMetrics(Collector):
     """The engine's counts, as of its last reply.
 
@@ -83,11 +101,12 @@ class EngineMetrics(Collector):
 
     def __init__(
         self,
-        fetch: Callable[[], Awaitable[Mapping[str, Any]]],
+        fetch: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]],
         limits: ThoughtLimits,
         model_name: str,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        """`fetch`: the counts of each replica."""
         self._fetch = fetch
         self._limits = limits
         self._model = (model_name,)
@@ -104,7 +123,7 @@ class EngineMetrics(Collector):
 
     async def _query_engine(self) -> None:
         try:
-            self._latest = await self._fetch()
+            self._latest = _summed(await self._fetch())
         except Exception:
             # A dead engine fails in many ways, all reported elsewhere. Here the counts just age.
             return

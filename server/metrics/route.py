@@ -4,14 +4,16 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_fastapi_instrumentator import Instrumentator
 
+from server.admission.queue import Admission
 from server.engine.engine import Engine
 from server.metrics.engine import EngineMetrics
+from server.metrics.queue import QueueMetrics
 
 # Requests of monitoring, not of users.
 _NOT_COUNTED = ["/metrics", "/health", "/ping", "/version", "/load"]
 
 
-def add_metrics(app: FastAPI, engine: Engine) -> None:
+def add_metrics(app: FastAPI, engine: Engine, admission: Admission) -> None:
     """Count the application's requests, and serve `/metrics`."""
     Instrumentator(excluded_handlers=_NOT_COUNTED).instrument(app)
     engine_metrics = EngineMetrics(
@@ -22,6 +24,7 @@ def add_metrics(app: FastAPI, engine: Engine) -> None:
     registry = CollectorRegistry()
     registry.register(REGISTRY)
     registry.register(engine_metrics)
+    registry.register(QueueMetrics(engine, admission))
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

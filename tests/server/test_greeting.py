@@ -48,6 +48,10 @@ def test_the_kv_cache_in_words() -> None:
         "Its KV cache holds 131,072 tokens (0.5 GiB, --kv-cache-memory-bytes)."
     )
     assert cache(131072, None) == "Its KV cache holds 131,072 tokens."
+    assert cache(262144, 1 << 30, replicas=2) == (
+        "The KV caches of 2 replicas hold 262,144 tokens (1.0 GiB, --kv-cache-memory-bytes for "
+        "each)."
+    )
 
 
 @pytest.mark.parametrize(

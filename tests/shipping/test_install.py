@@ -221,9 +221,22 @@ def test_an_environment_that_could_not_be_made_is_made_anew(sandbox: Sandbox) ->
 
 
 @pytest.mark.parametrize("user", [0, 1000])
-@pytest.mark.parametrize("has_browser", [False, True])
-def test_a_missing_browser_is_installed_by_root(
-    sandbox: Sandbox, tmp_path: Path, user: int, has_browser: bool
+@pytest.mark.parametrize("has_it", [False, True])
+@pytest.mark.parametrize(
+    ("step", "package", "told"),
+    [
+        ("browser", "chromium", "no Chromium found, the tests of the page will be skipped"),
+        ("balancer", "haproxy", "no HAProxy found, the tests of several servers will be skipped"),
+    ],
+)
+def test_a_missing_program_of_the_tests_is_installed_by_root(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    user: int,
+    has_it: bool,
+    step: str,
+    package: str,
+    told: str,
 ) -> None:
     sandbox.run("scripts/install", "cpu")
     asked = tmp_path / "asked"
@@ -231,12 +244,11 @@ def test_a_missing_browser_is_installed_by_root(
     path = tools(
         tmp_path / "tools",
         *("bash", "dirname", "sha256sum", "cat"),
-        **scripts | ({"chromium": ""} if has_browser else {}),
+        **scripts | ({package: ""} if has_it else {}),
     )
-    done = sandbox.run("scripts/install", "cpu", "browser", PATH=path)
+    done = sandbox.run("scripts/install", "cpu", step, PATH=path)
     assert done.returncode == 0
-    told = "install: no Chromium found, the tests of the page will be skipped"
-    assert (told in done.stderr) is (user != 0 and not has_browser)
-    installs = ["update", "install --yes --no-install-recommends chromium"]
-    is_installed = user == 0 and not has_browser
+    assert (f"install: {told}" in done.stderr) is (user != 0 and not has_it)
+    installs = ["update", f"install --yes --no-install-recommends {package}"]
+    is_installed = user == 0 and not has_it
     assert (asked.read_text().splitlines() if asked.exists() else []) == installs * is_installed

@@ -88,14 +88,40 @@ def running_stock_server(model: Path, *options: str) -> Iterator[RunningServer]:
 
 
 @contextmanager
+def running_node(model: Path | str, *options: str) -> Iterator[RunningServer]:
+    """A node without an HTTP server (`--headless`), which may still be starting."""
+    module = ["server", str(model), *TEST_OPTIONS, "--headless", *options]
+    with _started(module, os.environ, "") as node:
+        try:
+            yield node
+        finally:
+            node.process.kill()
+            node.process.wait(STOP_SECONDS)
+
+
+@contextmanager
 def _running(module: list[str], environment: Mapping[str, str]) -> Iterator[RunningServer]:
     """A module with its arguments, to which the port is added."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with _started([*module, "--port", str(port)], environment, url) as server:
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            _stop(server.process)
+
+
+@contextmanager
+def _started(
+    module: list[str], environment: Mapping[str, str], url: str
+) -> Iterator[RunningServer]:
+    """The process of a module with its arguments."""
     with TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *module, "--port", str(port)],
+                [sys.executable, "-m", *module],
                 cwd=ROOT,
                 # vLLM leaves its sockets behind.
                 env={**environment, "VLLM_RPC_BASE_PATH": folder},
@@ -104,12 +130,7 @@ def _running(module: list[str], environment: Mapping[str, str]) -> Iterator[Runn
                 # A process group of its own: signals to the tests must not reach the server.
                 start_new_session=True,
             )
-        server = RunningServer(f"http://127.0.0.1:{port}", process, log_file)
-        try:
-            _wait_until_ready(server)
-            yield server
-        finally:
-            _stop(process)
+        yield RunningServer(url, process, log_file)
 
 
 def free_port() -> int:

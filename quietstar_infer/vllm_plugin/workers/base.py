@@ -1,10 +1,16 @@
 """What every platform's worker has in common: what the server can ask, by `collective_rpc`."""
 
+from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import torch
+from vllm.config import VllmConfig
+from vllm.model_executor.model_loader.weight_checksum import compute_tensor_digests
 from vllm.v1.sample.sampler import Sampler
 
+from quietstar_infer.plugin import installed_vllm_version
+from quietstar_infer.vllm_plugin.options import thinking_setup
 from quietstar_infer.vllm_plugin.thought_state import ThoughtState
 
 
@@ -13,6 +19,7 @@ class ThinkingWorkerMixin:
 
     # A MultiStepMixin; the workers that this is mixed into each declare a type of their own.
     model_runner: Any
+    vllm_config: VllmConfig
 
     @property
     def _thought_state(self) -> ThoughtState:
@@ -43,6 +50,15 @@ class ThinkingWorkerMixin:
     def drop_thoughts(self, key: str) -> None:
         """Remove the logged thoughts under a record key."""
         self._thought_state.log.drop(key)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same in all replicas. Takes seconds for a large model."""
+        return {
+            "quietstar": version("quietstar"),
+            "vllm": installed_vllm_version(),
+            "setup": asdict(thinking_setup(self.vllm_config)),
+            "weights": compute_tensor_digests(self.model_runner.get_model()),
+        }
 
     def thought_usage(self) -> dict[str, int]:
         """What thoughts hold at this moment: slots on the device, logged thought tokens."""

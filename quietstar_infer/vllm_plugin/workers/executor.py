@@ -3,7 +3,8 @@
 vLLM gives a worker a process of its own, also where there is one only, because OpenMP reads its
 environment when a process starts: each engine step then waits twice for a message to pass, another
 process imports everything at start, and keeps it. Here the engine's process is started in that
-environment instead (`openmp_environment`).
+environment instead (`openmp_environment`). Replicas (data parallelism) are started in one, and
+share the cores, unless the user has given each some.
 
 While the worker runs a multi-step the engine schedules nothing. So every message that is put into
 the engine's input queue (a new request, an aborted one, a call), which a thread of its own does,
@@ -11,17 +12,24 @@ ends the multi-step after the pass it is in. Not where there are several workers
 end it between the same two passes.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import getclosurevars
 from queue import Queue
 from typing import Any
 
+import torch
+from vllm import envs
 from vllm.config import VllmConfig
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from quietstar_infer.vllm_plugin.options import SINGLE_CPU_EXECUTOR
+
+_THREADS = "OMP_NUM_THREADS"
+# Values of VLLM_CPU_OMP_THREADS_BIND that name no cores.
+_NO_CORES = ("auto", "nobind")
 
 
 @contextmanager
@@ -31,9 +39,37 @@ def openmp_environment(config: VllmConfig) -> Iterator[None]:
     """
     if config.parallel_config.distributed_executor_backend != SINGLE_CPU_EXECUTOR:
         yield
-        return
-    with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+    elif config.parallel_config.data_parallel_size > 1:
+        with _shared_cores(config.parallel_config.data_parallel_size_local):
+            yield
+    else:
+        with OMPProcessManager(config).configure_omp_envs(rank=0, local_rank=0):
+            yield
+
+
+@contextmanager
+def _shared_cores(replicas: int) -> Iterator[None]:
+    """Replicas with as many threads in all as there are cores. With more of them than cores,
+    OpenMP's threads, which wait for each other without sleeping, keep each other from running: a
+    request then takes minutes. (vLLM's own "auto" would bind all replicas to the same cores.)
+    """
+    if envs.VLLM_CPU_OMP_THREADS_BIND not in _NO_CORES or _THREADS in os.environ:
         yield
+        return
+    os.environ[_THREADS] = str(max(1, len(os.sched_getaffinity(0)) // max(1, replicas)))
+    try:
+        yield
+    finally:
+        del os.environ[_THREADS]
+
+
+def _keep_to_own_cores(config: VllmConfig) -> None:
+    """In a replica's process: run on those of the user's cores that are this replica's."""
+    is_replica = config.parallel_config.data_parallel_rank_local is not None
+    if is_replica and envs.VLLM_CPU_OMP_THREADS_BIND not in _NO_CORES:
+        (cores,) = OMPProcessManager(config).cpu_lists
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(len(cores))
 
 
 class AnnouncingQueue(Queue[Any]):
@@ -51,6 +87,10 @@ class AnnouncingQueue(Queue[Any]):
 
 class SingleCPUExecutor(UniProcExecutor):
     """vLLM's executor of a worker in the engine's process, whose multi-steps it interrupts."""
+
+    def _init_executor(self) -> None:
+        _keep_to_own_cores(self.vllm_config)
+        super()._init_executor()
 
     def register_failure_callback(self, callback: Callable[[], None]) -> None:
         """vLLM's own; gives the engine, which has just got its worker, another input queue.

@@ -50,9 +50,13 @@ def assert_repeats(generation: dict[str, Any], tokens: list[int], thoughts: Any)
     assert weights == pytest.approx([step["mix_weight"] for step in steps], abs=TOLERANCE)
 
 
-def assert_whole_responses_repeat(case: str, url: str) -> None:
+def assert_whole_responses_repeat(
+    case: str, url: str, headers: dict[str, str] | None = None
+) -> None:
     for generation in generations(case):
-        answer = httpx.post(f"{url}/v1/completions", json=request(case, generation), timeout=120)
+        answer = httpx.post(
+            f"{url}/v1/completions", json=request(case, generation), headers=headers, timeout=120
+        )
         (choice,) = answer.raise_for_status().json()["choices"]
         assert_repeats(generation, choice["token_ids"], choice["thoughts"])
 

@@ -120,6 +120,20 @@ def test_too_many_requests_get_429_with_retry_after(client: httpx.Client, stream
     assert ask(client, **SHORT).status_code == 200
 
 
+def test_work_that_waits_and_work_that_runs_is_told_in_passes(client: httpx.Client) -> None:
+    waiting = {"prompt": PROMPT, "max_tokens": 50, "thought_budget": 4, "thought_threshold": 0}
+    with (
+        under_way(client, n=MAX_RUNNING, max_tokens=300),
+        under_way(client, waiting, n=2),
+    ):
+        # A thought of 4 tokens makes 5 passes of a visible token.
+        assert metric(client, "quietstar:queued_passes{") == 2 * 50 * 5
+        assert 0 < metric(client, "quietstar:running_passes{") <= MAX_RUNNING * 300 * 17
+    eventually(lambda: is_idle(client))
+    assert metric(client, "quietstar:queued_passes{") == 0
+    assert metric(client, "quietstar:running_passes{") == 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_official_client_understands_refusals(

@@ -26,7 +26,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("engine_args", "words"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
-        ({"data_parallel_size": 2}, "data parallelism"),
+        ({"nnodes": 2}, "one model on several machines"),
+        ({"data_parallel_backend": "ray"}, "data parallelism by Ray"),
+        ({"data_parallel_multi_port_external_lb": True}, "several servers at once"),
         ({"decode_context_parallel_size": 2}, "context parallelism"),
         ({"speculative_config": {"method": "ngram"}}, "speculative decoding"),
         ({"runner": "pooling"}, "pooling"),

@@ -167,3 +167,13 @@ def test_the_measured_speed_follows_changes() -> None:
     for _ in range(600):
         rate.add(10, 1)
     assert rate.seconds_for(100) == pytest.approx(10, rel=0.01)
+
+
+def test_what_is_still_to_do_of_an_answer() -> None:
+    queue = Admission(AdmissionLimits(0, 0, 0), chunk=8)
+    assert queue.remaining_passes(ThoughtParams(4), 0, 10) == 50
+    assert queue.remaining_passes(ThoughtParams(4), 7, 10) == 15
+    assert queue.remaining_passes(ThoughtParams(0), 7, 10) == 3
+    # Of a gated one, before anything is measured, at most.
+    gated = ThoughtParams(4, threshold=0.1)
+    assert queue.remaining_passes(gated, 0, 10) == 60

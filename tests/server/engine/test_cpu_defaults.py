@@ -46,6 +46,7 @@ def test_the_kv_cache_is_no_larger_than_the_model_needs() -> None:
     assert context == 4 * 1024 * 4 * 2 * 128  # layers, positions, bytes, keys and values, hidden
     assert context_bytes(demo, 100, 2) == context * 100 / 1024 / 2
     assert cpu_kv_cache_bytes(context) == 128 * context == GIB // 2
+    assert cpu_kv_cache_bytes(context, replicas=2) == GIB // 2
 
 
 def test_the_kv_cache_is_bounded_by_the_machine() -> None:
@@ -59,3 +60,4 @@ def test_the_kv_cache_is_bounded_by_the_machine() -> None:
     assert context_bytes(mistral, None, 2) == 4 * GIB
     assert context_bytes({**mistral, "head_dim": 64}, None, 2) == 2 * GIB
     assert 0 < cpu_kv_cache_bytes(4 * GIB) <= 4 * GIB
+    assert 0 < cpu_kv_cache_bytes(4 * GIB, replicas=1000) <= cpu_kv_cache_bytes(4 * GIB) / 200

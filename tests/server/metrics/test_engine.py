@@ -33,14 +33,17 @@ class FakeEngine:
     def __init__(self) -> None:
         self.may_reply = asyncio.Event()
         self.failure: Exception | None = None
+        # The counts of the replicas beside the first.
+        self.replicas: list[dict[str, Any]] = []
         self.asked = 0
 
-    async def fetch(self) -> dict[str, Any]:
+    async def fetch(self) -> list[dict[str, Any]]:
         self.asked += 1
         await self.may_reply.wait()
         if self.failure is not None:
             raise self.failure
-        return COUNTS | {"thought_tokens": 100 * self.asked}
+        counts = COUNTS | {"thought_tokens": 100 * self.asked}
+        return [counts, *self.replicas]
 
 
 def metrics_of(engine: FakeEngine, patience_seconds: float = 0.01) -> EngineMetrics:
@@ -95,6 +98,26 @@ async def test_everything_that_the_engine_counts_is_reported() -> None:
         ("thoughts_in_progress",): 1,
         ("recorded_thought_tokens",): 4,
     }
+
+
+async def test_the_counts_of_replicas_are_summed() -> None:
+    engine = FakeEngine()
+    engine.may_reply.set()
+    alone = metrics_of(engine, patience_seconds=60)
+    await alone.refresh()
+    other = {"thought_tokens": 100, "aborted": {"repetition": 1, "abort": 2}}
+    engine.asked, engine.replicas = 0, [COUNTS | other]
+    both = metrics_of(engine, patience_seconds=60)
+    await both.refresh()
+
+    expected = {name: 2 * value for name, value in samples(alone).items()}
+    for name in ("default_thought_budget", "default_thought_threshold_nats", "max_thought_budget"):
+        expected[(name,)] /= 2
+    expected[("thoughts_aborted_total", "repetition")] = 4
+    expected[("thoughts_aborted_total", "abort")] = 2
+    told = samples(both)
+    del told[("engine_counts_age_seconds",)], expected[("engine_counts_age_seconds",)]
+    assert told == expected
 
 
 async def test_a_slow_engine_is_queried_once_and_reported_as_last_known() -> None:

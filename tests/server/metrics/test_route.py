@@ -171,6 +171,26 @@ def test_vllms_metrics_are_all_reported(small_server: RunningServer) -> None:
     assert len([name for name in before.families if name.startswith("vllm:")]) > 40
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The Gateway API's inference extension, llm-d, production-stack.
+        *("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"),
+        *("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
+        # Balancers and autoscalers that weigh requests by their thoughts.
+        *("quietstar:queued_passes", "quietstar:running_passes"),
+    ],
+)
+def test_what_gateways_read_has_its_name(small_server: RunningServer, name: str) -> None:
+    assert scrape(small_server.url).value(name, model_name="small") >= 0
+
+
+def test_gateways_can_read_the_size_of_the_cache(small_server: RunningServer) -> None:
+    (labels,) = map(dict, scrape(small_server.url).samples["vllm:cache_config_info"])
+    assert int(labels["block_size"]) == 32
+    assert int(labels["num_gpu_blocks"]) > 0
+
+
 def test_counts_of_a_stopped_engine_are_reported_as_last_known(small_server: RunningServer) -> None:
     """Stopped, not dead: a dead engine ends the server."""
     eventually(small_server, lambda now: now.value("quietstar:thoughts_in_progress") == 0)

@@ -1,7 +1,9 @@
 """The engine in the processes of a server: a new request interrupts the multi-step of another."""
 
 import asyncio
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,12 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from quietstar_infer.vllm_plugin.options import ThinkingOptions, prepare_engine_args
+from quietstar_infer.vllm_plugin.options import (
+    SINGLE_CPU_EXECUTOR,
+    ThinkingOptions,
+    prepare_engine_args,
+)
+from quietstar_infer.vllm_plugin.workers.executor import openmp_environment
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.engine import ENGINE_ARGS, EnginePool
 
@@ -22,6 +29,7 @@ pytestmark = [
     ),
 ]
 LONG = 900
+THREADS = "OMP_NUM_THREADS"
 
 
 def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
@@ -32,6 +40,41 @@ def ask(client: AsyncLLM, name: str, budget: int, tokens: int) -> Any:
         output_kind=RequestOutputKind.DELTA,
     )
     return client.generate(TokensPrompt(prompt_token_ids=[1, 5, 9]), sampling_params, name)
+
+
+def replicas(number: int) -> Any:
+    """The configuration of so many CPU replicas on this machine, as far as it matters here."""
+    parallel = SimpleNamespace(
+        distributed_executor_backend=SINGLE_CPU_EXECUTOR,
+        data_parallel_size=number,
+        data_parallel_size_local=number,
+    )
+    return SimpleNamespace(parallel_config=parallel)
+
+
+@pytest.mark.parametrize("bind", ["auto", "nobind"])
+def test_replicas_share_the_cores(monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
+    """With more threads than cores each would wait for the others' turns."""
+    monkeypatch.delenv(THREADS, raising=False)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
+    cores = len(os.sched_getaffinity(0))
+    for number in (2, cores, 2 * cores):
+        with openmp_environment(replicas(number)):
+            assert int(os.environ[THREADS]) == max(1, cores // number)
+        assert THREADS not in os.environ
+
+
+@pytest.mark.parametrize(("bind", "threads"), [("auto", "3"), ("0|1", None)])
+def test_a_users_threads_and_cores_are_kept(
+    monkeypatch: pytest.MonkeyPatch, bind: str, threads: str | None
+) -> None:
+    monkeypatch.delenv(THREADS, raising=False)
+    if threads is not None:
+        monkeypatch.setenv(THREADS, threads)
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
+    with openmp_environment(replicas(2)):
+        assert os.environ.get(THREADS) == threads
+    assert os.environ.get(THREADS) == threads
 
 
 async def test_a_new_request_does_not_wait_for_a_multi_step(
