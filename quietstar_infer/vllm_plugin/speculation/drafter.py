@@ -60,12 +60,16 @@ class ThoughtDrafter:
         self, token_RC: Int32Array, row_U: Int64Array, known_U: Int64Array, logits_UV: torch.Tensor
     ) -> None:
         """Learn from the logits, (U, V), of what follows the first `known_U` tokens of thoughts,
-        each in its row of `token_RC`.
+        each in its row of `token_RC`; not from numbers that are not finite.
         """
-        logit_UK, candidate_UK = logits_UV.float().topk(NUM_CANDIDATES, dim=-1)
-        self._ngrams.learn(
-            token_RC, row_U, known_U, candidate_UK.cpu().numpy(), logit_UK.cpu().numpy()
-        )
+        values_UK, indices_UK = logits_UV.float().topk(NUM_CANDIDATES, dim=-1)
+        logit_UK, candidate_UK = values_UK.cpu().numpy(), indices_UK.cpu().numpy()
+        # NaN is larger than any number.
+        is_finite_U = np.isfinite(logit_UK[:, 0])
+        if not is_finite_U.all():
+            logit_UK, candidate_UK = logit_UK[is_finite_U], candidate_UK[is_finite_U]
+            row_U, known_U = row_U[is_finite_U], known_U[is_finite_U]
+        self._ngrams.learn(token_RC, row_U, known_U, candidate_UK, logit_UK)
 
     def propose(
         self, thoughts: Sequence[DraftedThought], token_RC: Int32Array, drafting: Drafting

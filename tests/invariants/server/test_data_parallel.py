@@ -203,17 +203,19 @@ def test_metrics_are_summed_over_replicas(replicas: httpx.Client) -> None:
         "tokens": "quietstar:thought_tokens_total",
         "thoughts": "quietstar:thoughts_finished_total",
         "rows": "quietstar:engine_rows_total",
+        "saved": "quietstar:thought_drafts_accepted_total",
         "weights": 'quietstar:mixing_weight_bucket{le="+Inf"',
     }
     before = {name: metric(replicas, full_name) for name, full_name in names.items()}
     body = {**LONG, "max_tokens": 20, "n": 4}
     spent = replicas.post("/v1/completions", json=body).raise_for_status().json()
     rose = {name: metric(replicas, full_name) - before[name] for name, full_name in names.items()}
-    assert spent["usage"]["completion_tokens_details"]["reasoning_tokens"] == rose["tokens"]
+    assert spent["usage"]["thought_tokens"] == rose["tokens"]
     assert rose["tokens"] == 4 * 20 * 8
     assert rose["visible"] == 4 * 20
     assert spent["quiet_star"]["thoughts"] == rose["thoughts"] == rose["weights"] == 4 * 20
-    assert spent["quiet_star"]["passes"] == rose["rows"] == 4 * 20 * 9
+    # A draft that was right has saved a pass.
+    assert spent["quiet_star"]["passes"] == rose["rows"] + rose["saved"] == 4 * 20 * 9
     # vLLM's own have a label for the replica.
     for name in ("vllm:num_requests_waiting", "vllm:num_requests_running"):
         samples = scrape(str(replicas.base_url)).samples[name]

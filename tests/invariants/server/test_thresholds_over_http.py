@@ -178,8 +178,10 @@ def test_scoring_thinks_where_it_pays(
     assert told["prompt_thoughts"] == len(there)
     assert told["prompt_thought_tokens"] == BUDGET * len(there)
     assert told["prompt_passes"] == len(scored) + (BUDGET + 1) * len(there)
-    name = "quietstar:engine_rows_total"
-    rows = scrape(server.url).value(name) - before.value(name)
+    # A draft that was right has saved a pass.
+    names = ("quietstar:engine_rows_total", "quietstar:thought_drafts_accepted_total")
+    now = scrape(server.url)
+    rows = sum(now.value(name) - before.value(name) for name in names)
     # And a prefill of each.
     assert 0 <= rows - told["prompt_passes"] - told["passes"] <= 2
 
@@ -200,7 +202,8 @@ def test_metrics_count_what_was_skipped(
     assert grown("thoughts_skipped_total") == 24 - thoughts
     assert grown("expected_gain_nats_bucket", le="+Inf") == 24
     assert grown("measured_minus_expected_gain_nats_bucket", le="+Inf") == thoughts
-    assert grown("engine_rows_total") == answer["quiet_star"]["passes"]
+    rows = grown("engine_rows_total") + grown("thought_drafts_accepted_total")
+    assert rows == answer["quiet_star"]["passes"]
     assert grown("time_per_visible_token_seconds_count", budget="3-4 adaptive") == 1
     assert grown("time_per_visible_token_seconds_count", budget="3-4") == 0
     assert grown("request_thought_tokens_sum") == used(answer)

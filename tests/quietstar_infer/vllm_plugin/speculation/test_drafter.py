@@ -59,6 +59,14 @@ def test_only_drafts_behind_right_ones_are_put_to_the_test() -> None:
     assert propose(drafter, Drafting(99, 0.3, False)) == {"a": 1}
 
 
+def test_nothing_is_learnt_from_numbers_that_are_not_finite() -> None:
+    drafter = taught()
+    logits_UV = torch.full((1, VOCABULARY), torch.nan)
+    drafter.learn(slots(), np.zeros(1, np.int64), np.array([2]), logits_UV)
+    propose(drafter, Drafting(99, 0.0, False))
+    assert drafter.take("a", 6).token_D.tolist() == THOUGHT[2:]
+
+
 def test_a_forgotten_request_has_no_drafts() -> None:
     drafter = taught()
     propose(drafter, Drafting(99, 0.0, False))
