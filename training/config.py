@@ -135,6 +135,15 @@ class Preset:
     objective: Objective
     optimisation: Optimisation
 
+    @property
+    def thinks(self) -> bool:
+        """Whether thoughts have a part in the loss: not where there are none and only the base
+        model's likelihood counts, as in a control.
+        """
+        objective = self.objective
+        weights = (objective.talk_weight, objective.policy_weight)
+        return self.thinking.budget > 0 or any(weights)
+
 
 OFFICIAL = Preset(Thinking(), Objective(), Optimisation())
 PAPER = Preset(

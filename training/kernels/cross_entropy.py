@@ -109,14 +109,15 @@ def _columns(weight_VH: Tensor) -> Iterator[slice]:
 
 
 class _Gradient(NamedTuple):
-    """Σ factor · d nll / d hidden and / d weight."""
+    """Σ factor · d nll / d hidden and / d weight; None for a frozen weight."""
 
     hidden_NH: Tensor
-    weight_VH: Tensor
+    weight_VH: Tensor | None
 
     @classmethod
-    def zeros(cls, hidden_NH: Tensor, weight_VH: Tensor) -> "_Gradient":
-        return cls(torch.empty_like(hidden_NH), torch.zeros_like(weight_VH))
+    def zeros(cls, hidden_NH: Tensor, weight_VH: Tensor, with_weight: bool) -> "_Gradient":
+        weight = torch.zeros_like(weight_VH) if with_weight else None
+        return cls(torch.empty_like(hidden_NH), weight)
 
     def add(
         self,
@@ -128,7 +129,13 @@ class _Gradient(NamedTuple):
         """Add some rows; `grad_NV` is the gradient of the logits of these rows alone."""
         grad = grad_NV.to(cast_VH.dtype)
         self.hidden_NH[rows] = (grad @ cast_VH).to(self.hidden_NH.dtype)
-        _add_product(self.weight_VH, grad.mT, hidden_NH[rows].to(cast_VH.dtype))
+        if self.weight_VH is not None:
+            _add_product(self.weight_VH, grad.mT, hidden_NH[rows].to(cast_VH.dtype))
+
+    def scaled(self, factor: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both times a factor, in place."""
+        weight = self.weight_VH
+        return self.hidden_NH.mul_(factor), None if weight is None else weight.mul_(factor)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -141,9 +148,9 @@ class _CrossEntropy(torch.autograd.Function):
         likely_factor_N: Tensor | None,
         dtype: torch.dtype,
     ) -> Tensor:
-        ctx.dtype = dtype
+        ctx.settings = dtype, ctx.needs_input_grad[1]
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N, likely_factor_N)
-        nll_N, ctx.likely = _walk(hidden_NH, weight_VH, targets_N, likely_factor_N, dtype)
+        nll_N, ctx.likely = _walk(hidden_NH, weight_VH, targets_N, likely_factor_N, *ctx.settings)
         return nll_N
 
     @staticmethod
@@ -154,8 +161,8 @@ class _CrossEntropy(torch.autograd.Function):
         likely, ctx.likely = ctx.likely, None
         scale = None if likely is None else _common_factor(factor_N, likely_factor_N)
         if scale is not None:
-            return likely.hidden_NH.mul_(scale), likely.weight_VH.mul_(scale), None, None, None
-        _, gradient = _walk(hidden_NH, weight_VH, targets_N, factor_N, ctx.dtype)
+            return *likely.scaled(scale), None, None, None
+        _, gradient = _walk(hidden_NH, weight_VH, targets_N, factor_N, *ctx.settings)
         assert gradient is not None
         return *gradient, None, None, None
 
@@ -173,7 +180,7 @@ class _ScoreFunction(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.save_for_backward(hidden_NH, weight_VH, targets_N)
-        ctx.settings = dtype, temperature, banned
+        ctx.settings = dtype, ctx.needs_input_grad[1], temperature, banned
         return nll_N.clone()
 
     @staticmethod
@@ -190,14 +197,15 @@ def _walk(
     targets_N: Tensor,
     factor_N: Tensor | None,
     dtype: torch.dtype,
+    with_weight: bool,
     temperature: float = 1.0,
     banned: tuple[int, int] | None = None,
 ) -> tuple[Tensor, _Gradient | None]:
     """-log softmax(W h / temperature) at the target, and Σ factor · its gradient, where there are
-    factors.
+    factors; the weight's only `with_weight`.
     """
     nll_N = torch.empty(len(hidden_NH), device=hidden_NH.device)
-    gradient = None if factor_N is None else _Gradient.zeros(hidden_NH, weight_VH)
+    gradient = None if factor_N is None else _Gradient.zeros(hidden_NH, weight_VH, with_weight)
     cast_VH = weight_VH.to(dtype)
     for rows, logits in _products(hidden_NH, weight_VH, dtype):
         if banned is not None:
