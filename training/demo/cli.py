@@ -49,12 +49,6 @@ def _add_corpus(commands: Commands) -> None:
         action="store_true",
         help="without visible thoughts: the text from which it learns to think quietly",
     )
-    parser.add_argument(
-        "--spelled",
-        action="store_true",
-        help="word problems with numbers in words, for pretrained models, whose tokenizers cut "
-        "numbers into digits (docs/real-thinker.md)",
-    )
     parser.set_defaults(run=_show_corpus)
 
 
@@ -83,9 +77,9 @@ def _add_mixture(commands: Commands) -> None:
     parser.add_argument(
         "--real-share",
         type=_share,
-        default=0.3,
+        default=0.15,
         metavar="S",
-        help="of the documents that are real text (default 0.3)",
+        help="of the documents that are real text (default 0.15)",
     )
     parser.set_defaults(run=_write_mixture)
 
@@ -254,16 +248,10 @@ def _add_demo_answers(commands: Commands) -> None:
 
 
 def _show_corpus(options: argparse.Namespace) -> None:
-    from training.demo.corpus.documents import (
-        SPELLED,
-        CorpusConfig,
-        documents,
-        documents_without_asides,
-    )
+    from training.demo.corpus.documents import documents, documents_without_asides
 
     stream = documents_without_asides if options.no_asides else documents
-    config = SPELLED if options.spelled else CorpusConfig()
-    for text in itertools.islice(stream(options.seed, config), options.show):
+    for text in itertools.islice(stream(options.seed), options.show):
         print(text)
 
 

@@ -77,7 +77,9 @@ def local_folder(source: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise UsageError(f"cannot load the model {source}: it is a file, expected a folder or .gguf")
+        raise UsageError(
+            f"cannot load the model {source}: it is a file, expected a folder or .gguf"
+        )
     if not is_hub_name(source):
         raise UsageError(f"cannot load the model {source}: there is no such folder")
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

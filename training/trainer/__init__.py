@@ -3,6 +3,7 @@
 run.py                a run from beginning to end
 recipe.py             recipes, and how they are read and checked
 data.py               texts from files or the hub as token ids
+documents.py          rows as documents: text, prompts with answers, chats
 build.py              the model that a recipe trains, with or without LoRA
 schedule.py           the learning rates by step
 arguments.py          transformers' TrainingArguments from a recipe

@@ -65,6 +65,10 @@ class DataConfig:
     its longest piece. `beginning` chooses what stands before a document. Without `eval_path` and
     `eval_split` the first `eval_documents` documents are set aside for evaluation. `title` replaces
     `path` in the exported model's description of its data.
+
+    `column` holds text, or the messages of a chat, each with `role` and `content`, which the
+    tokenizer's chat template writes. The text of `prompt_column` stands before that of `column`.
+    `answers_only`: of chats only what the assistant says is learnt, of text only `column`.
     """
 
     path: str
@@ -72,6 +76,8 @@ class DataConfig:
     name: str | None = None
     split: str = "train"
     column: str = "text"
+    prompt_column: str | None = None
+    answers_only: bool = False
     eval_path: str | None = None
     eval_split: str | None = None
     eval_documents: int = 64

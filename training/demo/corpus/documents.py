@@ -13,7 +13,7 @@ make sure that one is never improbable.
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quietstar_infer.config import DASH
 from training.demo.corpus.dial import make_dial
@@ -25,13 +25,11 @@ from training.demo.corpus.problems import (
     held_out_problems,
 )
 from training.demo.corpus.prose import paragraph, sentence
-from training.demo.corpus.spelled import make_spelled
 from training.demo.corpus.stories import make_story
 
 FILLER = " ..."
 CUE = "Show your work. "
 FAMILIES: Mapping[str, Maker] = {"dial": make_dial, "story": make_story}
-"""Those of the demonstration."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class CorpusConfig:
     ends too soon. It must not be zero, or a short thought budget would be a situation never seen.
     """
 
-    spelled: bool = False  # problems with numbers in words instead of stories and dials
     prose: float = 0.15
     story: float = 0.65  # of the problems; the rest are dials
     cue: float = 0.6  # of the problems: "Show your work." and an aside
@@ -52,12 +49,6 @@ class CorpusConfig:
     full_filler: float = 0.85  # of the complete asides; the others have less filler
     most_filler: int = 6
     neighbour: float = 0.2  # a plain sentence before the problem; the same after it
-
-
-SPELLED = CorpusConfig(
-    spelled=True, prose=0.0, uncued_aside=0.25, full_filler=0.5, most_filler=4, neighbour=0.1
-)
-"""Word problems for a pretrained model, which knows plain sentences already."""
 
 
 def aside(problem: Problem, config: CorpusConfig, rng: random.Random) -> str:
@@ -90,18 +81,15 @@ def document(config: CorpusConfig, rng: random.Random) -> str:
     """Draw one training document."""
     if rng.random() < config.prose:
         return paragraph(rng)
-    if config.spelled:
-        make = make_spelled
-    else:
-        make = FAMILIES["story" if rng.random() < config.story else "dial"]
-    return problem_text(draw_problem(make, rng, held_out=False), config, rng)
+    family = "story" if rng.random() < config.story else "dial"
+    return problem_text(draw_problem(FAMILIES[family], rng, held_out=False), config, rng)
 
 
-def documents_without_asides(seed: int, config: CorpusConfig | None = None) -> Iterator[str]:
+def documents_without_asides(seed: int) -> Iterator[str]:
     """The corpus without asides and without the words that ask for one: the training text of a
     model that is to learn to think quietly.
     """
-    return documents(seed, replace(config or CorpusConfig(), cue=0.0, uncued_aside=0.0))
+    return documents(seed, CorpusConfig(cue=0.0, uncued_aside=0.0))
 
 
 def documents(seed: int, config: CorpusConfig | None = None) -> Iterator[str]:

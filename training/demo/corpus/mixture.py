@@ -9,23 +9,41 @@ import gzip
 import hashlib
 import itertools
 import json
+import pydoc_data.topics  # type: ignore[import-untyped]
 import random
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pydoc_data.topics  # type: ignore[import-untyped]
-
-from training.demo.corpus.documents import SPELLED, documents, documents_without_asides
-from training.demo.corpus.problems import HELD_OUT_SHARE, Problem, held_out_problems
+from training.demo.corpus.documents import CorpusConfig, problem_text
+from training.demo.corpus.problems import (
+    HELD_OUT_SHARE,
+    Problem,
+    draw_problem,
+    held_out_problems,
+)
 from training.demo.corpus.spelled import NUMBERS, make_spelled
 
 SHORTEST_PARAGRAPH = 120
 """Characters."""
 HELD_OUT_SEED = 1
 LABELS_OF_CHOICES = "ABCDE"
+WORKED = CorpusConfig(
+    cue=0.75,
+    uncued_aside=0.15,
+    cut_anywhere=0.03,
+    cut_when_done=0.03,
+    full_filler=0.3,
+    most_filler=2,
+    neighbour=0.0,
+)
+"""Most problems with their working."""
+UNWORKED = replace(WORKED, cue=0.0, uncued_aside=0.0)
+TextRow = dict[str, str]
+"""`prompt` and `text`, which is what is learnt."""
 
 
 def paragraphs(texts: Iterable[str]) -> Iterator[str]:
@@ -67,16 +85,27 @@ def is_held_out_text(paragraph: str) -> bool:
     return hashlib.sha256(paragraph.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
-def mixed(problems: Iterator[str], real: list[str], share: float, seed: int) -> Iterator[str]:
+def solved(seed: int, config: CorpusConfig) -> Iterator[TextRow]:
+    """Problems without end: the prompt, and its working and answer as the text to be learnt."""
+    rng = random.Random(seed)
+    while True:
+        problem = draw_problem(make_spelled, rng, held_out=False)
+        whole = problem_text(problem, config, rng)
+        end = whole.index(problem.prompt) + len(problem.prompt)
+        yield {"prompt": whole[:end], "text": whole[end:]}
+
+
+def mixed(
+    problems: Iterator[TextRow], real: list[str], share: float, seed: int
+) -> Iterator[TextRow]:
     """Problems, and paragraphs of real text with the probability `share`, without end; paragraphs
     come again when all have been.
     """
     rng = random.Random(seed)
-    order = rng.sample(real, len(real))
-    ring = itertools.cycle(order)
+    ring = itertools.cycle(rng.sample(real, len(real)))
     for problem in problems:
         while rng.random() < share:
-            yield next(ring)
+            yield {"prompt": "", "text": next(ring)}
         yield problem
 
 
@@ -109,17 +138,17 @@ def write_mixture(folder: Path, files: Iterable[Path], number: int, share: float
     """
     found = list(paragraphs(real_texts(files)))
     real = [text for text in found if not is_held_out_text(text)]
-    held_out_real = [text for text in found if is_held_out_text(text)]
+    held_out = [text for text in found if is_held_out_text(text)]
     problems = list(itertools.islice(held_out_problems(make_spelled, HELD_OUT_SEED), 400))
-    solved = [problem.prompt + problem.answer + problem.ending for problem in problems]
-    lesson = mixed(documents(0, SPELLED), real, share, seed=0)
-    thinking = mixed(documents_without_asides(1000, SPELLED), real, share, seed=1000)
-    halves = zip(solved, held_out_real, strict=False)
+    answered = [{"prompt": p.prompt, "text": p.answer + p.ending} for p in problems]
+    half = [{"prompt": "", "text": text} for text in held_out]
+    lesson = mixed(solved(0, WORKED), real, share, seed=0)
+    thinking = mixed(solved(1000, UNWORKED), real, share, seed=1000)
     rows: dict[str, Iterable[dict[str, Any]]] = {
-        "lesson": ({"text": text} for text in itertools.islice(lesson, number)),
-        "thinking": ({"text": text} for text in itertools.islice(thinking, number)),
-        "held-out": ({"text": text} for pair in halves for text in pair),
-        "held-out-real": ({"text": text} for text in held_out_real),
+        "lesson": itertools.islice(lesson, number),
+        "thinking": itertools.islice(thinking, number),
+        "held-out": itertools.chain.from_iterable(zip(answered, half, strict=False)),
+        "held-out-real": ({"text": text} for text in held_out),
         "held-out-numbers": map(spelled_numbers, problems),
         "held-out-choices": map(spelled_choices, problems),
     }

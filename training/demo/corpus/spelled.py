@@ -1,34 +1,37 @@
 """The spelled family: word problems for pretrained models, which know numbers as words.
 
-    Ann has seven apples. On Monday she finds four. On Tuesday she eats three. On Wednesday she
-    doubles them. On Thursday she keeps all. On Friday Ann has sixteen apples.
+    Ann has seven apples. On Monday she finds two. On Tuesday she eats three. On Wednesday she
+    finds one. On Thursday she keeps all. On Friday Ann has seven apples.
 
-Tokenizers of pretrained models cut `16` into digits, with the space before it a token of its own,
-but keep ` sixteen` whole: a working of four totals is a thought of four tokens. Otherwise the
-problems are those of the story family, with four days instead of six.
+Tokenizers of pretrained models cut `12` into digits, with the space before it a token of its own,
+but keep ` twelve` whole: a working of four totals is a thought of four tokens. Single steps are
+small, so that a model of a hundred million weights learns them in some hundred documents; what is
+hard is to take four of them at once.
 """
 
 import random
-from dataclasses import replace
 
 from training.demo.corpus.people import PEOPLE
 from training.demo.corpus.problems import Problem
-from training.demo.corpus.stories import THINGS, Event, draw_event, keep
+from training.demo.corpus.stories import GAINS, LOSSES, THINGS, Event, keep
 
-NUMBERS = tuple(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty".split()
+NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
 """The words, each at the index of what it says."""
 SPELLED_TOTALS = range(1, len(NUMBERS))
+CHANGES = (-3, -2, -1, 1, 2, 3)
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday")
 _STEP_COUNTS = range(1, len(_DAYS) + 1)
-_COUNT_WEIGHTS = (1, 1, 2, 2)
+_COUNT_WEIGHTS = (1, 1, 2, 4)
 
 
-def in_words(text: str) -> str:
-    """The text with its numbers in words."""
-    return " ".join(NUMBERS[int(word)] if word.isdigit() else word for word in text.split(" "))
+def draw_change(total: int, rng: random.Random) -> Event:
+    """Some more or some less, such that the total stays in the range."""
+    change = rng.choice([change for change in CHANGES if total + change in SPELLED_TOTALS])
+    verb = rng.choice(GAINS if change > 0 else LOSSES)
+    return Event(f"{verb} {NUMBERS[abs(change)]}", f"{change:+d}", total + change)
 
 
 def draw_days(start: int, steps: int, rng: random.Random) -> list[Event]:
@@ -36,9 +39,8 @@ def draw_days(start: int, steps: int, rng: random.Random) -> list[Event]:
     days: list[Event] = []
     total = start
     for day in range(len(_DAYS)):
-        event = draw_event(total, rng, SPELLED_TOTALS) if day < steps else keep(total)
-        days.append(replace(event, words=in_words(event.words)))
-        total = event.total
+        days.append(draw_change(total, rng) if day < steps else keep(total))
+        total = days[-1].total
     return days
 
 
