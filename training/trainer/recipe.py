@@ -7,6 +7,7 @@ preset: official              # fills in what the next three sections leave out
 thinking: {budget: 5}         # training.config.Thinking
 objective: {}                 # training.config.Objective
 optimisation: {}              # training.config.Optimisation
+control: true                 # the same run without thoughts as well, into the folder `control`
 gate: {}                      # training.gate.settings.GateSettings; without it no gate is fitted
 """
 
@@ -131,6 +132,7 @@ class Recipe:
     objective: Objective
     optimisation: Optimisation
     preset: Literal["official", "paper", "recommended"] = "official"
+    control: bool = False
     gate: GateSettings | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +147,7 @@ class Recipe:
 
 _OF_NO_EFFECT = (
     "preset",  # only a name: what it fills in is compared
+    "control",  # a run of its own
     "gate",  # fitted at the end
     "data.title",
     "optimisation.decay_steps",  # `rates_end`

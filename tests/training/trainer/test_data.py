@@ -268,12 +268,14 @@ def test_a_window_depends_on_its_seed_alone() -> None:
     starts = [window_start(len(document), 10, f"0/{number}") for number in range(50)]
     assert starts == [window_start(len(document), 10, f"0/{number}") for number in range(50)]
     assert len(set(starts)) > 20
-    assert min(starts) >= 0 and max(starts) <= 90
+    assert min(starts) >= 0
+    assert max(starts) <= 90
     assert window_start(len(document), 100, "x") == 0
 
 
 CHAT = (
-    "{% for message in messages %}{{ message['role'] }} t9 {{ message['content'] }} t10\n{% endfor %}"
+    "{% for message in messages %}{{ message['role'] }} t9 {{ message['content'] }} t10\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}assistant t9{% endif %}"
 )
 

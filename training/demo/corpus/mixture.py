@@ -1,7 +1,8 @@
 """Training text for a pretrained model: spelled word problems among paragraphs of real text.
 
-The real text is the documentation that every Python brings along (of the language, in `pydoc_data`,
-and of its modules, in their docstrings) and whatever files are given. Of its paragraphs one in `HELD_OUT_SHARE` is held out, chosen by a hash of its text.
+The real text is the documentation that every Python brings along (of the language, in
+`pydoc_data`, and of its modules, in their docstrings) and whatever files are given. Of its
+paragraphs one in `HELD_OUT_SHARE` is held out, chosen by a hash of its text.
 """
 
 import ast
