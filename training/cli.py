@@ -103,6 +103,12 @@ def _add_train(commands: Commands) -> None:
         help="then train the control as well, into the folder `control` of the run's output: the "
         "same data, steps and rates without thoughts; as `control: true` in the recipe",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing and write nothing: say how many pieces, tokens and steps a pass over "
+        "the text has, and time and memory of a step, estimated and then measured on one",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -111,6 +117,11 @@ def _train(options: argparse.Namespace) -> None:
 
     overrides = [*options.set, *(["control=true"] if options.control else [])]
     recipe = load_recipe(options.recipe, overrides)
+    if options.dry_run:
+        from training.trainer.dry_run import dry_run
+
+        print(dry_run(recipe))
+        return
     from training.trainer.run import train  # after the recipe: this import takes seconds
 
     try:

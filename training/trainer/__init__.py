@@ -10,6 +10,7 @@ arguments.py          transformers' TrainingArguments from a recipe
 trainer.py            transformers' Trainer with the training step of Quiet-STaR
 metrics.py            the logged metrics of training steps
 callbacks.py          progress bar; the watch for collapsed thoughts
+dry_run.py            what a run would take: pieces, tokens, steps, time, memory
 control.py            the same run without thoughts, and what thoughts gained beyond it
 thought_samples.py    some thoughts of every evaluation
 checkpoint.py         what checkpoints of the official layout have beside weights
