@@ -98,6 +98,11 @@ def build(recipe: Recipe) -> Built:
         recipe.model.source, recipe.optimisation.embedding_scale, recipe.run.seed
     )
     _prepare_tokenizer(tokenizer, recipe)
+    if not recipe.settings.thinks:
+        # DDP waits for the gradient of whatever is trained, and these get none.
+        for part in (thinker.mixing_head.parameters(), thinker.thought_embeddings):
+            for parameter in part:
+                parameter.requires_grad = False
     checkpoint_activations(thinker.base_model, recipe.run.recompute)
     lora = recipe.model.lora
     tuner = add_lora(thinker.base_model, lora) if lora else None
