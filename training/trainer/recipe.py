@@ -131,7 +131,7 @@ class Recipe:
     thinking: Thinking
     objective: Objective
     optimisation: Optimisation
-    preset: Literal["official", "paper", "recommended"] = "official"
+    preset: Literal["official", "paper", "recommended", "pretrained"] = "official"
     control: bool = False
     gate: GateSettings | None = None
 
