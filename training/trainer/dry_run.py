@@ -87,7 +87,7 @@ class ModelSize:
         )
 
 
-class Cost(NamedTuple):
+class StepCosts(NamedTuple):
     """Seconds of an optimiser step, and the peak of memory in bytes."""
 
     seconds: float
@@ -149,13 +149,13 @@ def step_size(recipe: Recipe, batch: Batch) -> StepSize:
 
 def estimated_cost(
     recipe: Recipe, size: ModelSize, step: StepSize, batches: int, device: torch.device
-) -> Cost:
+) -> StepCosts:
     """By counting: multiplications of matrices at the speed at which this device multiplies large
     ones, and what is kept of weights, optimiser and activations. Attention, norms and sampling are
     not counted.
     """
     seconds = batches * operations(recipe, size, step) / device_speed(device, recipe.run.bf16)
-    return Cost(seconds, kept_bytes(recipe, size, step))
+    return StepCosts(seconds, kept_bytes(recipe, size, step))
 
 
 def operations(recipe: Recipe, size: ModelSize, step: StepSize) -> float:
@@ -199,7 +199,7 @@ def device_speed(device: torch.device, bf16: bool) -> float:
     return 2.0 * rows * inner * columns / best
 
 
-def measured_cost(recipe: Recipe, built: Built, batch: Batch, batches: int) -> Cost:
+def measured_cost(recipe: Recipe, built: Built, batch: Batch, batches: int) -> StepCosts:
     """Of one real step: a batch forward and backward, times the batches of a step, and the update.
 
     The memory is this process's peak, on a GPU that of its tensors.
@@ -219,11 +219,11 @@ def measured_cost(recipe: Recipe, built: Built, batch: Batch, batches: int) -> C
     forward_backward = _now(device) - started
     started = _now(device)
     optimizer.step()
-    return Cost(batches * forward_backward + _now(device) - started, _peak_bytes(device))
+    return StepCosts(batches * forward_backward + _now(device) - started, _peak_bytes(device))
 
 
 def report(
-    recipe: Recipe, counted: Mapping[str, Counted], size: ModelSize, costs: Mapping[str, Cost]
+    recipe: Recipe, counted: Mapping[str, Counted], size: ModelSize, costs: Mapping[str, StepCosts]
 ) -> str:
     """Everything in Markdown."""
     text = markdown_table(
@@ -256,12 +256,12 @@ def _number(part: Counted) -> str:
     return str(part.pieces) if part.whole else f"the first {part.pieces}"
 
 
-def _shown(cost: Cost, steps: int) -> tuple[float, float, float]:
+def _shown(cost: StepCosts, steps: int) -> tuple[float, float, float]:
     """Seconds per step, hours of all steps, GB."""
     return cost.seconds, cost.seconds * steps / 3600, cost.memory / 1e9
 
 
-def _note(costs: Mapping[str, Cost]) -> str:
+def _note(costs: Mapping[str, StepCosts]) -> str:
     times = costs["one real step"].seconds / costs["estimated"].seconds
     return (
         f"The real step took {times:.1f} times the estimate, which counts matrix products only, at "

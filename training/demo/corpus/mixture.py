@@ -86,7 +86,7 @@ def is_held_out_text(paragraph: str) -> bool:
     return hashlib.sha256(paragraph.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
-def solved(seed: int, config: CorpusConfig) -> Iterator[TextRow]:
+def told(seed: int, config: CorpusConfig) -> Iterator[TextRow]:
     """Problems without end: the prompt, and its working and answer as the text to be learnt."""
     rng = random.Random(seed)
     while True:
@@ -143,8 +143,8 @@ def write_mixture(folder: Path, files: Iterable[Path], number: int, share: float
     problems = list(itertools.islice(held_out_problems(make_spelled, HELD_OUT_SEED), 400))
     answered = [{"prompt": p.prompt, "text": p.answer + p.ending} for p in problems]
     half = [{"prompt": "", "text": text} for text in held_out]
-    lesson = mixed(solved(0, WORKED), real, share, seed=0)
-    thinking = mixed(solved(1000, UNWORKED), real, share, seed=1000)
+    lesson = mixed(told(0, WORKED), real, share, seed=0)
+    thinking = mixed(told(1000, UNWORKED), real, share, seed=1000)
     rows: dict[str, Iterable[dict[str, Any]]] = {
         "lesson": itertools.islice(lesson, number),
         "thinking": itertools.islice(thinking, number),
