@@ -8,7 +8,7 @@ those of A and B; W has none.
 Shapes: N rows, I inputs, O outputs, R rank.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraModel
@@ -40,27 +40,30 @@ class MergedLora:
 class _MergedLayer:
     def __init__(self, layer: LoraLinear) -> None:
         self._base = layer.get_base_layer()
-        self._down, self._up = layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]
+        self._down_RI, self._up_OR = (
+            cast(Tensor, part[_ADAPTER].weight) for part in (layer.lora_A, layer.lora_B)
+        )
         self._scale: float = layer.scaling[_ADAPTER]
         self._merged_OI = torch.empty(0)
-        layer.forward = self.forward
+        layer.forward = self.forward  # type: ignore[method-assign]
 
     @torch.no_grad()
     def update(self) -> None:
-        weight_OI: Tensor = self._base.weight
+        weight_OI = cast(Tensor, self._base.weight)
         dtype = compute_dtype(weight_OI)
         if (self._merged_OI.dtype, self._merged_OI.shape) != (dtype, weight_OI.shape):
             self._merged_OI = torch.empty_like(weight_OI, dtype=dtype)
-        up_OR, down_RI = self._up.weight, self._down.weight
         with torch.autocast(weight_OI.device.type, enabled=False):
-            self._merged_OI.copy_(torch.addmm(weight_OI, up_OR, down_RI, alpha=self._scale))
+            self._merged_OI.copy_(
+                torch.addmm(weight_OI, self._up_OR, self._down_RI, alpha=self._scale)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = _MergedProduct.apply(  # type: ignore[no-untyped-call]  # torch's
             x.to(self._merged_OI.dtype),
             self._merged_OI,
-            self._down.weight,
-            self._up.weight,
+            self._down_RI,
+            self._up_OR,
             self._base.bias,
             self._scale,
         )

@@ -132,7 +132,7 @@ def cutter(
                 for document, number in zip(documents, numbers, strict=True)
             ]
             pieces = [
-                Document(*(part[start : start + window] for part in document))
+                document.cut(start, window)
                 for document, start in zip(documents, starts, strict=True)
             ]
         else:
@@ -157,10 +157,7 @@ def joined(documents: list[Document], window: int) -> list[Document]:
     """All documents joined and cut every `window` tokens; the last piece may be shorter."""
     ids = list(itertools.chain.from_iterable(document.ids for document in documents))
     learnt = list(itertools.chain.from_iterable(document.learnt for document in documents))
-    return [
-        Document(ids[at : at + window], learnt[at : at + window])
-        for at in range(0, len(ids), window)
-    ]
+    return [Document(ids, learnt).cut(at, window) for at in range(0, len(ids), window)]
 
 
 def document_starts(lengths: list[int], window: int) -> list[list[int]]:

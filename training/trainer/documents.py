@@ -26,6 +26,11 @@ class Document(NamedTuple):
     ids: list[int]
     learnt: list[bool]
 
+    def cut(self, start: int, window: int) -> "Document":
+        """`window` tokens from `start` on."""
+        part = slice(start, start + window)
+        return Document(self.ids[part], self.learnt[part])
+
 
 class _Text(NamedTuple):
     """A text, the parts of it that are answers, as [first, last) characters, and whether beginning

@@ -116,15 +116,16 @@ def dry_run(recipe: Recipe) -> str:
 def count_pieces(pieces: AnyDataset) -> Counted:
     """Pieces and tokens, of a stream's first `STREAMED`."""
     whole = has_length(pieces)
-    lengths = [len(row["input_ids"]) for row in (pieces if whole else pieces.take(STREAMED))]
+    some = pieces if whole else pieces.take(STREAMED)
+    lengths = [len(row["input_ids"]) for row in some]
     return Counted(len(lengths), sum(lengths), max(lengths), whole)
 
 
 def sample_batch(recipe: Recipe, built: Built, train: AnyDataset, device: torch.device) -> Batch:
     """A batch of pieces of every length, the longest among them."""
-    number = recipe.run.sequences_per_device
+    number, whole = recipe.run.sequences_per_device, has_length(train)
     rows = sorted(
-        (row for row in (train if has_length(train) else train.take(STREAMED))),
+        train if whole else train.take(STREAMED),
         key=lambda row: len(row["input_ids"]),
     )
     chosen = [rows[len(rows) - 1 - len(rows) * n // number] for n in range(number)]

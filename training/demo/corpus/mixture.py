@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import itertools
 import json
-import pydoc_data.topics  # type: ignore[import-untyped]
+import pydoc_data.topics
 import random
 import re
 import sysconfig
