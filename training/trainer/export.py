@@ -127,7 +127,7 @@ def config_json(base_model: PreTrainedModel, facts: ThoughtFacts, dtype: str) ->
     }
 
 
-def _gains(recipe: Recipe) -> str:
+def _gains(recipe: Recipe, run: Path) -> str:
     """What thoughts gained beside what training alone did."""
     if not recipe.thinking.budget:
         return ""
@@ -136,7 +136,10 @@ def _gains(recipe: Recipe) -> str:
             "\nWhat training alone would have gained is not known: the run has no control "
             "(`control: true`).\n"
         )
-    gains = [run_gains(recipe.run.output)]
+    try:
+        gains = [run_gains(run)]
+    except UsageError:  # a run that did not end: its control comes last
+        return "\nThe run's control has not been trained.\n"
     return f"\n## Beside its control\n\n{gains_table(gains)}\n\n{verdict(gains)}\n"
 
 
@@ -157,6 +160,6 @@ def model_card(recipe: Recipe, chosen: Chosen) -> str:
         steps=recipe.run.steps,
         step=chosen.step,
         table=head + "\n".join(rows),
-        gains=_gains(recipe),
+        gains=_gains(recipe, chosen.folder.parent),
         recipe=yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False),
     )

@@ -1,5 +1,6 @@
 """The control of a run, and what thoughts gain beyond it."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.training.trainer.test_run import history
 from training.cli import main
 from training.errors import UsageError
 from training.trainer.control import CONTROL, Gains, control_of, gains_table, run_gains, verdict
+from training.trainer.export import export_run
 from training.trainer.recipe import Recipe
 from training.trainer.run import train
 
@@ -75,6 +77,13 @@ def test_gains_are_those_beyond_the_control(
     assert gains_table([gains]) in card
     assert verdict([gains]) in card
     assert (run / CONTROL / "model" / "config.json").exists()
+
+
+def test_a_run_whose_control_is_missing_is_exported(compared: Recipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(compared.run.output, run, ignore=shutil.ignore_patterns(CONTROL, "model"))
+    card = (export_run(run) / "README.md").read_text()
+    assert "The run's control has not been trained." in card
 
 
 def test_a_run_without_a_control_says_so(compared: Recipe) -> None:
