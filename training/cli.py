@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_gains(commands)
     _add_export(commands)
     add_gate(commands)
     add_evaluate(commands)
@@ -96,13 +97,31 @@ def _add_train(commands: Commands) -> None:
         help="go on with the run in run.output; what does not change its numbers may have "
         "changed (docs/training.md)",
     )
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="then train the control as well, into the folder `control` of the run's output: the "
+        "same data, steps and rates without thoughts; as `control: true` in the recipe",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing and write nothing: say how many pieces, tokens and steps a pass over "
+        "the text has, and time and memory of a step, estimated and then measured on one",
+    )
     parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> None:
     from training.trainer.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, options.set)
+    overrides = [*options.set, *(["control=true"] if options.control else [])]
+    recipe = load_recipe(options.recipe, overrides)
+    if options.dry_run:
+        from training.trainer.dry_run import dry_run
+
+        print(dry_run(recipe))
+        return
     from training.trainer.run import train  # after the recipe: this import takes seconds
 
     try:
@@ -112,7 +131,28 @@ def _train(options: argparse.Namespace) -> None:
             f"the checkpoints in {recipe.run.output} are whole; add --resume to go on"
         ) from None
     if is_main_process():
+        if recipe.control:
+            _print_gains([recipe.run.output])
         print(f"written to {model}")
+
+
+def _add_gains(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "gains",
+        help="what thoughts gained in runs beyond what training alone did in their controls",
+        description="Compare runs that were trained with --control, of several seeds for example, "
+        "with their controls: losses on the evaluation text, what training alone gained and what "
+        "thoughts gained beyond it, and whether that is more than the noise over the runs.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the output of a run")
+    parser.set_defaults(run=lambda options: _print_gains(options.runs))
+
+
+def _print_gains(runs: Sequence[Path]) -> None:
+    from training.trainer.control import gains_table, run_gains, verdict
+
+    gains = [run_gains(run) for run in runs]
+    print(f"{gains_table(gains)}\n\n{verdict(gains)}")
 
 
 def _add_export(commands: Commands) -> None:

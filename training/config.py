@@ -34,7 +34,7 @@ preset, and only what a batch was filled up with is padding (`training.thoughts.
 heads of the official code have no effect there, and are missing here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from training.errors import UsageError
@@ -135,6 +135,15 @@ class Preset:
     objective: Objective
     optimisation: Optimisation
 
+    @property
+    def thinks(self) -> bool:
+        """Whether thoughts have a part in the loss: not where there are none and only the base
+        model's likelihood counts, as in a control.
+        """
+        objective = self.objective
+        weights = (objective.talk_weight, objective.policy_weight)
+        return self.thinking.budget > 0 or any(weights)
+
 
 OFFICIAL = Preset(Thinking(), Objective(), Optimisation())
 PAPER = Preset(
@@ -160,4 +169,15 @@ RECOMMENDED = Preset(
         decay_steps=None,
     ),
 )
-PRESETS = {"official": OFFICIAL, "paper": PAPER, "recommended": RECOMMENDED}
+PRETRAINED = replace(
+    RECOMMENDED,
+    thinking=Thinking(budget=8, ahead=2),
+    objective=replace(RECOMMENDED.objective, policy_weight=2.0),
+    optimisation=replace(RECOMMENDED.optimisation, head_learning_rate=3e-4, warmup_steps=5),
+)
+PRESETS = {
+    "official": OFFICIAL,
+    "paper": PAPER,
+    "recommended": RECOMMENDED,
+    "pretrained": PRETRAINED,
+}

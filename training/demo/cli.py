@@ -21,6 +21,7 @@ WORKERS = 2
 def add_demo_commands(commands: Commands) -> None:
     """All of them."""
     _add_corpus(commands)
+    _add_mixture(commands)
     _add_demo_model(commands)
     _add_demo_trunk(commands)
     _add_demo_gate(commands)
@@ -49,6 +50,58 @@ def _add_corpus(commands: Commands) -> None:
         help="without visible thoughts: the text from which it learns to think quietly",
     )
     parser.set_defaults(run=_show_corpus)
+
+
+def _add_mixture(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "real-corpus",
+        help="write text for a pretrained model: word problems among real text",
+        description="Write JSONL files to train and to evaluate a pretrained model: lesson (word "
+        "problems with their working between dashes, and real text), thinking (the same without "
+        "working), and what is held out of both. The real text is Python's documentation of the "
+        "language, which every Python brings along, and the files of --text. Numbers are in words, "
+        "which tokenizers of pretrained models keep whole. docs/real-thinker.md uses them.",
+    )
+    add_output(parser)
+    parser.add_argument(
+        "--text",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more real text, paragraphs with empty lines between them; may be compressed (.gz)",
+    )
+    parser.add_argument(
+        "--documents", type=count, default=20_000, metavar="N", help="of each (default 20000)"
+    )
+    parser.add_argument(
+        "--real-share",
+        type=_share,
+        default=0.15,
+        metavar="S",
+        help="of the documents that are real text (default 0.15)",
+    )
+    parser.set_defaults(run=_write_mixture)
+
+
+def _share(text: str) -> float:
+    """A number from 0 to less than 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to less than 1")
+    return value
+
+
+def _write_mixture(options: argparse.Namespace) -> None:
+    from training.demo.corpus.mixture import write_mixture
+    from training.output import prepare_output
+
+    prepare_output(options.out, force=options.force)
+    for path in write_mixture(options.out, options.text, options.documents, options.real_share):
+        print(f"written to {path}")
 
 
 def _add_demo_model(commands: Commands) -> None:

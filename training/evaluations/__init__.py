@@ -8,6 +8,7 @@ harness/              tasks of lm-evaluation-harness on the same rows
 evaluated_model.py    loads the model that is evaluated, and identifies it
 runner.py             evaluates the rows that have no result yet
 sweep.py              the cells of a sweep: thought budgets crossed with thresholds
+control_gain.py       what thoughts gain on text beyond a control
 cost.py               what tokens cost: thoughts, thought tokens, passes
 outcomes.py           an item's result in every cell
 record.py             results so far, a line per item, from which an evaluation is resumed

@@ -94,6 +94,13 @@ def add_evaluate(commands: Commands) -> None:
         "this process, without thoughts",
     )
     parser.add_argument(
+        "--control",
+        metavar="CONTROL",
+        help="folder or hub name of the model's control, trained on the same text without thoughts "
+        "(train --control): what training alone gained stands beside what thoughts gained; asked "
+        "as BASE is",
+    )
+    parser.add_argument(
         "--batch-size", type=count, default=16, metavar="N", help="items at once (default 16)"
     )
     parser.set_defaults(run=_evaluate)

@@ -23,6 +23,7 @@ from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.backends.http import served_by
 from training.evaluations.backends.local import LocalBackend
+from training.evaluations.control_gain import beside_control
 from training.evaluations.cost_plot import draw_costs
 from training.evaluations.evaluated_model import (
     identity,
@@ -35,6 +36,7 @@ from training.evaluations.record import REPORT, RESULTS, Record
 from training.evaluations.report import measures_table, report_markdown
 from training.evaluations.runner import (
     BASE,
+    CONTROL_ROLE,
     THINKER,
     EvaluatedBackend,
     Limits,
@@ -48,6 +50,8 @@ from training.evaluations.tasks.rows import load_rows
 from training.output import write_json
 from training.thoughts.decode import ThoughtSettings
 from training.thoughts.loading import has_thought_parts, local_folder
+
+_ROLES = (THINKER, BASE, CONTROL_ROLE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ def run_evaluation(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         models = [_thinker(options, folder, thoughts, stack)]
         if options.base is not None:
-            models.append(_base(options))
+            models.append(_without_thoughts(BASE, options.base, options))
+        if options.control is not None:
+            models.append(_without_thoughts(CONTROL_ROLE, options.control, options))
         for model in models:
             for task in tasks:
                 check_rows(task.name, task.task, task.rows, model, limits)
@@ -136,13 +142,13 @@ def _thinker(
     return EvaluatedBackend(THINKER, backend, tokenizer, cells)
 
 
-def _base(options: argparse.Namespace) -> EvaluatedBackend:
-    """The base model, which does not think, in this process."""
-    folder = local_folder(options.base)
+def _without_thoughts(role: str, source: str, options: argparse.Namespace) -> EvaluatedBackend:
+    """A model that is compared with, which does not think, in this process."""
+    folder = local_folder(source)
     model, tokenizer = load_for_evaluation(folder, None, options.device, options.dtype)
     thoughts = ThoughtSettings((0,), seed=options.seed)
     backend = LocalBackend(model, tokenizer, thoughts)
-    return EvaluatedBackend(BASE, backend, tokenizer, (Cell(0),))
+    return EvaluatedBackend(role, backend, tokenizer, (Cell(0),))
 
 
 def _run_facts(
@@ -153,12 +159,16 @@ def _run_facts(
     models: Sequence[EvaluatedBackend],
 ) -> dict[str, Any]:
     """Everything that is needed to repeat the evaluation."""
-    base = options.base and identity(local_folder(options.base), options.base)
+    base, control = (
+        source and identity(local_folder(source), source)
+        for source in (options.base, options.control)
+    )
     return {
         "about": "An evaluation of thoughts; docs/evaluation.md explains it",
         "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
         "model": identity(folder, options.model),
         "base": base,
+        "control": control,
         "thought_embeddings": options.thought_embeddings,
         "budgets": list(thoughts.budgets),
         "thresholds": list(thoughts.thresholds),
@@ -216,6 +226,12 @@ def _results(
         }
         for one in tasks
     }
+    for one in tasks if run["control"] else ():
+        if one.task.kind == "text":
+            records = {
+                role: record.of(role, one.name) for role in found[one.name] if role in _ROLES
+            }
+            found[one.name]["beside_control"] = beside_control(records, models[0].cells)
     return {**run, "tasks": found}
 
 

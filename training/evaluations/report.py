@@ -10,6 +10,10 @@ from training.markdown import markdown_table
 
 SHARES = ("accuracy", "exact", "right", "majority", "vote")
 """Measures that are given in percent."""
+NOTHING_SURE = (
+    "Thoughts do not surely gain anything beyond what training alone did: every interval includes "
+    "0 or lies below it."
+)
 
 
 def estimate_cell(measure: str, estimate: Mapping[str, float]) -> str:
@@ -25,16 +29,21 @@ def _measured(measure: str, entry: Mapping[str, Any], cell: Cell) -> str:
 
 
 def measures_table(results: Mapping[str, Any]) -> str:
-    """A row per task, measure and threshold, a column per budget, the base model before them."""
+    """A row per task, measure and threshold, a column per budget, before them the base model's and
+    the control's.
+    """
     budgets, thresholds = results["budgets"], results["thresholds"]
+    others = {"base": "base model", **({"control": "control"} if results.get("control") else {})}
     # Without thresholds the table does not speak of them.
     several = any(thresholds)
     rows = []
     for name, task in results["tasks"].items():
         for measure, threshold in product(MEASURES[task["kind"]], thresholds):
             unit = ", %" if measure in SHARES else ""
-            base = task.get("base")
-            cells = [_measured(measure, base["0"], Cell(0)) if base else "–"]
+            cells = [
+                _measured(measure, task[role]["0"], Cell(0)) if role in task else "–"
+                for role in others
+            ]
             cells += [
                 _measured(measure, task["thinker"][cell.key], cell)
                 for cell in (Cell(budget, threshold) for budget in budgets)
@@ -42,7 +51,7 @@ def measures_table(results: Mapping[str, Any]) -> str:
             over = [f"{threshold:g}"] if several else []
             rows.append([f"{name}: {measure}{unit}", str(task["items"]), *over, *cells])
     over = ["over, nats"] if several else []
-    head = ["", "items", *over, "base model", *(f"b={budget}" for budget in budgets)]
+    head = ["", "items", *over, *others.values(), *(f"b={budget}" for budget in budgets)]
     return markdown_table(head, rows)
 
 
@@ -102,6 +111,31 @@ def difficulty_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     return markdown_table(head, rows)
 
 
+def control_table(entry: Mapping[str, Any]) -> str:
+    """Nats per token that training alone and thoughts beyond it gained, a row per set of tokens,
+    and a sentence where thoughts gained nothing that is sure.
+    """
+    rows = [
+        [name, str(part["tokens"]), _or_dash(part["alone"])]
+        + [estimate_cell("gain", gain) for gain in part["thoughts"].values()]
+        for name, part in entry.items()
+    ]
+    keys = next(iter(entry.values()))["thoughts"]
+    head = ["tokens", "number", "training alone gained", *(f"b={key}: beyond it" for key in keys)]
+    surely = any(
+        gain["low"] > 0
+        for part in entry.values()
+        for key, gain in part["thoughts"].items()
+        if key != "0"
+    )
+    table = markdown_table(head, rows)
+    return table if surely else f"{table}\n\n{NOTHING_SURE}"
+
+
+def _or_dash(estimate: Mapping[str, float] | None) -> str:
+    return "–" if estimate is None else estimate_cell("gain", estimate)
+
+
 def _title(cell: Cell) -> str:
     return f"b={cell.budget} over {cell.threshold:g}" if cell.is_gated else f"b={cell.budget}"
 
@@ -124,6 +158,8 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
                 f"## {name}: by how hard a token is without a thought",
                 difficulty_table(task, cells),
             ]
+        if "beside_control" in task:
+            parts += [f"## {name}: beside the control", control_table(task["beside_control"])]
     parts += [f"![{name}]({name})" for name in files if name.endswith(".svg")]
     parts += [f"[{name}]({name})" for name in files if name.endswith(".html")]
     return "\n\n".join(parts) + "\n"

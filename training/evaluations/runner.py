@@ -16,13 +16,13 @@ from training.evaluations.sweep import Cell, drawn_cell
 from training.evaluations.tasks.definitions import ChainTask, Task
 from training.evaluations.tasks.passages import Item, MakeItem, item_maker
 
-THINKER, BASE = "thinker", "base"
+THINKER, BASE, CONTROL_ROLE = "thinker", "base", "control"
 
 
 @dataclass(frozen=True)
 class EvaluatedBackend:
-    """A model behind a backend, its role (`thinker` or `base`), its tokenizer, and how it thinks:
-    the cells of the sweep.
+    """A model behind a backend, its role (`thinker`, `base` or `control`), its tokenizer, and how
+    it thinks: the cells of the sweep.
     """
 
     role: str

@@ -1,14 +1,13 @@
 """Fits a gate to a checkpoint, from its data to the written gate and its report."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import QuietStarConfig
-from training.beginning import text_ids
 from training.errors import UsageError
 from training.evaluations.evaluated_model import load_for_evaluation
 from training.gate.fit import fit_gate
@@ -20,6 +19,7 @@ from training.gate.settings import FEWEST_DOCUMENTS, HELD_OUT_EVERY, GateSetting
 from training.output import write_json
 from training.thoughts.decode import ThoughtSettings
 from training.trainer.data import load_text
+from training.trainer.documents import document_reader
 from training.trainer.recipe import DataConfig
 
 
@@ -106,15 +106,11 @@ def _read(
     settings: GateSettings,
 ) -> list[list[int]]:
     """The first documents that have two tokens or more, cut, as token ids."""
-    end = [tokenizer.eos_token_id] if data.end_of_text else []
+    read = document_reader(replace(data, path=path, answers_only=False), tokenizer)
     found = []
     for number, row in enumerate(load_text(data, path, split).take(settings.documents)):
-        text = row[data.column]
-        if not isinstance(text, str):
-            raise UsageError(
-                f"{path}: {data.column!r} of document {number} is not text but {text!r}"
-            )
-        ids = text_ids(tokenizer, text, data.beginning) + end
+        (document,) = read({name: [value] for name, value in row.items()}, [number])
+        ids = document.ids
         if len(ids) >= 2:
             found.append(ids[: settings.document_tokens])
     return found

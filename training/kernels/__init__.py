@@ -6,5 +6,6 @@ thought_attention.py           both as an attention implementation of transforme
 cross_entropy.py               the language-model head in chunks, without keeping logits
 softmax.py                     softmax and log-sum-exp in few passes over the logits
 activation_checkpointing.py    what the backward pass recomputes
+merged_lora.py                 linear layers with LoRA as one product each
 malloc_trim.py                 returns freed memory to the operating system
 """

@@ -1,4 +1,6 @@
-"""Loads a Quiet-STaR checkpoint or a base model, with its tokenizer, from a folder or the hub."""
+"""Loads a Quiet-STaR checkpoint or a base model, with its tokenizer, from a folder, a GGUF file
+or the hub.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -21,6 +22,7 @@ from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.errors import UsageError
 from training.hub import is_hub_name
+from training.thoughts.gguf_file import is_gguf, load_gguf_model, load_gguf_source
 from training.thoughts.model import QuietThinker, first_dash_token
 
 
@@ -30,11 +32,16 @@ def load_model(
     """A model in float32 on the CPU, and its tokenizer; a plain base model gets new thought parts
     by `seed`. Raises `UsageError` and `CheckpointError`.
     """
+    if is_gguf(source):
+        base = load_gguf_model(Path(source))
+        tokenizer = load_gguf_source(Path(source)).tokenizer
+        thinker = QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed)
+        return thinker, tokenizer
     folder = local_folder(source)
     if has_thought_parts(folder):
         return QuietThinker.from_checkpoint(folder, embedding_scale), load_tokenizer(folder)
     with _explained(source):
-        base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     return QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed), tokenizer
 
@@ -50,6 +57,10 @@ def load_source(source: str) -> Source:
     """Configuration and tokenizer of a model. Raises `UsageError`, also for a base model whose
     tokenizer cannot write what new thought parts begin as, and `CheckpointError`.
     """
+    if is_gguf(source):
+        found = load_gguf_source(Path(source))
+        first_dash_token(found.tokenizer)
+        return Source(*found)
     folder = local_folder(source)
     with _explained(source):
         config = AutoConfig.from_pretrained(folder)
@@ -66,7 +77,9 @@ def local_folder(source: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise UsageError(f"cannot load the model {source}: it is a file, expected a folder")
+        raise UsageError(
+            f"cannot load the model {source}: it is a file, expected a folder or .gguf"
+        )
     if not is_hub_name(source):
         raise UsageError(f"cannot load the model {source}: there is no such folder")
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

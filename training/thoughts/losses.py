@@ -88,10 +88,14 @@ def rewards(base_nll_BT: Tensor, talk_nll_BTPS: Tensor, real_BTS: Tensor) -> Ten
     The base's loss of a token does not depend on the position that looks ahead to it; but it counts
     only where that position looks ahead to the token, and not beyond the end of its document.
     """
-    ahead = talk_nll_BTPS.shape[-1]
-    base_BTS = F.pad(base_nll_BT, (0, ahead - 1)).unfold(1, ahead, 1)
-    base_BTS = base_BTS * real_BTS
+    base_BTS = later_losses(base_nll_BT, real_BTS)
     return (base_BTS[:, :, None] - talk_nll_BTPS).sum(dim=-1).detach()
+
+
+def later_losses(base_nll_BT: Tensor, real_BTS: Tensor) -> Tensor:
+    """The base's losses of the tokens ahead of each position, (B, T, S); 0 without a target."""
+    ahead = real_BTS.shape[-1]
+    return F.pad(base_nll_BT, (0, ahead - 1)).unfold(1, ahead, 1) * real_BTS
 
 
 def advantages(reward_BTP: Tensor, *, keep_negative: bool) -> Tensor:

@@ -144,6 +144,11 @@ class QuietThinker(nn.Module):
         return self.trunk
 
     @property
+    def thought_embeddings(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """START's and END's."""
+        return self.start_embedding, self.end_embedding
+
+    @property
     def lm_head_VH(self) -> Tensor:
         """The language-model head's weight."""
         return _weight(self.base_model.get_output_embeddings())
@@ -227,6 +232,6 @@ def parameter_groups(thinker: QuietThinker, settings: Optimisation) -> list[dict
     groups = (
         (list(thinker.base_model.parameters()), settings.learning_rate),
         (list(thinker.mixing_head.parameters()), settings.head_learning_rate),
-        ([thinker.start_embedding, thinker.end_embedding], settings.embedding_learning_rate),
+        (list(thinker.thought_embeddings), settings.embedding_learning_rate),
     )
     return [{"params": parameters, "lr": rate} for parameters, rate in groups]

@@ -21,7 +21,7 @@ from training.kernels.cross_entropy import score_function, token_cross_entropy
 from training.kernels.malloc_trim import return_freed_memory
 from training.kernels.thought_attention import TextAttention, WholePathAttention
 from training.thoughts.batch import Ahead, Batch, look_ahead
-from training.thoughts.losses import StepTotals, likely_factors
+from training.thoughts.losses import StepTotals, later_losses, likely_factors
 from training.thoughts.model import QuietThinker
 from training.thoughts.outputs import SampledThoughts, StepOutput, TokenLosses, step_output
 from training.thoughts.rollout import sample_thoughts
@@ -54,6 +54,8 @@ def training_step(
         needs_grad=torch.is_grad_enabled(), document_start_BT=batch.document_start_BT
     )
     base_BTH = thinker.text_states(text, batch.input_ids_BT)
+    if not preset.thinks:
+        return step_without_thoughts(thinker, base_BTH, ahead, preset, totals)
 
     # t_k ~ p(· | x_0 … x_i, START, t_1 … t_k-1) for every position i, without gradients.
     thoughts = sample_thoughts(thinker, text, batch.input_ids_BT, preset, choose)
@@ -74,6 +76,40 @@ def training_step(
         ahead.real_BTS[:, :-1],
         objective,
         lambda weight_BTP: policy_loss(thinker, thought_BTPKH, thoughts, weight_BTP, objective),
+        totals,
+    )
+
+
+def step_without_thoughts(
+    thinker: QuietThinker,
+    base_BTH: Tensor,
+    ahead: Ahead,
+    preset: Preset,
+    totals: StepTotals | None = None,
+) -> StepOutput:
+    """The loss where no thought can have a part in it: mixed predictions are the base's."""
+    objective, per_position = preset.objective, preset.thinking.per_position
+    real_BTS, ids_BTS = ahead.real_BTS[:, :-1], ahead.ids_BTS
+    first = real_BTS[..., 0].nonzero(as_tuple=True)
+    base_factor, _ = likely_factors(real_BTS, per_position, objective, totals)
+    nll_N = token_cross_entropy(
+        base_BTH[first],
+        thinker.lm_head_VH,
+        ids_BTS[..., 0][first],
+        base_factor.expand(len(first[0])),
+    )
+    zeros_BTS = torch.zeros(real_BTS.shape, device=real_BTS.device)
+    base_BT = zeros_BTS[..., 0].index_put(first, nll_N)
+    mixed_BTS = later_losses(base_BT.detach(), real_BTS)
+    mixed_BTPS = mixed_BTS[:, :, None].expand(-1, -1, per_position, -1)
+    ids_BTPK = ids_BTS.new_empty((*ids_BTS.shape[:2], per_position, 0))
+    nothing_BTPK = zeros_BTS.new_empty(ids_BTPK.shape)
+    return step_output(
+        TokenLosses(base_BT, mixed_BTPS, torch.zeros_like(mixed_BTPS)),
+        SampledThoughts(ids_BTPK, nothing_BTPK, nothing_BTPK),
+        real_BTS,
+        objective,
+        lambda weight_BTP: weight_BTP.new_zeros(()),
         totals,
     )
 

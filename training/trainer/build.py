@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from training.config import Preset
 from training.errors import UsageError
 from training.kernels.activation_checkpointing import checkpoint_activations, tokens_per_pass
+from training.kernels.merged_lora import MergedLora
 from training.thoughts.batch import Batch, check_window
 from training.thoughts.loading import load_model, load_source
 from training.thoughts.losses import StepTotals
@@ -37,13 +38,20 @@ class ThinkingStep(nn.Module):
         super().__init__()
         self.thinker = thinker
         self.preset = preset
+        self._merged: MergedLora | None = None
         # For accelerate: FSDP shards by the base model's layers.
         self._no_split_modules = thinker.base_model._no_split_modules
+
+    def merge_lora(self, tuner: LoraModel) -> None:
+        """Compute with merged weights. Not for FSDP, whose processes have parts of the weights."""
+        self._merged = MergedLora(tuner)
 
     def forward(
         self, batch: Batch, choose: ChooseThoughts, totals: StepTotals | None = None
     ) -> StepOutput:
         """Think at every position, and the loss: of the batch, or its part of a step's."""
+        if self._merged is not None:
+            self._merged.update()
         tokens = tokens_per_pass(self.thinker.base_model)
         passes = passes_for(batch, self.preset.thinking, tokens)
         most = most_of_all_processes(passes, batch.input_ids_BT.device)
@@ -90,6 +98,11 @@ def build(recipe: Recipe) -> Built:
         recipe.model.source, recipe.optimisation.embedding_scale, recipe.run.seed
     )
     _prepare_tokenizer(tokenizer, recipe)
+    if not recipe.settings.thinks:
+        # DDP waits for the gradient of whatever is trained, and these get none.
+        for part in (thinker.mixing_head.parameters(), thinker.thought_embeddings):
+            for parameter in part:
+                parameter.requires_grad = False
     checkpoint_activations(thinker.base_model, recipe.run.recompute)
     lora = recipe.model.lora
     tuner = add_lora(thinker.base_model, lora) if lora else None

@@ -12,9 +12,10 @@ from datasets.exceptions import DatasetsError  # type: ignore[import-untyped]
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from training.beginning import beginning_ids
 from training.errors import UsageError
 from training.hub import is_hub_name
+from training.thoughts.batch import IGNORED
+from training.trainer.documents import Document, document_reader
 from training.trainer.recipe import DataConfig, Recipe
 
 BUILDERS = {
@@ -33,7 +34,8 @@ Rows = Mapping[str, list[Any]]
 
 class Pieces(NamedTuple):
     """Data sets of rows with `input_ids`, a list of at most `window` token ids; those of packed
-    documents with `document_start`, too: for each token the index of its document's first one.
+    documents with `document_start`, too: for each token the index of its document's first one; and
+    where only answers are learnt with `learnt`, 1 for their tokens.
     """
 
     train: AnyDataset
@@ -93,11 +95,12 @@ def load_text(data: DataConfig, path: str, split: str) -> AnyDataset:
     """One data set, with its first row checked; raises `UsageError`."""
     dataset = open_data_set(data, path, split)
     first = next(iter(dataset))
-    if data.column not in first:
-        raise UsageError(
-            f"the data set {path} has no column {data.column!r} but {', '.join(first)}; "
-            "set data.column"
-        )
+    for key, column in (("column", data.column), ("prompt_column", data.prompt_column)):
+        if column is not None and column not in first:
+            raise UsageError(
+                f"the data set {path} has no column {column!r} but {', '.join(first)}; "
+                f"set data.{key}"
+            )
     return dataset
 
 
@@ -119,38 +122,42 @@ def cutter(
     data: DataConfig, tokenizer: PreTrainedTokenizerBase, *, window: int, shortest: int, seed: int
 ) -> Callable[[Rows, list[int]], dict[str, list[list[int]]]]:
     """From a batch of rows and their numbers to pieces, none shorter than `shortest` tokens."""
-    beginning = beginning_ids(tokenizer, data.beginning)
-    end = [tokenizer.eos_token_id] if data.end_of_text else []
+    read = document_reader(data, tokenizer)
 
     def cut(rows: Rows, numbers: list[int]) -> dict[str, list[list[int]]]:
-        texts = rows[data.column]
-        for text, number in zip(texts, numbers, strict=True):
-            if not isinstance(text, str):
-                raise UsageError(
-                    f"{data.path}: {data.column!r} of document {number} is not text but {text!r}"
-                )
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        documents = [beginning + ids + end for ids in encoded]
+        documents = read(rows, numbers)
         if data.pieces == "window":
-            pieces = [
-                random_window(document, window, f"{seed}/{number}")
+            starts = [
+                window_start(len(document.ids), window, f"{seed}/{number}")
                 for document, number in zip(documents, numbers, strict=True)
+            ]
+            pieces = [
+                document.cut(start, window)
+                for document, start in zip(documents, starts, strict=True)
             ]
         else:
             pieces = joined(documents, window)
-        cut_out = {"input_ids": [piece for piece in pieces if len(piece) >= shortest]}
+        columns: dict[str, list[list[int]]] = {"input_ids": [piece.ids for piece in pieces]}
+        if data.answers_only:
+            columns["learnt"] = [[*map(int, piece.learnt)] for piece in pieces]
         if data.pieces == "packed":
-            starts = document_starts(list(map(len, documents)), window)
-            cut_out["document_start"] = [piece for piece in starts if len(piece) >= shortest]
-        return cut_out
+            lengths = [len(document.ids) for document in documents]
+            columns["document_start"] = document_starts(lengths, window)
+        kept = [
+            number
+            for number, piece in enumerate(pieces)
+            if len(piece.ids) >= shortest and any(piece.learnt[1:])
+        ]
+        return {name: [column[number] for number in kept] for name, column in columns.items()}
 
     return cut
 
 
-def joined(documents: list[list[int]], window: int) -> list[list[int]]:
+def joined(documents: list[Document], window: int) -> list[Document]:
     """All documents joined and cut every `window` tokens; the last piece may be shorter."""
-    together = list(itertools.chain.from_iterable(documents))
-    return [together[start : start + window] for start in range(0, len(together), window)]
+    ids = list(itertools.chain.from_iterable(document.ids for document in documents))
+    learnt = list(itertools.chain.from_iterable(document.learnt for document in documents))
+    return [Document(ids, learnt).cut(at, window) for at in range(0, len(ids), window)]
 
 
 def document_starts(lengths: list[int], window: int) -> list[list[int]]:
@@ -166,8 +173,8 @@ def document_starts(lengths: list[int], window: int) -> list[list[int]]:
 
 
 def collate(pieces: Sequence[Mapping[str, list[int]]], pad_token_id: int) -> dict[str, Tensor]:
-    """Pieces padded on the right: `input_ids`, `attention_mask` and, where a piece has several
-    documents, `document_start`, (B, T) each.
+    """Pieces padded on the right: `input_ids`, `attention_mask`; where a piece has several
+    documents, `document_start`; and where only answers are learnt, `labels`; (B, T) each.
     """
     longest = max(len(piece["input_ids"]) for piece in pieces)
     rows = [piece["input_ids"] for piece in pieces]
@@ -175,6 +182,15 @@ def collate(pieces: Sequence[Mapping[str, list[int]]], pad_token_id: int) -> dic
         "input_ids": [ids + [pad_token_id] * (longest - len(ids)) for ids in rows],
         "attention_mask": [[1] * len(ids) + [0] * (longest - len(ids)) for ids in rows],
     }
+    if "learnt" in pieces[0]:
+        batch["labels"] = [
+            [
+                token if learnt else IGNORED
+                for token, learnt in zip(ids, piece["learnt"], strict=True)
+            ]
+            + [IGNORED] * (longest - len(ids))
+            for ids, piece in zip(rows, pieces, strict=True)
+        ]
     starts = [piece.get("document_start") or [0] for piece in pieces]
     if any(map(any, starts)):
         # Padding belongs to the last document, so that its positions stay small.
@@ -182,10 +198,9 @@ def collate(pieces: Sequence[Mapping[str, list[int]]], pad_token_id: int) -> dic
     return {name: torch.tensor(values) for name, values in batch.items()}
 
 
-def random_window(document: list[int], window: int, seed: str) -> list[int]:
-    """`window` tokens from a position that depends on the seed alone; all of a shorter document."""
-    start = random.Random(seed).randint(0, max(0, len(document) - window))
-    return document[start : start + window]
+def window_start(length: int, window: int, seed: str) -> int:
+    """Where a window of a document begins, as the seed alone decides; 0 in a shorter document."""
+    return random.Random(seed).randint(0, max(0, length - window))
 
 
 def _source(data: DataConfig, path: str, split: str) -> dict[str, Any]:

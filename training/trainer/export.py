@@ -19,6 +19,7 @@ from training.errors import UsageError
 from training.output import write_json
 from training.trainer.build import build
 from training.trainer.checkpoint import OFFICIAL_FLAGS, ThoughtFacts, write_tokenizer
+from training.trainer.control import gains_table, run_gains, verdict
 from training.trainer.recipe import ExportDtype, Recipe, load_recipe
 
 RECIPE = "recipe.yaml"
@@ -41,7 +42,7 @@ Losses are in nats per token of the evaluation text: `base_nll` without thoughts
 `gain` is the difference.
 
 {table}
-
+{gains}
 ## Recipe
 
 ```yaml
@@ -126,6 +127,22 @@ def config_json(base_model: PreTrainedModel, facts: ThoughtFacts, dtype: str) ->
     }
 
 
+def _gains(recipe: Recipe, run: Path) -> str:
+    """What thoughts gained beside what training alone did."""
+    if not recipe.thinking.budget:
+        return ""
+    if not recipe.control:
+        return (
+            "\nWhat training alone would have gained is not known: the run has no control "
+            "(`control: true`).\n"
+        )
+    try:
+        gains = [run_gains(run)]
+    except UsageError:  # a run that did not end: its control comes last
+        return "\nThe run's control has not been trained.\n"
+    return f"\n## Beside its control\n\n{gains_table(gains)}\n\n{verdict(gains)}\n"
+
+
 def model_card(recipe: Recipe, chosen: Chosen) -> str:
     """The model card in Markdown, with the run's numbers."""
     head = f"| step | {' | '.join(COLUMNS)} |\n|--:|{'--:|' * len(COLUMNS)}\n"
@@ -143,5 +160,6 @@ def model_card(recipe: Recipe, chosen: Chosen) -> str:
         steps=recipe.run.steps,
         step=chosen.step,
         table=head + "\n".join(rows),
+        gains=_gains(recipe, chosen.folder.parent),
         recipe=yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False),
     )

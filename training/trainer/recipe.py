@@ -7,6 +7,7 @@ preset: official              # fills in what the next three sections leave out
 thinking: {budget: 5}         # training.config.Thinking
 objective: {}                 # training.config.Objective
 optimisation: {}              # training.config.Optimisation
+control: true                 # the same run without thoughts as well, into the folder `control`
 gate: {}                      # training.gate.settings.GateSettings; without it no gate is fitted
 """
 
@@ -65,6 +66,10 @@ class DataConfig:
     its longest piece. `beginning` chooses what stands before a document. Without `eval_path` and
     `eval_split` the first `eval_documents` documents are set aside for evaluation. `title` replaces
     `path` in the exported model's description of its data.
+
+    `column` holds text, or the messages of a chat, each with `role` and `content`, which the
+    tokenizer's chat template writes. The text of `prompt_column` stands before that of `column`.
+    `answers_only`: of chats only what the assistant says is learnt, of text only `column`.
     """
 
     path: str
@@ -72,6 +77,8 @@ class DataConfig:
     name: str | None = None
     split: str = "train"
     column: str = "text"
+    prompt_column: str | None = None
+    answers_only: bool = False
     eval_path: str | None = None
     eval_split: str | None = None
     eval_documents: int = 64
@@ -124,7 +131,8 @@ class Recipe:
     thinking: Thinking
     objective: Objective
     optimisation: Optimisation
-    preset: Literal["official", "paper", "recommended"] = "official"
+    preset: Literal["official", "paper", "recommended", "pretrained"] = "official"
+    control: bool = False
     gate: GateSettings | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +147,7 @@ class Recipe:
 
 _OF_NO_EFFECT = (
     "preset",  # only a name: what it fills in is compared
+    "control",  # a run of its own
     "gate",  # fitted at the end
     "data.title",
     "optimisation.decay_steps",  # `rates_end`

@@ -14,6 +14,7 @@ from training.errors import UsageError
 from training.gate.command import GateJob, run_gate
 from training.trainer.arguments import training_arguments
 from training.trainer.build import ThinkingStep, build, load_tokenizer_of
+from training.trainer.control import control_of
 from training.trainer.data import load_pieces
 from training.trainer.export import RECIPE, export_run
 from training.trainer.recipe import (
@@ -29,14 +30,36 @@ from training.trainer.trainer import WRITING, QuietTrainer
 def train(
     recipe: Recipe, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()
 ) -> Path:
-    """Train, keep the best checkpoint, export it, fit its gate; returns the exported folder.
+    """Train, keep the best checkpoint, train the control, export, fit the gate; returns the
+    exported folder.
 
     Mistakes that can be detected beforehand are reported before the first step, those in recipe and
     data before the model is loaded. Raises `UsageError`, `CheckpointError`, and `TrainingStopped`
     for a run that cannot go on.
     """
-    output = recipe.run.output
     processes = PartialState(cpu=not torch.cuda.is_available())
+    _train_once(recipe, processes, callbacks, resume=resume)
+    if recipe.control:
+        control = control_of(recipe)
+        begun = resume and (control.run.output / RECIPE).exists()
+        _train_once(control, processes, (), resume=begun)
+        if processes.is_main_process:
+            export_run(control.run.output)
+    if processes.is_main_process:
+        fit_run_gate(recipe, export_run(recipe.run.output))
+    processes.wait_for_everyone()
+    return recipe.run.output / "model"
+
+
+def _train_once(
+    recipe: Recipe,
+    processes: PartialState,
+    callbacks: Sequence[TrainerCallback],
+    *,
+    resume: bool,
+) -> None:
+    """One run, from its checks to its last checkpoint."""
+    output = recipe.run.output
     checkpoint = check_output(recipe, resume=resume)
     args = training_arguments(recipe, resumed=checkpoint is not None)
     tokenizer = load_tokenizer_of(recipe)
@@ -51,10 +74,6 @@ def train(
     trainer = QuietTrainer(recipe, built, pieces, args, callbacks, resumed_at)
     if checkpoint is None or step_of(checkpoint) < recipe.run.steps:
         trainer.train(resume_from_checkpoint=checkpoint)
-    if processes.is_main_process:
-        fit_run_gate(recipe, export_run(output))
-    processes.wait_for_everyone()
-    return output / "model"
 
 
 def fit_run_gate(recipe: Recipe, folder: Path) -> None:

@@ -83,6 +83,8 @@ class QuietTrainer(Trainer):
             data_collator=partial(collate, pad_token_id=built.tokenizer.pad_token_id),
             callbacks=[*self._callbacks(), *callbacks],
         )
+        if built.tuner is not None and not self.is_fsdp_enabled:
+            self.step_model.merge_lora(built.tuner)
         self.remove_callback(PrinterCallback)  # ThinkingProgress shows the same
 
     def _callbacks(self) -> list[TrainerCallback]:
@@ -247,6 +249,7 @@ class QuietTrainer(Trainer):
         return make_batch(
             inputs["input_ids"],
             self.tokenizer.pad_token_id,
+            labels=inputs.get("labels"),
             attention_mask=inputs["attention_mask"],
             document_start=inputs.get("document_start"),
         )

@@ -14,6 +14,7 @@ from quietstar_infer.config import load_tokenizer
 from training.cli import main
 from training.evaluations.backends.base import PassageScores
 from training.evaluations.backends.local import LocalBackend
+from training.evaluations.report import NOTHING_SURE
 from training.evaluations.tasks.passages import Passage
 from training.thoughts.weights import load_base_model
 
@@ -61,11 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Path:
-    """The results of an evaluation that nothing interrupted, with a base model beside it."""
+    """The results of an evaluation that nothing interrupted, with a base model and a control
+    beside it, which are the same.
+    """
     base = folder / "base"
     load_base_model(DEMO).save_pretrained(base)
     load_tokenizer(DEMO).save_pretrained(base)
-    assert main(options(folder, "whole", "--base", str(base))) == 0
+    beside = ("--base", str(base), "--control", str(base))
+    assert main(options(folder, "whole", *beside)) == 0
     return folder / "whole"
 
 
@@ -109,6 +113,27 @@ def test_everything_is_measured_and_can_be_repeated(folder: Path, whole: Path) -
         plot = ElementTree.parse(whole / f"sweep-{name}.svg")
         assert plot.getroot().tag.endswith("svg")
         assert f"](sweep-{name}.svg)" in report
+
+
+def test_gains_stand_beside_what_training_alone_gained(whole: Path) -> None:
+    task = results(whole)["tasks"]["openwebmath"]
+    found = task["beside_control"]
+    assert list(found) == ["all", "hardest tenth for the base model"]
+    everything = found["all"]
+    # The control is the base model: training alone gained nothing, thoughts all.
+    assert everything["alone"]["value"] == 0
+    for key in ("0", "3"):
+        gain = task["thinker"][key]["gain"]
+        assert everything["thoughts"][key] == pytest.approx(gain, abs=1e-6)
+    hardest = found["hardest tenth for the base model"]
+    assert hardest["tokens"] == -(-everything["tokens"] // 10)
+    report = (whole / "report.md").read_text()
+    assert "## openwebmath: beside the control" in report
+    assert "| training alone gained | b=0: beyond it | b=3: beyond it |" in report
+    sure = any(part["thoughts"]["3"]["low"] > 0 for part in found.values())
+    assert (NOTHING_SURE in report) != sure
+    (line,) = (x for x in report.splitlines() if x.startswith("| gsm8k: accuracy"))
+    assert line.count("|") == len(("", "items", "base model", "control", "b=0", "b=3")) + 1
 
 
 @pytest.fixture(scope="module")

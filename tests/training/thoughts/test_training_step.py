@@ -1,5 +1,6 @@
 """The training step against the reference step, on random models of four families."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,31 @@ def test_every_family_and_preset(checkpoint: Path, name: str) -> None:
     )
     assert_same(fast, dense)
     assert dense.gradients.keys() == dict(thinker.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("batch", [texts(), documents()], ids=["texts", "documents"])
+def test_a_step_without_thoughts_needs_no_paths(mistral: Path, batch: Batch) -> None:
+    """What thoughts have no part in is what the reference step computes with empty thoughts and a
+    closed mixing head.
+    """
+    preset = short(PRESETS["recommended"], Thinking(budget=0, ahead=3, per_position=1))
+    objective = replace(preset.objective, base_weight=1.0, talk_weight=0.0, policy_weight=0.0)
+    preset = replace(preset, objective=objective)
+    assert not preset.thinks
+    thinker = QuietThinker.from_checkpoint(mistral, preset.optimisation.embedding_scale)
+    thinker.mixing_head.start_closed()
+    dense, fast = (
+        outcome(step, thinker, batch, preset) for step in (reference_step, training_step)
+    )
+    for found, expected in (
+        (fast.output.loss, dense.output.loss),
+        (fast.output.tokens.base_nll_BT, dense.output.tokens.base_nll_BT),
+        (fast.output.tokens.talk_nll_BTPS, dense.output.tokens.talk_nll_BTPS),
+        (fast.output.reward_BTP, dense.output.reward_BTP),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for name, gradient in fast.gradients.items():
+        torch.testing.assert_close(gradient, dense.gradients[name], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets  # type: ignore[import-untyped]
 import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.config import load_tokenizer
 from tests.support.checkpoints import TOKENIZER
@@ -18,13 +20,15 @@ from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import TextTask, load_task
 from training.evaluations.tasks.passages import item_maker
+from training.thoughts.batch import IGNORED
 from training.trainer.data import (
     collate,
     document_starts,
     joined,
     load_pieces,
-    random_window,
+    window_start,
 )
+from training.trainer.documents import Document
 from training.trainer.recipe import Recipe
 
 TEXTS = [f"t{8 + i} t{9 + i} t{10 + i} t{11 + i}" for i in range(20)]
@@ -220,7 +224,12 @@ def test_too_small_a_window(tmp_path: Path) -> None:
 
 
 def test_packing_cuts_across_documents() -> None:
-    assert joined([[1, 2, 3], [4], [5, 6, 7]], 3) == [[1, 2, 3], [4, 5, 6], [7]]
+    documents = [Document(ids, [ids[0] > 1] * len(ids)) for ids in ([1, 2, 3], [4], [5, 6, 7])]
+    assert joined(documents, 3) == [
+        ([1, 2, 3], [False, False, False]),
+        ([4, 5, 6], [True, True, True]),
+        ([7], [True]),
+    ]
     assert document_starts([3, 1, 3], 3) == [[0, 0, 0], [0, 1, 1], [0]]
     assert document_starts([7], 3) == [[0, 0, 0], [0, 0, 0], [0]]
 
@@ -256,7 +265,99 @@ def test_batches() -> None:
 
 def test_a_window_depends_on_its_seed_alone() -> None:
     document = list(range(100))
-    windows = [random_window(document, 10, f"0/{number}") for number in range(50)]
-    assert windows == [random_window(document, 10, f"0/{number}") for number in range(50)]
-    assert len({window[0] for window in windows}) > 20
-    assert random_window(document, 100, "x") == document
+    starts = [window_start(len(document), 10, f"0/{number}") for number in range(50)]
+    assert starts == [window_start(len(document), 10, f"0/{number}") for number in range(50)]
+    assert len(set(starts)) > 20
+    assert min(starts) >= 0
+    assert max(starts) <= 90
+    assert window_start(len(document), 100, "x") == 0
+
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'] }} t9 {{ message['content'] }} t10\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}assistant t9{% endif %}"
+)
+
+
+def with_template(template: str) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(TOKENIZER)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def chat_recipe(folder: Path, chats: list[Any], **data: Any) -> Recipe:
+    path = folder / "chats.jsonl"
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    data = {"eval_documents": 1, "pieces": "window", "column": "messages", **data}
+    return small_recipe(
+        folder,
+        data={"path": str(path), **data},
+        optimisation={"sequences_per_step": 1, "window": 64},
+        run={"sequences_per_device": 1},
+    )
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+TALK = [
+    *(turn("user", "t11 t12"), turn("assistant", "t13")),
+    *(turn("user", "t14"), turn("assistant", "t15 t16")),
+]
+
+
+def learnt_text(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    kept = [
+        token for token, is_learnt in zip(row["input_ids"], row["learnt"], strict=True) if is_learnt
+    ]
+    return str(tokenizer.decode(kept))
+
+
+def test_chats_are_written_by_the_chat_template(tmp_path: Path) -> None:
+    tokenizer = with_template(CHAT)
+    pieces = load_pieces(chat_recipe(tmp_path, [TALK] * 3), tokenizer)
+    ids = tokenizer.apply_chat_template(TALK, tokenize=True, return_dict=False)
+    assert [row["input_ids"] for row in pieces.train] == [ids, ids]
+
+
+def test_of_chats_only_answers_are_learnt_where_asked(tmp_path: Path) -> None:
+    tokenizer = with_template(CHAT)
+    pieces = load_pieces(chat_recipe(tmp_path, [TALK] * 3, answers_only=True), tokenizer)
+    for row in (*pieces.train, *pieces.evaluation):
+        assert learnt_text(row, tokenizer).split() == ["t13", "t10", "t15", "t16", "t10"]
+    batch = collate(list(pieces.train), tokenizer.pad_token_id)
+    assert (
+        (batch["labels"] != IGNORED)
+        == torch.tensor([[*map(bool, row["learnt"])] for row in pieces.train])
+    ).all()
+    assert (batch["labels"] == batch["input_ids"])[batch["labels"] != IGNORED].all()
+
+
+@pytest.mark.parametrize("pieces", ["window", "packed", "joined"])
+def test_of_text_after_a_prompt_only_the_text_is_learnt(tmp_path: Path, pieces: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [{"question": "t8 t9 t10", "text": " t11 t12"}] * 24
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = recipe_for(
+        tmp_path, path=str(path), prompt_column="question", answers_only=True, pieces=pieces
+    )
+    tokenizer = load_tokenizer(TOKENIZER)
+    for row in load_pieces(recipe, tokenizer).train:
+        learnt = [bool(flag) for flag in row["learnt"]]
+        assert learnt == [token in (11, 12, tokenizer.eos_token_id) for token in row["input_ids"]]
+
+
+def test_what_is_no_chat_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no chat template"):
+        load_pieces(chat_recipe(tmp_path, [TALK] * 3), load_tokenizer(TOKENIZER))
+    with pytest.raises(UsageError, match="'messages' of document 0 is neither text nor messages"):
+        load_pieces(chat_recipe(tmp_path, [[{"role": "user"}]] * 3), with_template(CHAT))
+    with pytest.raises(UsageError, match="cannot write it: no system"):
+        load_pieces(
+            chat_recipe(tmp_path, [TALK] * 3), with_template("{{ raise_exception('no system') }}")
+        )
+    last_only = "{{ messages | length }} {{ messages[-1]['content'] }}"
+    with pytest.raises(UsageError, match="writes earlier messages differently"):
+        load_pieces(chat_recipe(tmp_path, [TALK] * 3, answers_only=True), with_template(last_only))

@@ -84,12 +84,12 @@ HAPPENINGS: Mapping[Happening, int] = {gain: 6, loss: 6, double: 3, triple: 2, h
 """What can happen to a total, with weights for drawing."""
 
 
-def draw_event(total: int, rng: random.Random) -> Event:
+def draw_event(total: int, rng: random.Random, totals: range = TOTALS) -> Event:
     """Draw until an event leaves a total in the range."""
     while True:
         (happening,) = rng.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
         event = happening(total, rng)
-        if event is not None and event.total in TOTALS:
+        if event is not None and event.total in totals:
             return event
 
 
