@@ -335,7 +335,12 @@ class ThinkingScheduler(AsyncScheduler):
             else:
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
         if progress is not None:
-            self._num_drafts.update(progress.num_drafts)
+            # Some requests may have been aborted meanwhile.
+            self._num_drafts |= {
+                request_id: number
+                for request_id, number in progress.num_drafts.items()
+                if request_id in self.requests
+            }
         failures = self._take_failures(model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self._report(used, failures, outputs)

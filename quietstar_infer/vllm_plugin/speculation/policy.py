@@ -22,8 +22,8 @@ _FADE = 0.995
 _MANY = 1 << 20
 # Thought tokens after which the two ways are compared.
 _WINDOW = 300
-# After so many windows of the better way comes one of the other.
-_FIRST_INTERVAL, _LAST_INTERVAL = 16, 128
+# After so many windows of the better way comes one of the other; at first, after few.
+_AT_FIRST, _FIRST_INTERVAL, _LAST_INTERVAL = 2, 16, 128
 # The share of a new window in what is remembered of either way: one alone may be noise.
 _NEW = 0.5
 # Up to so many rows drafts are expected to pay until it is measured.
@@ -73,7 +73,7 @@ class _Rates:
         self.is_drafting = is_drafting
         self._rate: dict[bool, float] = {}
         self._tokens = self._seconds = 0.0
-        self._interval = self._windows_left = _FIRST_INTERVAL
+        self._interval, self._windows_left = _FIRST_INTERVAL // 2, _AT_FIRST
 
     def add(self, tokens: int, seconds: float, *, is_drafting: bool) -> None:
         if is_drafting != self.is_drafting:

@@ -267,6 +267,7 @@ def test_tensor_parallel(
 def assert_nothing_left(engine: Engine) -> None:
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert not engine.scheduler.requests
+    assert not engine.scheduler._num_drafts
     assert engine.scheduler.get_kv_cache_usage() == 0
 
 
