@@ -216,13 +216,16 @@ def rows_of(
 
 def counters(cell: Cell) -> list[tuple[str, str]]:
     """The increase of each server counter that changed; first the mean batch size, if the server
-    counts its passes."""
+    counts its passes, and what its drafts of thought tokens have saved, if it drafts."""
     moved = {name: after - before for name, (before, after) in sorted(cell.server.items())}
-    passes, rows = (
-        sum(change for name, change in moved.items() if name.startswith(f"quietstar:engine_{what}"))
-        for what in ("passes_total", "rows_total")
+    passes, rows, drafts, right = (
+        sum(change for name, change in moved.items() if name.startswith(f"quietstar:{what}_total"))
+        for what in ("engine_passes", "engine_rows", "thought_drafts", "thought_drafts_accepted")
     )
     listed = [(name, f"{change:,.6g}") for name, change in moved.items() if change]
+    if drafts:
+        saved = f"{right / drafts:.0%}, which saved {right / (rows + right):.0%} of all passes"
+        listed.insert(0, ("drafts of thought tokens that were right", saved))
     if passes:
         listed.insert(0, ("requests in a pass of the engine, on average", f"{rows / passes:.2f}"))
     return listed

@@ -1,6 +1,7 @@
 """The HTML report."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import chain
 
@@ -9,7 +10,7 @@ import pytest
 from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import summarise
 from loadtest.records import Failure, Run
-from loadtest.reporting.report import render
+from loadtest.reporting.report import counters, render
 from loadtest.reporting.table import parts
 from tests.support.loadtest.records import gated, made_cell, made_record, made_run
 from tests.support.loadtest.tables import tables_of
@@ -147,3 +148,20 @@ def test_thresholds_are_rows_points_and_a_recommendation() -> None:
     # Dominated points are pale, with their labels and intervals; the others are not.
     assert set(re.findall(r"opacity: ([\d.]+)", by_passes)) == {"0.35"}
     assert by_passes.count(">b = 8 at 0.1 nats</text>") == 1
+
+
+def test_what_the_server_has_counted_is_listed_and_summed_up() -> None:
+    counted = {
+        'quietstar:engine_passes_total{model_name="m"}': (0.0, 40.0),
+        'quietstar:engine_rows_total{model_name="m"}': (10.0, 90.0),
+        'quietstar:thought_drafts_total{model_name="m"}': (0.0, 50.0),
+        'quietstar:thought_drafts_accepted_total{model_name="m"}': (5.0, 25.0),
+        "vllm:never": (3.0, 3.0),
+    }
+    cell = replace(made_cell([made_record(0, 0.0)], (0.0, 1.0)), server=counted)
+    listed = dict(counters(cell))
+    assert listed["requests in a pass of the engine, on average"] == "2.00"
+    right = listed["drafts of thought tokens that were right"]
+    assert right == "40%, which saved 20% of all passes"
+    assert listed['quietstar:thought_drafts_total{model_name="m"}'] == "50"
+    assert "vllm:never" not in listed
