@@ -1,7 +1,6 @@
 """The HTML report."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import chain
 
@@ -158,7 +157,7 @@ def test_what_the_server_has_counted_is_listed_and_summed_up() -> None:
         'quietstar:thought_drafts_accepted_total{model_name="m"}': (5.0, 25.0),
         "vllm:never": (3.0, 3.0),
     }
-    cell = replace(made_cell([made_record(0, 0.0)], (0.0, 1.0)), server=counted)
+    cell = made_cell([made_record(0, 0.0)], (0.0, 1.0)).model_copy(update={"server": counted})
     listed = dict(counters(cell))
     assert listed["requests in a pass of the engine, on average"] == "2.00"
     right = listed["drafts of thought tokens that were right"]
