@@ -55,6 +55,10 @@ class ThoughtDrafter:
         # As if of two one had been.
         self._right_O = np.full(len(ORDERS), 1.0)
         self._tested_O = np.full(len(ORDERS), 2.0)
+        # Tokens that thoughts have fed and the model has borne. A wrong draft must do no harm: of
+        # one that overflows, vLLM's attention on the CPU would take NaN into the tokens before it,
+        # because it reads a block to its end, with weights of 0 behind the text.
+        self._is_borne_V = np.zeros(0, dtype=np.bool_)
 
     def learn(
         self, token_RC: Int32Array, row_U: Int64Array, known_U: Int64Array, logits_UV: torch.Tensor
@@ -70,6 +74,9 @@ class ThoughtDrafter:
             logit_UK, candidate_UK = logit_UK[is_finite_U], candidate_UK[is_finite_U]
             row_U, known_U = row_U[is_finite_U], known_U[is_finite_U]
         self._ngrams.learn(token_RC, row_U, known_U, candidate_UK, logit_UK)
+        if not self._is_borne_V.size:
+            self._is_borne_V = np.zeros(logits_UV.shape[1], dtype=np.bool_)
+        self._is_borne_V[token_RC[row_U, known_U][known_U > 0]] = True
 
     def propose(
         self, thoughts: Sequence[DraftedThought], token_RC: Int32Array, drafting: Drafting
@@ -77,6 +84,8 @@ class ThoughtDrafter:
         """Draft the rest of each thought, whose known tokens are in its row of `token_RC`, as far
         as it is likely enough to be right. Returns how many drafts each has, if any.
         """
+        if not self._is_borne_V.size:
+            return {}  # nothing has been learnt yet
         requests = DraftRequests(
             np.array([thought.known for thought in thoughts], dtype=np.int64),
             np.array([thought.budget for thought in thoughts], dtype=np.int64),
@@ -86,7 +95,8 @@ class ThoughtDrafter:
         )
         token_RD, order_RD, number_R = self._ngrams.draft(token_RC, requests)
         chance_RD = (self._right_O / self._tested_O)[order_RD].cumprod(axis=1)
-        likely_R = (chance_RD >= drafting.least_chance).sum(axis=1)
+        chance_RD *= self._is_borne_V[token_RD].cumprod(axis=1)
+        likely_R = ((chance_RD >= drafting.least_chance) & (chance_RD > 0)).sum(axis=1)
         numbers = np.minimum(np.minimum(number_R, likely_R), drafting.max_drafts).tolist()
         for row, (thought, number) in enumerate(zip(thoughts, numbers, strict=True)):
             self._drafts[thought.request_id] = Drafts(

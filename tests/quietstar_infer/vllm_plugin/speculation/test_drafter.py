@@ -14,10 +14,16 @@ THOUGHT = [3, 1, 4, 1, 5, 9, 2, 6]
 def taught() -> ThoughtDrafter:
     """A drafter that knows one thought."""
     drafter = ThoughtDrafter()
-    known_U = np.arange(len(THOUGHT))
-    logits_UV = 9 * torch.nn.functional.one_hot(torch.tensor(THOUGHT), VOCABULARY).float()
-    drafter.learn(slots(), np.zeros(len(THOUGHT), np.int64), known_U, logits_UV)
+    # What comes after the last token, too: else it is not known that the model bears that.
+    for known, likeliest in enumerate([*THOUGHT, 0]):
+        learn(drafter, known, likeliest)
     return drafter
+
+
+def learn(drafter: ThoughtDrafter, known: int, likeliest: int, logit: float = 9.0) -> None:
+    logits_UV = torch.zeros(1, VOCABULARY)
+    logits_UV[0, likeliest] = logit
+    drafter.learn(slots(), np.zeros(1, np.int64), np.array([known]), logits_UV)
 
 
 def slots() -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
@@ -61,10 +67,22 @@ def test_only_drafts_behind_right_ones_are_put_to_the_test() -> None:
 
 def test_nothing_is_learnt_from_numbers_that_are_not_finite() -> None:
     drafter = taught()
-    logits_UV = torch.full((1, VOCABULARY), torch.nan)
-    drafter.learn(slots(), np.zeros(1, np.int64), np.array([2]), logits_UV)
+    learn(drafter, 2, 0, logit=torch.nan)
     propose(drafter, Drafting(99, 0.0, False))
     assert drafter.take("a", 6).token_D.tolist() == THOUGHT[2:]
+
+
+def test_a_token_that_no_thought_has_fed_is_not_drafted() -> None:
+    """It might overflow."""
+    drafter = ThoughtDrafter()
+    for known, likeliest in enumerate(THOUGHT[:6]):
+        learn(drafter, known, likeliest)
+    # The last of these tokens, 9, has been sampled, but never fed.
+    assert propose(drafter, Drafting(99, 0.0, False)) == {"a": 3}
+    learn(drafter, 6, THOUGHT[6], logit=torch.nan)
+    assert propose(drafter, Drafting(99, 0.0, False)) == {"a": 3}
+    learn(drafter, 6, THOUGHT[6])
+    assert propose(drafter, Drafting(99, 0.0, False)) == {"a": 4}
 
 
 def test_a_forgotten_request_has_no_drafts() -> None:
