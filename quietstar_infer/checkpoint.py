@@ -77,10 +77,11 @@ def _check_shapes(found: Mapping[str, Shape], expected: Mapping[str, Shape], whe
             )
 
 
-def check_checkpoint(folder: Path) -> None:
+def check_checkpoint(folder: Path, *, has_base_model: bool = True) -> None:
     """Refuse a local folder that cannot be served, before an engine is started for it.
 
-    Reads the headers of the safetensors files only. Raises `CheckpointError`.
+    Reads the headers of the safetensors files only. `has_base_model`: False where its weights are
+    not there, because they are drawn at random. Raises `CheckpointError`.
     """
     config = read_json(folder / "config.json")
     hidden_size = config.get("hidden_size")
@@ -88,7 +89,8 @@ def check_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder}/config.json has no hidden_size")
     shapes = dict(_tensor_shapes(folder))
     check_tensors(shapes, hidden_size, str(folder))
-    if missing := missing_base_tensors(shapes, config):
+    missing = missing_base_tensors(shapes, config) if has_base_model else []
+    if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise CheckpointError(f"{folder} is incomplete: it lacks {missing[0]}{more}")
     _check_shapes(shapes, base_tensor_shapes(list(shapes), config), str(folder))

@@ -92,6 +92,8 @@ def measure_passes(settings: GpuSettings, device: str, progress: Progress) -> It
             options = {
                 "max_thought_budget": max(budgets),
                 "max_thought_burst": settings.max_thought_burst,
+                # So that each thought token takes a pass.
+                "speculative_thoughts": 0,
             }
             thinking = None if engine == "stock" else options
             progress(f"starting {engine} vLLM")

@@ -105,7 +105,12 @@ def profile_engine(
 ) -> Iterator[Profile]:
     """A breakdown for each batch: of thoughts of `budget` tokens, or of stock vLLM at budget 0."""
     progress(f"{model.name}: starting {engine} vLLM twice")
-    options = {"max_thought_budget": budget, "max_thought_burst": settings.max_thought_burst}
+    options = {
+        "max_thought_budget": budget,
+        "max_thought_burst": settings.max_thought_burst,
+        # So that each thought token takes a pass.
+        "speculative_thoughts": 0,
+    }
     thinking = options if budget else None
     arguments = model.thinking if budget else model.stock
     timed_spec = EngineSpec(arguments, thinking, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})

@@ -69,9 +69,9 @@ _STATE = f"{_PLUGIN}.thought_state:ThoughtState"
 THINKING: dict[str, Part] = STOCK | {
     f"{_PLUGIN}.scheduler:ThinkingScheduler._update_after_schedule": OURS,
     f"{_MIXIN}.execute_model": OURS,
-    f"{_MULTI_STEP}._prepare_decode_only_pass": OURS,
+    f"{_MULTI_STEP}._prepare_pass": OURS,
     f"{_MULTI_STEP}._advance_decode_only_pass": OURS,
-    f"{_MULTI_STEP}._decode_only_forward": OURS,
+    f"{_MULTI_STEP}._forward": OURS,
     f"{_MIXIN}._update_states": OURS,
     f"{_MIXIN}._prepare_inputs": OURS,
     f"{_MIXIN}._model_forward": THOUGHT,

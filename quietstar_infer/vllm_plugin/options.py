@@ -80,7 +80,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     register()
     _refuse_unsupported(engine_args)
     folder = _local_checkpoint(engine_args)
-    check_checkpoint(folder)
+    check_checkpoint(folder, has_base_model=engine_args.load_format != "dummy")
     config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
     setup = ThinkingSetup(
         config=config,

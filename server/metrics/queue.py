@@ -14,7 +14,9 @@ _QUEUED = (
     "Passes that the requests which wait for a place in the batch are still expected to take, if "
     "they get max_tokens. A visible token with a thought of b tokens is b + 1 passes."
 )
-_RUNNING = "The same of the requests in the batch."
+_RUNNING = (
+    "Passes that the requests in the batch are still expected to take, if they get max_tokens."
+)
 
 
 class QueueMetrics(Collector):

@@ -28,4 +28,4 @@ def test_a_base_model_is_the_checkpoint_without_the_tensors_of_thinking(
 
 def test_a_random_model_is_a_valid_checkpoint(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", replace(TINY, vocab_size=99), torch.bfloat16)
-    check_checkpoint(folder)
+    check_checkpoint(folder, has_base_model=False)

@@ -144,8 +144,9 @@ def test_an_abandoned_thought_is_aborted(small_server: RunningServer) -> None:
         return now.value("vllm:num_requests_running") == 0
 
     # One of 17 passes lies between two thoughts: a client that leaves then aborts none.
-    for _ in range(20):
-        stream = body(16, 200, stream=True)
+    for attempt in range(20):
+        # Of the same thoughts again, each would be drafted whole, and take a single pass.
+        stream = body(16, 200, stream=True, seed=attempt)
         url = f"{small_server.url}/v1/completions"
         with httpx.stream("POST", url, json=stream, timeout=60) as response:
             next(response.iter_lines())

@@ -37,6 +37,7 @@ def test_layout(folder: Path) -> None:
     check_checkpoint(folder)
     assert {path.name for path in folder.iterdir()} == {
         "README.md",
+        "chat_template.jinja",
         "config.json",
         "generation_config.json",
         "model.safetensors",

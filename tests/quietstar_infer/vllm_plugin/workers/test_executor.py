@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm import envs
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
 from vllm.platforms import current_platform
@@ -56,7 +57,7 @@ def replicas(number: int) -> Any:
 def test_replicas_share_the_cores(monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
     """With more threads than cores each would wait for the others' turns."""
     monkeypatch.delenv(THREADS, raising=False)
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
+    monkeypatch.setitem(vars(envs), "VLLM_CPU_OMP_THREADS_BIND", bind)
     cores = len(os.sched_getaffinity(0))
     for number in (2, cores, 2 * cores):
         with openmp_environment(replicas(number)):
@@ -71,7 +72,8 @@ def test_a_users_threads_and_cores_are_kept(
     monkeypatch.delenv(THREADS, raising=False)
     if threads is not None:
         monkeypatch.setenv(THREADS, threads)
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
+    # vLLM remembers its environment once an engine has run in a process.
+    monkeypatch.setitem(vars(envs), "VLLM_CPU_OMP_THREADS_BIND", bind)
     with openmp_environment(replicas(2)):
         assert os.environ.get(THREADS) == threads
     assert os.environ.get(THREADS) == threads
