@@ -29,7 +29,7 @@ def test_an_incomplete_base_model_is_refused(folder: Path, tmp_path: Path) -> No
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(CheckpointError, match="is incomplete: it lacks model.layers.2"):
+    with pytest.raises(CheckpointError, match=r"is incomplete: it lacks model\.layers\.2"):
         load_base_model(tmp_path)
 
 
