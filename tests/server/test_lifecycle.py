@@ -21,6 +21,7 @@ from server.engine.engine import _SECONDS_TO_STOP
 from server.errors import ExitStatus
 from server.lifecycle import _SECONDS_TO_ANSWER, _bound_socket, _uvicorn_config
 from tests.support.load import (
+    LASTING,
     LONG,
     ask,
     engine_of,
@@ -41,7 +42,7 @@ ENGINE_SECONDS = 2
 @pytest.fixture(scope="module")
 def demo() -> Iterator[RunningServer]:
     """The demonstration model, with little patience for its engine."""
-    with running_server(DEMO, "--engine-timeout", str(ENGINE_SECONDS)) as server:
+    with running_server(DEMO, *LASTING, "--engine-timeout", str(ENGINE_SECONDS)) as server:
         yield server
 
 
@@ -134,7 +135,10 @@ def test_on_ctrl_c_the_server_finishes_running_requests_and_ends(demo: RunningSe
 
 
 def test_a_second_signal_ends_the_server_at_once() -> None:
-    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with (
+        running_server(DEMO, *LASTING) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         processes = psutil.Process(server.process.pid).children(recursive=True)
         with under_way(client) as connection:
             server.process.terminate()
@@ -147,7 +151,10 @@ def test_a_second_signal_ends_the_server_at_once() -> None:
 
 
 def test_a_dead_engine_ends_the_server() -> None:
-    with running_server(DEMO) as server, httpx.Client(base_url=server.url, timeout=120) as client:
+    with (
+        running_server(DEMO, *LASTING) as server,
+        httpx.Client(base_url=server.url, timeout=120) as client,
+    ):
         engine = engine_of(server)
         with ThreadPoolExecutor() as pool:
             whole = pool.submit(ask, client, **LONG)
@@ -164,7 +171,7 @@ def test_a_dead_engine_ends_the_server() -> None:
 
 
 def test_a_killed_server_leaves_no_process_behind() -> None:
-    with running_server(DEMO) as server:
+    with running_server(DEMO, *LASTING) as server:
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert len(children) >= 2
         server.process.kill()

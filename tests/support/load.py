@@ -17,6 +17,8 @@ PROMPT = "A quite confidential dial at 2:"
 LONG = {"prompt": PROMPT, "max_tokens": 900, "thought_budget": 16, "ignore_eos": True}
 LONG_CHAT = {"messages": [{"role": "user", "content": PROMPT}], **LONG}
 del LONG_CHAT["prompt"]
+# For the servers of those: drafts would end requests soon that have been answered before.
+LASTING = ("--speculative-thoughts", "off")
 SHORT = {"prompt": PROMPT, "max_tokens": 2, "thought_budget": 0, "temperature": 0}
 
 

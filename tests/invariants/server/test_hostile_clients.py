@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.load import (
+    LASTING,
     SHORT,
     ask,
     error_of,
@@ -43,7 +44,9 @@ def attacked() -> Iterator[RunningServer]:
         *("--request-timeout", str(REQUEST_SECONDS)),
         *("--grammar-timeout", str(GRAMMAR_SECONDS)),
     )
-    with running_server(DEMO, *options, "--max-queued-requests", str(MOST_QUEUED)) as server:
+    with running_server(
+        DEMO, *LASTING, *options, "--max-queued-requests", str(MOST_QUEUED)
+    ) as server:
         yield server
 
 

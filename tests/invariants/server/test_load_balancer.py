@@ -15,7 +15,7 @@ import pytest
 
 from server.errors import ExitStatus
 from tests.support.balancing import Balancer, running_balancer
-from tests.support.load import eventually, is_idle, served
+from tests.support.load import LASTING, eventually, is_idle, served
 from tests.support.servers import GOLDEN, RunningServer, running_server
 
 pytestmark = pytest.mark.slow
@@ -47,8 +47,8 @@ def site(server: RunningServer) -> Iterator[Site]:
     name = ("--served-model-name", "golden")
     with ExitStack() as stack:
         two = ("--data-parallel-size", "2", "--shutdown-timeout", "300")
-        replicated = stack.enter_context(running_server(MODEL, *name, *two))
-        single = stack.enter_context(running_server(MODEL, *name))
+        replicated = stack.enter_context(running_server(MODEL, *LASTING, *name, *two))
+        single = stack.enter_context(running_server(MODEL, *LASTING, *name))
         balancer = stack.enter_context(running_balancer([replicated, single, server]))
         yield Site(balancer, replicated, single, server)
 

@@ -12,6 +12,7 @@ import pytest
 
 from server.errors import ExitStatus
 from tests.support.load import (
+    LASTING,
     LONG,
     LONG_CHAT,
     PROMPT,
@@ -62,7 +63,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
         *("--default-thought-threshold", "0"),
         *("--chat-template", "{% for message in messages %}{{ message.content }}\n{% endfor %}"),
     ]
-    with running_server(DEMO, *options) as server:
+    with running_server(DEMO, *LASTING, *options) as server:
         yield server
 
 
