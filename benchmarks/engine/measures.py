@@ -218,35 +218,39 @@ def measure(settings: Settings, device: str, progress: Progress) -> Iterator[Mea
 def _checkpoint_pair(
     settings: Settings, folder: Path, device: str, progress: Progress
 ) -> Iterator[Pair]:
-    checkpoint = settings.checkpoint
-    base_model = write_base_model(folder / "base-model", checkpoint)
-    with pair(
-        EngineSpec(engine_arguments(checkpoint, device), settings.thinking),
-        EngineSpec(engine_arguments(base_model, device)),
-        name=checkpoint.name,
-        vocab_size=read_json(checkpoint / "config.json")["vocab_size"],
-        repeats=settings.repeats,
-        tokens=settings.tokens,
-        limit=0.8,
-        progress=progress,
-    ) as both:
+    arguments = engine_arguments(settings.checkpoint, device)
+    base_model = write_base_model(folder / "base-model", settings.checkpoint)
+    stock = EngineSpec(engine_arguments(base_model, device))
+    ours = EngineSpec(arguments, settings.thinking)
+    with _pair_of(settings, ours, stock, 0.8, progress) as both:
         yield both
 
 
 @contextmanager
 def _speculative_pair(settings: Settings, device: str, progress: Progress) -> Iterator[Pair]:
     """Two engines that think: one drafts thought tokens where it pays, the other never."""
-    checkpoint, arguments = settings.checkpoint, engine_arguments(settings.checkpoint, device)
+    arguments = engine_arguments(settings.checkpoint, device)
     if device == "cuda":
         arguments["async_scheduling"] = False
+    drafting = EngineSpec(arguments, settings.thinking | {"speculative_thoughts": "auto"})
+    plain = EngineSpec(arguments, settings.thinking)
+    with _pair_of(settings, drafting, plain, 1.0, progress) as both:
+        yield both
+
+
+@contextmanager
+def _pair_of(
+    settings: Settings, ours: EngineSpec, other: EngineSpec, limit: float, progress: Progress
+) -> Iterator[Pair]:
+    """Two engines with the checkpoint, or its base model."""
     with pair(
-        EngineSpec(arguments, settings.thinking | {"speculative_thoughts": "auto"}),
-        EngineSpec(arguments, settings.thinking),
-        name=checkpoint.name,
-        vocab_size=read_json(checkpoint / "config.json")["vocab_size"],
+        ours,
+        other,
+        name=settings.checkpoint.name,
+        vocab_size=read_json(settings.checkpoint / "config.json")["vocab_size"],
         repeats=settings.repeats,
         tokens=settings.tokens,
-        limit=1.0,
+        limit=limit,
         progress=progress,
     ) as both:
         yield both

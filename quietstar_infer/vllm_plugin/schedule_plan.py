@@ -43,6 +43,7 @@ class ThoughtStep:
         return cls(GATE_PHASE if is_gated else 0, budget, index, is_gated)
 
     def next(self, num_passes: int = 1) -> "ThoughtStep":
+        """The pass so many passes later, without drafts; each right draft is a pass, too."""
         return ThoughtStep(self.phase + num_passes, self.budget, self.index, self.is_gated)
 
     def with_drafts(self, number: int) -> "ThoughtStep":
@@ -74,10 +75,6 @@ class ThoughtStep:
     def ends_with(self, accepted: int) -> bool:
         """Whether the thought has ended with a pass in which so many drafts were right."""
         return self.feeds_end and accepted == self.num_drafts
-
-    def after(self, accepted: int) -> "ThoughtStep":
-        """The pass of one token each that has got as far as this with so many right drafts."""
-        return ThoughtStep(self.phase + accepted, self.budget, self.index, self.is_gated)
 
     def ends_within(self, num_passes: int) -> bool:
         """Whether the last of so many passes, this one included, is the thought's last."""

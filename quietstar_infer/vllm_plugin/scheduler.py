@@ -377,7 +377,7 @@ class ThinkingScheduler(AsyncScheduler):
             if _awaits_output(step, 1, drafting):
                 request.num_output_placeholders += 1  # for the token, which is there
             return
-        step, is_open = step.after(reached - step.phase), _is_open(step, drafting)
+        step, is_open = step.next(reached - step.phase), _is_open(step, drafting)
         if is_open:
             self._begin_thought(request, step)
         else:

@@ -380,7 +380,7 @@ class ThoughtState:
         plain = slice(0, batch.rows.num_plain)
         rows = batch.rows.with_ended(
             [row.drafted.request_id for row in ended],
-            [row.drafted.step.after(row.accepted) for row in ended],
+            [row.drafted.step.next(row.accepted) for row in ended],
             [row.drafted.own.row for row in ended],
         )
         if not ended:
