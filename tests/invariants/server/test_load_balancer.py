@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 MODEL = GOLDEN / "engine_greedy_n4" / "checkpoint"
 BODY = {"model": "golden", "prompt": "t5 t9", "ignore_eos": True}
 SHORT = {**BODY, "max_tokens": 12, "thought_budget": 4}
-# Some seconds, where nothing is drafted. `Site.shared` drafts, so that nothing may depend on how long
-# its requests last.
+# Some seconds, where nothing is drafted. `Site.shared` drafts: nothing may depend on how long its
+# requests last.
 LONG = {**BODY, "max_tokens": 900, "thought_budget": 16}
 NUM_CLIENTS = 6
 
