@@ -31,7 +31,7 @@ NUM_REQUESTS = 200
 # From one batch to another.
 TOLERANCE = 1e-3
 TEXT = [2 + (7 * position) % 53 for position in range(300)]
-LONG = {"prompt": "t5 t9", "max_tokens": 400, "thought_budget": 8, "ignore_eos": True}
+LONG = {"prompt": "t5 t9", "max_tokens": 900, "thought_budget": 8, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_a_replica_that_is_killed_ends_the_server(replicated: RunningServer) -> 
     ]
     assert len(engines) == REPLICAS
     with httpx.Client(base_url=replicated.url, timeout=60) as client, ThreadPoolExecutor() as pool:
-        body = {**LONG, "max_tokens": 450, "thought_budget": 16}
+        body = {**LONG, "max_tokens": 900, "thought_budget": 16}
         asked = [pool.submit(client.post, "/v1/completions", json=body) for _ in range(4)]
         eventually(lambda: metric(client, "vllm:num_requests_running{") == 4)
         engines[1].send_signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ from server.engine.headless import check_node_options
 from server.errors import ExitStatus, StartError
 from server.vllm_api import AsyncEngineArgs
 from tests.invariants.server.test_golden_over_http import assert_whole_responses_repeat
-from tests.support.load import error_of, eventually, health_until_gone, metric
+from tests.support.load import LASTING, error_of, eventually, health_until_gone, metric
 from tests.support.servers import (
     GOLDEN,
     ROOT,
@@ -37,7 +37,7 @@ from tests.support.servers import (
 pytestmark = pytest.mark.slow
 
 MODEL = GOLDEN / "engine_greedy_n4" / "checkpoint"
-LONG = {"prompt": "t5 t9", "max_tokens": 450, "thought_budget": 16, "ignore_eos": True}
+LONG = {"prompt": "t5 t9", "max_tokens": 900, "thought_budget": 16, "ignore_eos": True}
 
 
 def replica_options(port: int) -> list[str]:
@@ -58,8 +58,8 @@ def cluster() -> Iterator[Cluster]:
     """A server with a replica, and a node with another."""
     options = replica_options(free_port())
     with (
-        running_node(MODEL, *options, "--data-parallel-start-rank", "1") as node,
-        running_server(MODEL, *options, "--allow-return-thoughts") as server,
+        running_node(MODEL, *LASTING, *options, "--data-parallel-start-rank", "1") as node,
+        running_server(MODEL, *LASTING, *options, "--allow-return-thoughts") as server,
     ):
         yield Cluster(server, node)
 
