@@ -2,10 +2,18 @@
 
 # First, as vLLM's own CPU worker demands: it replaces functions that other modules import by name.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
+from torch._dynamo.aot_compile_types import BundledAOTAutogradSerializableCallable
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
 from quietstar_infer.vllm_plugin.workers.base import ThinkingWorkerMixin
+
+# What vLLM has loaded from its cache of compiled models it asks for `finalize_loading`. Those of
+# Inductor lack it, so that on the CPU it would compile anew at every start. Nothing is left to be
+# done for them. Can go when vLLM asks only its own.
+BundledAOTAutogradSerializableCallable.finalize_loading = (  # type: ignore[attr-defined]
+    lambda _self, _config: None
+)
 
 
 class ThinkingCPURunner(MultiStepMixin, CPUModelRunner):

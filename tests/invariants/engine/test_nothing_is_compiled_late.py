@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from vllm.compilation.counter import compilation_counter
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
@@ -72,3 +73,18 @@ def test_no_request_waits_for_a_compiler(
             mixed = [*asks(number, budget=3), *asks(1, budget=7), *asks(2, budget=0)]
             engine.run(mixed[: engine.scheduler.max_num_running_reqs])
         assert compilations() == ready
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the workers are in other processes")
+def test_a_model_is_compiled_at_its_first_start_only(
+    random_checkpoint: Callable[[str], Path],
+) -> None:
+    answers, compiled, loaded = [], [], []
+    for _ in range(2):
+        with thinking_engine(random_checkpoint("mistral"), enforce_eager=False) as engine:
+            answers.append(engine.run(asks(1, budget=3, temperature=0.0)))
+            compiled.append(compilation_counter.num_aot_compiles)
+            loaded.append(compilation_counter.num_aot_artifacts_loaded)
+    assert compiled[1] == compiled[0]
+    assert loaded[1] == loaded[0] + 1
+    assert answers[1] == answers[0]
