@@ -56,6 +56,8 @@ class ThoughtParams:
     the worker logs the request's thoughts under this key until they are fetched. `usage_key`: if
     set, the engine reports under this key how often the request has thought. `forced_tokens`: the
     visible tokens, where they are given and only their log-probabilities are wanted.
+    `first_thought`: the tokens of the thought before the first visible token, where it is given: it
+    is thought whatever budget and threshold are, and counts as any other.
     """
 
     budget: int
@@ -65,6 +67,7 @@ class ThoughtParams:
     record_key: str | None = None
     usage_key: str | None = None
     forced_tokens: tuple[int, ...] = ()
+    first_thought: tuple[int, ...] = ()
 
     @classmethod
     def from_mapping(
@@ -72,14 +75,16 @@ class ThoughtParams:
     ) -> "ThoughtParams":
         """Read a request's `extra_args`; raises `ThoughtParamsError`, saying what is allowed."""
         fields = fields or {}
+        first_thought = _first_thought(fields.get("first_thought"), limits)
         return cls(
             budget=_budget(fields.get("thought_budget"), limits),
             temperature=_temperature(fields.get("thought_temperature"), limits),
             threshold=_threshold(fields.get("thought_threshold"), limits),
-            token_budget=_token_budget(fields.get("thinking_token_budget")),
+            token_budget=_token_budget(fields.get("thinking_token_budget"), len(first_thought)),
             record_key=fields.get("thought_record_key"),
             usage_key=fields.get("thought_usage_key"),
             forced_tokens=tuple(fields.get("thought_forced_tokens", ())),
+            first_thought=first_thought,
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -97,7 +102,14 @@ class ThoughtParams:
             fields["thought_usage_key"] = self.usage_key
         if self.forced_tokens:
             fields["thought_forced_tokens"] = list(self.forced_tokens)
+        if self.first_thought:
+            fields["first_thought"] = list(self.first_thought)
         return fields
+
+    @property
+    def longest_thought(self) -> int:
+        """Tokens of the longest thought that the request may have; 0 = it does not think."""
+        return max(self.budget, len(self.first_thought))
 
     @property
     def is_gated(self) -> bool:
@@ -105,35 +117,38 @@ class ThoughtParams:
         return self.budget > 0 and self.threshold > 0
 
     def budget_after(self, spent: int) -> int:
-        """Thought tokens sampled before the next visible token, if the request thinks about it,
-        when it has spent so many: the last thought is shortened to what is left.
+        """Thought tokens before the next visible token, if the request thinks about it, when it has
+        spent so many: the last thought is shortened to what is left. A given thought is the first.
         """
+        if spent == 0 and self.first_thought:
+            return len(self.first_thought)
         if self.token_budget is None:
             return self.budget
         return max(0, min(self.budget, self.token_budget - spent))
 
     def budget_at(self, index: int) -> int:
-        """Of a request that thinks before every token: thought tokens sampled before visible token
-        number `index` (0 = the first after the prompt).
+        """Of a request that thinks before every token: thought tokens before visible token number
+        `index` (0 = the first after the prompt).
 
         A pure function of the index, so that a preempted request, or a scheduler that runs ahead of
         the sampler, needs no count of what was spent.
         """
-        return self.budget_after(index * self.budget)
+        return self.budget_after(self.thought_tokens(index))
 
     def thought_tokens(self, num_visible: int) -> int:
-        """Of a request that thinks before every token: thought tokens sampled for the first
+        """Of a request that thinks before every token: thought tokens before the first
         `num_visible` visible ones, START and END not counted.
         """
-        total = self.budget * num_visible
+        given = len(self.first_thought) if num_visible else 0
+        total = given + self.budget * (num_visible - bool(given))
         return total if self.token_budget is None else min(total, self.token_budget)
 
     @property
     def reserve(self) -> int:
-        """Positions of the context that the last thought needs beyond the visible text: START,
+        """Positions of the context that the longest thought needs beyond the visible text: START,
         thought, END, less the visible token that follows it.
         """
-        return self.budget + 1 if self.budget else 0
+        return self.longest_thought + 1 if self.longest_thought else 0
 
 
 def _budget(value: Any, limits: ThoughtLimits) -> int:
@@ -189,7 +204,8 @@ def _threshold(value: Any, limits: ThoughtLimits) -> float:
     return float(value)
 
 
-def _token_budget(value: Any) -> int | None:
+def _token_budget(value: Any, given: int) -> int | None:
+    """`given`: the length of a given thought, which is not shortened."""
     if value is None:
         return None
     if type(value) is not int or value < 0:
@@ -198,4 +214,30 @@ def _token_budget(value: Any) -> int | None:
             "the thought tokens of the whole request",
             "thinking_token_budget",
         )
+    if value < given:
+        raise ThoughtParamsError(
+            f"thinking_token_budget is {value}, but first_thought has {given} tokens already: "
+            "it must be at least that",
+            "thinking_token_budget",
+        )
     return value
+
+
+def _first_thought(value: Any, limits: ThoughtLimits) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    allowed = f"1 to {limits.max_budget} token ids"
+    if limits.max_budget == 0:
+        raise ThoughtParamsError(
+            "first_thought is given, but thinking is off on this server", "first_thought"
+        )
+    if not isinstance(value, list | tuple) or any(type(token) is not int for token in value):
+        raise ThoughtParamsError(
+            f"first_thought is not a list of token ids, must be {allowed}", "first_thought"
+        )
+    if not 1 <= len(value) <= limits.max_budget:
+        raise ThoughtParamsError(
+            f"first_thought has {len(value)} tokens, this server allows 1 to {limits.max_budget}",
+            "first_thought",
+        )
+    return tuple(value)

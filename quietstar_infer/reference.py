@@ -80,6 +80,11 @@ def seeded_thought(seed: int, temperature: float) -> ChooseThought:
     return choose
 
 
+def given_thought(token_ids: Sequence[int]) -> ChooseThought:
+    """Chooses the tokens of a given thought, whatever is likely."""
+    return lambda logits_V, position, step: token_ids[step]
+
+
 class ReferenceDecoder:
     """A Quiet-STaR checkpoint, thinking about one position at a time."""
 
@@ -186,13 +191,19 @@ class ReferenceDecoder:
         choose: ChooseThought = greedy_thought,
         choose_visible: ChooseVisible = greedy,
         threshold: float = 0.0,
+        first_thought: Sequence[int] = (),
     ) -> tuple[list[int], list[Prediction]]:
         """`max_tokens` visible tokens, and the prediction that each was chosen from (none at budget
-        0).
+        0). `first_thought`: the thought before the first, where it is given.
         """
         text = list(prompt_ids)
         predictions: list[Prediction] = []
-        for _ in range(max_tokens):
+        for index in range(max_tokens):
+            if index == 0 and first_thought:
+                given = given_thought(first_thought)
+                predictions.append(self.predict(text, len(first_thought), given))
+                text.append(choose_visible(predictions[-1].logits_V))
+                continue
             if budget == 0:
                 text.append(choose_visible(self.predict_plainly(text)))
                 continue

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -65,6 +64,7 @@ STYLE: Any = {
 _SHORTEST = 1e-6
 """Seconds; below the resolution of any clock."""
 LEGEND_COLUMNS = 6
+NARROW_LEGEND_COLUMNS = 4
 PALE = 0.35
 """Opacity of settings that another one beats."""
 SECONDS = FuncFormatter(lambda value, _: duration(value) if value >= 0 else "")
@@ -98,8 +98,7 @@ def _for_a_page(name: str, svg: str) -> str:
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r"(\d+(?:\.\d+)?px) 'DejaVu Sans'[^;\"]*", r"\1 var(--font)", svg)
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
+    svg = in_css(svg)
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', svg, count=1)
 
 
@@ -113,12 +112,41 @@ def colours(rows: Sequence[Row]) -> dict[Setting, str]:
         for budget in cell.budgets
     }
     ordered = sorted(settings, key=lambda setting: setting.thinking)
-    return dict(zip(ordered, cycle(SERIES), strict=False))
+    return {setting: _series(place, len(ordered)) for place, setting in enumerate(ordered)}
+
+
+def _series(place: int, number: int) -> str:
+    """The colour of one of so many settings: of a scale from the first series to the last, on which
+    all lie apart, where there are more settings than series.
+    """
+    if number <= len(SERIES):
+        return SERIES[place]
+    lower, share = divmod(place * (len(SERIES) - 1), number - 1)
+    percent = round(100 * share / (number - 1))
+    return f"#0b{lower:02x}{percent:02x}" if percent else SERIES[lower]
+
+
+def in_css(text: str) -> str:
+    """A text with the style sheet's colours in the place of those that stand for them."""
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    return _BETWEEN.sub(_mixed, text)
+
+
+_BETWEEN = re.compile("#0b([0-9a-f]{2})([0-9a-f]{2})")
+"""A colour of the scale: behind which of the series, and by how much of the way to the next, %."""
+
+
+def _mixed(found: re.Match[str]) -> str:
+    lower, share = (int(digits, 16) for digits in found.groups())
+    return f"color-mix(in oklab, var(--series-{lower + 1}), var(--series-{lower + 2}) {share}%)"
 
 
 def _dashes(setting: Setting, colour: dict[Setting, str]) -> str:
-    """The line style that tells settings of one colour apart, where there are more than colours."""
-    return ("-", "--", ":")[list(colour).index(setting) // len(SERIES) % 3]
+    """The line style that tells neighbours on the scale apart, where their colours are close."""
+    if len(colour) <= len(SERIES):
+        return "-"
+    return ("-", "--", ":")[list(colour).index(setting) % 3]
 
 
 def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Plot:
@@ -145,12 +173,7 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Pl
             panel.set(title=LATENCIES[latency].title, ylim=(0, 101))
             _scale_by_decades(panel)
         axes[0].set(ylabel="requests within, %")
-        handles, labels = axes[-1].get_legend_handles_labels()
-        if handles:
-            figure = axes[-1].get_figure(root=True)
-            assert figure is not None
-            columns = min(len(handles), LEGEND_COLUMNS)
-            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        _legend_below(axes[-1], LEGEND_COLUMNS)
 
     return Plot(
         name,
@@ -162,8 +185,23 @@ def latency_plot(name: str, load: LoadSummary, colour: dict[Setting, str]) -> Pl
             f"{row.setting.label}: " + ", ".join(_medians(row, shown)) for row in load.by_budget
         )
         + ".",
-        draw(name, 10, 3.3, 3, fill),
+        draw(name, 10, 3.1 + _legend_height(len(load.by_budget), LEGEND_COLUMNS), 3, fill),
     )
+
+
+def _legend_below(panel: Axes, columns: int) -> None:
+    """A legend below the whole figure, if there is anything to explain."""
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        figure = panel.get_figure(root=True)
+        assert figure is not None
+        columns = min(len(handles), columns)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def _legend_height(number: int, columns: int) -> float:
+    """Of a legend below a figure, in inches."""
+    return 0.2 * -(-number // columns)
 
 
 def _scale_by_decades(panel: Axes) -> None:
@@ -331,6 +369,9 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[Settin
             time = row.figure("mean time_per_visible_token")
             if rate and time and not row.is_part:
                 lines.setdefault(row.setting, []).append((rate.mean, time.mean, load.load))
+    # Many would cover the lines.
+    is_below = len(lines) > len(SERIES)
+    below = _legend_height(len(lines), NARROW_LEGEND_COLUMNS) if is_below else 0
 
     def fill(panel: Axes) -> None:
         for setting, points in lines.items():
@@ -349,7 +390,9 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[Settin
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
         panel.yaxis.set_major_formatter(SECONDS)
-        if panel.get_legend_handles_labels()[0]:
+        if is_below:
+            _legend_below(panel, NARROW_LEGEND_COLUMNS)
+        elif lines:
             panel.legend()
 
     return Plot(
@@ -362,7 +405,7 @@ def throughput_plot(name: str, loads: Sequence[LoadSummary], colour: dict[Settin
             for setting, points in lines.items()
         )
         + ".",
-        draw(name, 5.6, 3.8, 1, fill),
+        draw(name, 5.6, 3.8 + below, 1, fill),
     )
 
 

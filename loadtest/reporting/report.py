@@ -16,9 +16,9 @@ from loadtest.analysis.summary import LoadSummary, Summary
 from loadtest.analysis.units import duration, show, three_digits
 from loadtest.records import Cell
 from loadtest.reporting.plots import (
-    VARIABLES,
     Plot,
     colours,
+    in_css,
     latency_plot,
     pareto_plot,
     price_plot,
@@ -191,7 +191,7 @@ def part_tables(load: LoadSummary, colour: Mapping[Setting, str]) -> Iterator[Ta
         texts = zip(rows, part_table_rows(load, rows), strict=True)
         yield Table(
             heads_of(part_heads(load, rows), part_columns(load)),
-            [(VARIABLES.get(colour.get(row.setting, "")), cells) for row, cells in texts],
+            [(in_css(colour.get(row.setting, "")), cells) for row, cells in texts],
         )
 
 
@@ -207,9 +207,9 @@ def heads_of(first: Sequence[str], shown: Sequence[Column]) -> list[Head]:
 def rows_of(
     load: LoadSummary, shown: list[Column], colour: Mapping[Setting, str]
 ) -> list[tuple[str | None, list[str]]]:
-    """The rows of the terminal's table, each with the variable of its setting's colour."""
+    """The rows of the terminal's table, each with its setting's colour, or none."""
     return [
-        (VARIABLES.get(colour.get(row.setting, "")), cells)
+        (in_css(colour.get(row.setting, "")), cells)
         for row, cells in zip(load.rows, table_rows(load, shown), strict=True)
     ]
 

@@ -1,6 +1,6 @@
 """The answer in one sentence: what a thought token costs, what it buys, which budget to take."""
 
-from loadtest.analysis.pareto import Front
+from loadtest.analysis.pareto import Bought, Front
 from loadtest.analysis.price import Price
 from loadtest.analysis.summary import LoadSummary
 from loadtest.analysis.units import duration
@@ -27,10 +27,19 @@ def _costs(price: Price | None) -> str:
     )
 
 
+def _least(front: Front) -> Bought:
+    """What thinks least."""
+    return min(front.judged, key=lambda point: point.setting.thinking)
+
+
+def _is_chance(front: Front) -> bool:
+    """Whether the best may be as good as what thinks least."""
+    return front.most_accurate.accuracy.interval.low <= _least(front).accuracy.interval.high
+
+
 def _buys(front: Front) -> str:
-    least = min(front.judged, key=lambda point: point.setting.thinking)
-    best = front.most_accurate
-    if best.accuracy.interval.low <= least.accuracy.interval.high:
+    least, best = _least(front), front.most_accurate
+    if _is_chance(front):
         return (
             f"thinking buys no more right answers than chance would: {best.accuracy.value:.1%} at "
             f"most, {least.accuracy.value:.1%} with {least.setting.label}"
@@ -42,6 +51,8 @@ def _buys(front: Front) -> str:
 
 
 def _take(front: Front) -> str:
+    if _is_chance(front):
+        return f"take {_least(front).setting.label} until more requests show otherwise"
     chosen = front.recommended
     return (
         f"take {chosen.setting.label}: {chosen.accuracy.value:.1%} right for "

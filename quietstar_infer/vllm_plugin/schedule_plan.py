@@ -111,9 +111,9 @@ class ThinkingRequest(NamedTuple):
     """What the workers need to know of a request that thinks, for as long as it lives.
 
     `seed` and `temperature` are those of its thoughts, `threshold` is in nats (`ThoughtParams`).
-    `record_key`: the key under which its
-    thoughts are logged, None where nobody asked to see them. `forced_tokens`: its visible tokens,
-    where a given text is scored.
+    `record_key`: the key under which its thoughts are logged, None where nobody asked to see them.
+    `forced_tokens`: its visible tokens, where a given text is scored. `first_thought`: the thought
+    before its first visible token, where it is given.
     """
 
     seed: int
@@ -121,6 +121,11 @@ class ThinkingRequest(NamedTuple):
     threshold: float
     record_key: str | None
     forced_tokens: tuple[int, ...]
+    first_thought: tuple[int, ...] = ()
+
+    def given(self, step: ThoughtStep) -> tuple[int, ...]:
+        """The thought that a pass belongs to, if it is given, else ()."""
+        return self.first_thought if step.index == 0 else ()
 
 
 class Drafting(NamedTuple):

@@ -77,6 +77,8 @@ class ThinkingScheduler(AsyncScheduler):
         check_vllm_config(self.vllm_config)
         setup = thinking_setup(self.vllm_config)
         self._limits = setup.limits
+        self._vocab_size = self.vllm_config.model_config.get_vocab_size()
+        self._meta_token_ids = setup.config.meta_token_ids
         marks = failure_marks(setup.config.meta_token_ids)
         self._failure_of_mark = {token_id: reason for reason, token_id in marks.items()}
         self._max_passes = setup.max_thought_burst
@@ -129,11 +131,18 @@ class ThinkingScheduler(AsyncScheduler):
         room = self.max_model_len - params.reserve - request.num_prompt_tokens
         if room < 1:
             raise ThoughtParamsError(
-                f"a prompt of {request.num_prompt_tokens} tokens and thoughts of {params.budget} "
-                f"do not fit the context of {self.max_model_len}",
+                f"a prompt of {request.num_prompt_tokens} tokens and thoughts of "
+                f"{params.longest_thought} do not fit the context of {self.max_model_len}",
                 "prompt",
             )
-        if params.budget > 0 and sampling_params.prompt_logprobs is not None:
+        for token_id in params.first_thought:
+            if not 0 <= token_id < self._vocab_size or token_id in self._meta_token_ids:
+                raise ThoughtParamsError(
+                    f"first_thought has token id {token_id}, must be from 0 to "
+                    f"{self._vocab_size - 1}, and neither START's nor END's",
+                    "first_thought",
+                )
+        if params.longest_thought > 0 and sampling_params.prompt_logprobs is not None:
             raise ThoughtParamsError(
                 "prompt_logprobs needs thought_budget 0: thoughts about the prompt are not scored",
                 "prompt_logprobs",
@@ -259,7 +268,7 @@ class ThinkingScheduler(AsyncScheduler):
         return {
             new.req_id: self._thinking_request(self.requests[new.req_id])
             for new in scheduler_output.scheduled_new_reqs
-            if self._params[new.req_id].budget > 0
+            if self._params[new.req_id].longest_thought > 0
         }
 
     def _thinking_request(self, request: Request) -> ThinkingRequest:
@@ -272,6 +281,7 @@ class ThinkingScheduler(AsyncScheduler):
             threshold=params.threshold,
             record_key=params.record_key,
             forced_tokens=params.forced_tokens,
+            first_thought=params.first_thought,
         )
 
     def _next_steps(self, scheduled: dict[str, int]) -> dict[str, ThoughtStep]:

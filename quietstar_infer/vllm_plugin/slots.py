@@ -1,14 +1,17 @@
 """What is kept on the device between two passes of a thought."""
 
+from collections.abc import Sequence
+
 import torch
+from vllm.utils.torch_utils import async_tensor_h2d
 
 
 class ThoughtSlots:
     """One slot for each request in mid-thought, on the device.
 
     `base_SH`: the base hidden state. `token_SC`, with C the largest budget + 2, int32 as the
-    model's input: what the thought feeds, START in column 0, then the tokens sampled so far; END is
-    in the last column.
+    model's input: what the thought feeds, START in column 0, then the tokens sampled so far, of a
+    given thought all; END is in the last column.
 
     Slots and not batch rows, because vLLM moves rows about between engine steps.
     """
@@ -28,6 +31,8 @@ class ThoughtSlots:
         self.end_column = max_budget + 1
         self._free = list(range(num_slots))
         self._slot_of: dict[str, int] = {}
+        # Of slots with a given thought.
+        self._num_given: dict[int, int] = {}
 
     def __len__(self) -> int:
         """How many requests hold a slot."""
@@ -43,10 +48,22 @@ class ThoughtSlots:
         """The slot that a request holds; the first one, whatever is in it, if it holds none."""
         return self._slot_of.get(request_id, 0)
 
+    def give(self, request_id: str, thought: Sequence[int]) -> None:
+        """Write a given thought into the slot of a request, which holds it until it is released."""
+        slot = self.acquire(request_id)
+        given = async_tensor_h2d(list(thought), device=self.token_SC.device, dtype=torch.int32)
+        self.token_SC[slot, 1 : len(thought) + 1] = given
+        self._num_given[slot] = len(thought)
+
+    def num_given(self, slot: int) -> int:
+        """How many tokens of a slot's thought are given: all or none."""
+        return self._num_given.get(slot, 0)
+
     def release(self, request_id: str) -> None:
         """Give a request's slot back, if it holds one. Work on the device that still reads the slot
         is ordered before whatever the next holder writes.
         """
         slot = self._slot_of.pop(request_id, None)
         if slot is not None:
+            self._num_given.pop(slot, None)
             self._free.append(slot)

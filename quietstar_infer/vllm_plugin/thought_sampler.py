@@ -1,4 +1,5 @@
-"""Samples the next thought token of every row: one operation per pass, compiled into one.
+"""Samples the next thought token of every row: one operation per pass, compiled into one. Of a
+given thought it takes the given token instead.
 
 What it has to know of each row comes in one upload, *packed*; what it samples goes into the
 thought's slot, where the next pass finds what to feed.
@@ -19,7 +20,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 from quietstar_infer.sampling import draw_thought_tokens
 
 SampleThoughts = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""The sampled tokens, (U,), from logits (N, V), inputs as uploaded (U, 7), and the slots' tokens
+"""The sampled tokens, (U,), from logits (N, V), inputs as uploaded (U, 8), and the slots' tokens
 (S, C), to which they are added."""
 
 
@@ -38,6 +39,8 @@ class ThoughtInputs(NamedTuple):
     seed: Any
     position: Any
     temperature_bits: Any
+    # How many of its tokens are given: these are in the slot already, and stay.
+    num_given: Any = 0
 
 
 def bits_of(number: float) -> int:
@@ -46,34 +49,39 @@ def bits_of(number: float) -> int:
 
 
 def upload(inputs: Sequence[ThoughtInputs], device: torch.device) -> torch.Tensor:
-    """(F, 7) int64, in one copy, for which neither host nor device waits."""
+    """(F, 8) int64, in one copy, for which neither host nor device waits."""
     packed = np.array(inputs, dtype=np.int64).reshape(-1, len(ThoughtInputs._fields))
     return async_tensor_h2d(packed, device=device)
 
 
-def unpack(packed_F7: torch.Tensor) -> ThoughtInputs:
+def unpack(packed_F8: torch.Tensor) -> ThoughtInputs:
     """What was uploaded, column by column: views, nothing is copied."""
-    return ThoughtInputs(*packed_F7.unbind(dim=1))
+    return ThoughtInputs(*packed_F8.unbind(dim=1))
 
 
 def sample_seeded(
-    logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
+    logits_NV: torch.Tensor, packed_U8: torch.Tensor, token_SC: torch.Tensor
 ) -> torch.Tensor:
     """`draw_thought_tokens`: greedy where the temperature is 0."""
-    inputs = unpack(packed_U7)
+    inputs = unpack(packed_U8)
     temperature_U = inputs.temperature_bits.view(torch.float64).float()
     noise = (inputs.seed, inputs.position, inputs.column)
-    token_U = draw_thought_tokens(logits_NV[inputs.row], temperature_U, *noise).to(token_SC.dtype)
-    token_SC[inputs.slot, inputs.column + 1] = token_U
-    return token_U
+    token_U = draw_thought_tokens(logits_NV[inputs.row], temperature_U, *noise)
+    return _keep(token_U, inputs, token_SC)
 
 
 def sample_greedy(
-    logits_NV: torch.Tensor, packed_U7: torch.Tensor, token_SC: torch.Tensor
+    logits_NV: torch.Tensor, packed_U8: torch.Tensor, token_SC: torch.Tensor
 ) -> torch.Tensor:
     """The same at temperature 0 in all rows, without computing the noise."""
-    inputs = unpack(packed_U7)
-    token_U = logits_NV[inputs.row].argmax(dim=-1).to(token_SC.dtype)
+    inputs = unpack(packed_U8)
+    return _keep(logits_NV[inputs.row].argmax(dim=-1), inputs, token_SC)
+
+
+def _keep(token_U: torch.Tensor, inputs: ThoughtInputs, token_SC: torch.Tensor) -> torch.Tensor:
+    """Put sampled tokens into their slots, where none is given; returns those that count, (U,)."""
+    given_U = token_SC[inputs.slot, inputs.column + 1]
+    token_U = torch.where(inputs.column < inputs.num_given, given_U, token_U.to(token_SC.dtype))
     token_SC[inputs.slot, inputs.column + 1] = token_U
     return token_U
 
@@ -89,16 +97,16 @@ class ThoughtSampler:
     def __call__(
         self,
         logits_NV: torch.Tensor,
-        packed_U7: torch.Tensor,
+        packed_U8: torch.Tensor,
         token_SC: torch.Tensor,
         is_greedy: bool,
     ) -> torch.Tensor:
-        """Sample a token for each row of `packed_U7`, (U,), and keep it in the row's slot.
+        """Sample a token for each row of `packed_U8`, (U,), and keep it in the row's slot.
 
         `is_greedy`: the temperature is 0 in all rows.
         """
         sample = sample_greedy if is_greedy else self._sample_seeded
-        return sample(logits_NV, packed_U7, token_SC)
+        return sample(logits_NV, packed_U8, token_SC)
 
     # As the engine runs it; otherwise it would be compiled once more for the first request.
     @torch.inference_mode()
@@ -107,11 +115,13 @@ class ThoughtSampler:
         # vLLM pads the vocabulary and cuts the logits down to it: the layout is compiled in.
         padded_NP = torch.zeros(2, pad_vocab_size(vocab_size), dtype=dtype, device=token_SC.device)
         logits_NV = padded_NP[:, :vocab_size]
-        packed_U7 = torch.zeros(3, 7, dtype=torch.int64, device=token_SC.device)
+        packed_U8 = torch.zeros(
+            3, len(ThoughtInputs._fields), dtype=torch.int64, device=token_SC.device
+        )
         # By default one row would be compiled by itself, and as many rows as the batch has, too.
         mark_unbacked(logits_NV, 0)
-        mark_unbacked(packed_U7, 0)
+        mark_unbacked(packed_U8, 0)
         # A copy made in inference mode would be another kind of tensor than the slots.
         with torch.inference_mode(False):
             scratch_SC = token_SC.clone()
-        self(logits_NV, packed_U7, scratch_SC, is_greedy=False)
+        self(logits_NV, packed_U8, scratch_SC, is_greedy=False)

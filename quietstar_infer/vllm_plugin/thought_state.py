@@ -34,7 +34,7 @@ from quietstar_infer.vllm_plugin.logits_processors import ForcedTokens, SampleCh
 from quietstar_infer.vllm_plugin.metrics import ThoughtMetrics
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
-from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest
+from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest, ThoughtStep
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
 from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
@@ -55,7 +55,7 @@ class ThoughtBatch(NamedTuple):
     """The thoughts of one pass.
 
     `position_R`: where the text tokens that they are about lie in their requests. `fed`: what those
-    without drafts feed, of `rows` in order, then the ENDs; `packed_F7` is the same on the device,
+    without drafts feed, of `rows` in order, then the ENDs; `packed_F8` is the same on the device,
     and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
     it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
     `drafting`: how to draft for the next pass, None = not at all. `weight_L1`: the mixing weights,
@@ -66,7 +66,7 @@ class ThoughtBatch(NamedTuple):
     rows: ThoughtRows
     position_R: npt.NDArray[np.int64]
     fed: list[ThoughtInputs]
-    packed_F7: torch.Tensor
+    packed_F8: torch.Tensor
     inputs: ThoughtInputs
     drafting: Drafting | None = None
     drafted: tuple[DraftedRow, ...] = ()
@@ -104,10 +104,10 @@ class ThoughtBatch(NamedTuple):
 
 class DecodeBatch(NamedTuple):
     """The thoughts of a decode-only pass: in every row of the batch one feeds a thought token and
-    samples the next. `packed_R7` is on the device, `inputs` are its columns.
+    samples the next. `packed_R8` is on the device, `inputs` are its columns.
     """
 
-    packed_R7: torch.Tensor
+    packed_R8: torch.Tensor
     inputs: ThoughtInputs
     is_greedy: bool
 
@@ -191,6 +191,7 @@ class ThoughtState:
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
         all end.
         """
+        self._give_thoughts(rows)
         place_R = fed_places(rows, query_start_loc)
         plain = slice(0, rows.num_plain)
         phases = [step.phase for step in rows.steps[plain]]
@@ -198,13 +199,13 @@ class ThoughtState:
             rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
         )
         fed += self._ends(fed[rows.last])
-        packed_F7 = upload(fed, self._device)
-        inputs = unpack(packed_F7)
+        packed_F8 = upload(fed, self._device)
+        inputs = unpack(packed_F8)
         if rows.num_gates < len(fed):
             slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
             input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
         drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
-        return ThoughtBatch(rows, position_R, fed, packed_F7, inputs, drafting, drafted)
+        return ThoughtBatch(rows, position_R, fed, packed_F8, inputs, drafting, drafted)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
         """Gate and first passes: keep the base hidden state, x_p's. With drafts: find out how far
@@ -242,7 +243,8 @@ class ThoughtState:
         gates = rows.gates
         budgets = np.array([step.budget for step in rows.steps[gates]])
         thresholds = [
-            self._thinkers[request_id].request.threshold for request_id in rows.request_ids[gates]
+            self._threshold(request_id, step)
+            for request_id, step in zip(rows.request_ids[gates], rows.steps[gates], strict=True)
         ]
         budget_G = async_tensor_h2d(budgets, device=self._device)
         logits_GV = logits_NV[batch.inputs.row[gates]]
@@ -265,8 +267,8 @@ class ThoughtState:
         unfinished = rows.unfinished
         if unfinished.stop > unfinished.start:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
-            packed_U7 = batch.packed_F7[unfinished]
-            self.sampler(logits_NV, packed_U7, self.slots.token_SC, is_greedy)
+            packed_U8 = batch.packed_F8[unfinished]
+            self.sampler(logits_NV, packed_U8, self.slots.token_SC, is_greedy)
             if batch.drafting is not None:
                 self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
@@ -309,8 +311,8 @@ class ThoughtState:
         row one token of the batch.
         """
         fed = self._fed(request_ids, row_R, row_R, phases, position_R)
-        packed_R7 = upload(fed, self._device)
-        return DecodeBatch(packed_R7, unpack(packed_R7), self._are_greedy(request_ids))
+        packed_R8 = upload(fed, self._device)
+        return DecodeBatch(packed_R8, unpack(packed_R8), self._are_greedy(request_ids))
 
     def fed_tokens(self, batch: DecodeBatch) -> torch.Tensor:
         """The thought tokens that the pass feeds, (R,)."""
@@ -320,7 +322,7 @@ class ThoughtState:
         """Sample the next thought tokens, (R,), from what the model made of the fed ones."""
         logits_RV = self._model.compute_logits(hidden_RH)
         assert logits_RV is not None, "every rank has all logits"
-        return self.sampler(logits_RV, batch.packed_R7, self.slots.token_SC, batch.is_greedy)
+        return self.sampler(logits_RV, batch.packed_R8, self.slots.token_SC, batch.is_greedy)
 
     def advance(self, batch: DecodeBatch) -> None:
         """On the device, make the batch that of the next pass."""
@@ -388,34 +390,36 @@ class ThoughtState:
         positions = [row.drafted.own.position for row in ended]
         fed = batch.fed[plain] + [row.last_input for row in ended]
         fed += self._ends(fed[rows.last])
-        packed_F7 = upload(fed, self._device)
+        packed_F8 = upload(fed, self._device)
         return batch._replace(
             rows=rows,
             position_R=np.concatenate([batch.position_R[plain], positions]).astype(np.int64),
             fed=fed,
-            packed_F7=packed_F7,
-            inputs=unpack(packed_F7),
+            packed_F8=packed_F8,
+            inputs=unpack(packed_F8),
         )
 
     def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:
         """The thoughts that go on or may begin with the next pass, and are not complete."""
-        rows, found = batch.rows, []
+        rows = batch.rows
+        found: list[DraftedThought] = []
         begins = batch.thinks_G.tolist()
         positions = batch.position_R.tolist()
         for index, (request_id, step) in enumerate(zip(rows.request_ids, rows.steps, strict=True)):
             if (step.is_gate and not begins[index]) or (step.is_last and step.is_gated):
                 continue  # it will be decided in a gate pass if the request thinks
             known = 0 if step.is_last or step.is_gate else step.phase + 1
-            found.append((request_id, known, step.budget, positions[index] + step.is_last))
+            given = 0 if step.is_last else self.slots.num_given(self.slots.find(request_id))
+            where = (step.budget, given, positions[index] + step.is_last)
+            request = self._thinkers[request_id].request
+            found.append(DraftedThought(request_id, known, *where, request))
         for row in batch.verified:
             if not row.has_ended:
-                step, position = row.drafted.step, row.drafted.own.position
-                found.append((row.drafted.request_id, row.reached + 1, step.budget, position))
-        return [
-            DraftedThought(request_id, known, budget, position, self._thinkers[request_id].request)
-            for request_id, known, budget, position in found
-            if known < budget
-        ]
+                request_id, own = row.drafted.request_id, row.drafted.own
+                where = (row.drafted.step.budget, own.num_given, own.position)
+                request = self._thinkers[request_id].request
+                found.append(DraftedThought(request_id, row.reached + 1, *where, request))
+        return [thought for thought in found if thought.known < thought.budget]
 
     # --- parts
 
@@ -437,8 +441,21 @@ class ThoughtState:
         where = zip(row_R.tolist(), place_R.tolist(), phases, position_R.tolist(), strict=True)
         for request_id, (row, place, phase, position) in zip(request_ids, where, strict=True):
             slot, (request, bits) = self.slots.acquire(request_id), self._thinkers[request_id]
-            fed.append(ThoughtInputs(row, place, slot, phase, request.seed, position, bits))
+            given = self.slots.num_given(slot)
+            fed.append(ThoughtInputs(row, place, slot, phase, request.seed, position, bits, given))
         return fed
+
+    def _give_thoughts(self, rows: ThoughtRows) -> None:
+        """Put the given ones of the thoughts that begin, or may, with a pass into their slots."""
+        begin = slice(0, rows.first.stop)
+        for request_id, step in zip(rows.request_ids[begin], rows.steps[begin], strict=True):
+            if given := self._thinkers[request_id].request.given(step):
+                self.slots.give(request_id, given)
+
+    def _threshold(self, request_id: str, step: ThoughtStep) -> float:
+        """What a thought must be expected to save, in nats; a given one need not save anything."""
+        request = self._thinkers[request_id].request
+        return -np.inf if request.given(step) else request.threshold
 
     def _are_greedy(self, request_ids: list[str]) -> bool:
         return not any(self._thinkers[request_id].request.temperature for request_id in request_ids)

@@ -54,9 +54,16 @@ def always_thinking(params: ThoughtParams, tokens: int) -> Spending:
     """What so many visible tokens take where all are thought about, until `token_budget` is spent:
     exactly without a gate, at most with one."""
     thought_tokens = params.thought_tokens(tokens)
+    given = len(params.first_thought) if tokens else 0
     # Only the last thought is shortened.
-    thoughts = -(-thought_tokens // params.budget) if params.budget else 0
-    return Spending(tokens, thoughts, thought_tokens)
+    sampled = -(-(thought_tokens - given) // params.budget) if params.budget else 0
+    return Spending(tokens, bool(given) + sampled, thought_tokens)
+
+
+def first_thought_passes(params: ThoughtParams) -> int:
+    """Passes that a given thought takes, whatever a gate decides about others; 0 if none is."""
+    given = len(params.first_thought)
+    return given + params.is_gated if given else 0
 
 
 def completion_passes(params: ThoughtParams, tokens: int) -> int:

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quietstar_infer.params import ThoughtParams
-from server.admission.cost import PromptCost, Spending, prefill_passes
+from server.admission.cost import (
+    PromptCost,
+    Spending,
+    first_thought_passes,
+    prefill_passes,
+)
 
 # Before anything is measured: every token of so many is taken to be thought about. This can only
 # admit too little at first, never too much.
@@ -45,6 +50,8 @@ class ThinkingShares:
 
     def add(self, params: ThoughtParams, spent: Spending) -> None:
         """Learn from what a request with such parameters has spent."""
+        if params.first_thought:
+            return  # which no gate has decided about
         self._shares[_class_of(params)].add(spent)
 
     def of(self, params: ThoughtParams) -> float:
@@ -86,4 +93,6 @@ def expected_passes(params: ThoughtParams, work: Workload, spent: Spending, shar
     if work.max_thought_tokens is not None:
         thoughts = min(thoughts, (work.max_thought_tokens - spent.thought_tokens) / params.budget)
     remaining = tokens + thoughts * (params.budget + 1)
+    # Of answers that have not begun, as far as is known.
+    remaining += max(0, work.answers - spent.tokens) * first_thought_passes(params)
     return work.prefill + spent.passes(is_gated=True) + math.ceil(remaining)

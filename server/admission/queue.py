@@ -15,6 +15,7 @@ from server.admission.cost import (
     Spending,
     affordable_tokens,
     completion_passes,
+    first_thought_passes,
     request_passes,
 )
 from server.admission.estimates import ThinkingShares, Workload, expected_passes
@@ -133,7 +134,8 @@ class Admission:
         # As if it had thought about as many of its tokens as others.
         share = self._shares.of(params)
         thinking = (params.budget + 1) * share + 1
-        return min(all_ - made, math.ceil((most - tokens) * thinking))
+        given = 0 if tokens else first_thought_passes(params)
+        return min(all_ - made, given + math.ceil((most - tokens) * thinking))
 
     def _expected(self, place: Place) -> int:
         if not place.params.is_gated:

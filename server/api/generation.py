@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from server.requests.schemas import ThinkingChatRequest, ThinkingCompletionReque
 from server.requests.thought_headers import fields_in_headers
 from server.requests.token_constraints import token_constraints
 from server.requests.validation import check_options, check_prompt, cut_prompt
-from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams
+from server.vllm_api import EngineInput, SamplingParams, StructuredOutputsParams, TokenizerLike
 
 _RequestT = TypeVar("_RequestT", ThinkingCompletionRequest, ThinkingChatRequest)
 
@@ -44,9 +44,9 @@ class Generation(Generic[_RequestT]):
         query: Sequence[tuple[str, str]],
         headers: Sequence[tuple[str, str]],
         service: Service,
-        decode: Callable[[Sequence[int]], str],
+        tokenizer: TokenizerLike,
     ) -> None:
-        """`query`: of the URL. `headers`: of HTTP. `decode`: the tokenizer's.
+        """`query`: of the URL. `headers`: of HTTP.
 
         Raises `RequestError` and `ThoughtParamsError` for a request that is refused.
         """
@@ -58,7 +58,12 @@ class Generation(Generic[_RequestT]):
             **service.engine.aliases.get(request.model or "", {}),
             **fields_in_headers(headers, setup.limits),
         }
-        self.params = request.thought_params(setup.limits, setup.config.effort_thresholds, defaults)
+        first_thought = request.first_thought_ids(
+            lambda text: tokenizer.encode(text, add_special_tokens=False)
+        )
+        self.params = request.thought_params(
+            setup.limits, setup.config.effort_thresholds, defaults, first_thought
+        )
         check_options(request, self.params, service.model, service.allow_return)
         cut_prompt(request, self.params, service.model)
         self._ticket = service.admission.ticket()
@@ -67,7 +72,7 @@ class Generation(Generic[_RequestT]):
             request.n or 1,
             bool(request.return_thoughts),
             service.engine,
-            decode,
+            lambda token_ids: tokenizer.decode(list(token_ids)),
             self._ticket.correct,
             service.usage_style,
         )

@@ -1,6 +1,6 @@
 """What completions and chats share: vLLM's serving classes, with thoughts."""
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable
 from copy import copy
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -55,7 +55,7 @@ class ThinkingServing(GenerateBaseServing):
         query = raw_request.query_params.multi_items()
         check_request_id(raw_request.headers.get("X-Request-Id"), "X-Request-Id")
         headers = raw_request.headers.items()
-        return Generation(request, query, headers, self._service, self._decode)
+        return Generation(request, query, headers, self._service, self.renderer.get_tokenizer())
 
     def serving(self, generation: Generation[Any]) -> Self:
         """A shallow copy that serves one request: vLLM's methods hand no state of ours on."""
@@ -83,8 +83,4 @@ class ThinkingServing(GenerateBaseServing):
         if isinstance(e, FailedGeneration):
             return refusal_json(e.error)
         text: str = super()._convert_generation_error_to_streaming_response(e)
-        return text
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        text: str = self.renderer.get_tokenizer().decode(list(token_ids))
         return text

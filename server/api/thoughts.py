@@ -50,7 +50,7 @@ class RequestThoughts:
         self._usage_style = usage_style
         self._params = params
         # A request that does not think has no thoughts to fetch.
-        self._is_recorded = wanted and params.budget > 0
+        self._is_recorded = wanted and params.longest_thought > 0
         self._engine = engine
         self._decode = decode
         self._usage = RequestUsage(params, num_choices, engine.ledger, on_spending)

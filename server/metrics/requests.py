@@ -156,10 +156,14 @@ class RequestMetrics:
         answered = output.finished and output.outputs[0].finish_reason in _ANSWERED
         # Of several choices, which run in the same batches, vLLM returns the times of one.
         if answered and output.metrics is not None:
-            self._observe_times(request_class(params.budget, params.is_gated), output.metrics)
+            self._observe_times(params, output.metrics)
 
-    def _observe_times(self, label: str, times: ChoiceTimes) -> None:
-        self._time_to_first[label].observe(times.first_token_latency)
+    def _observe_times(self, params: ThoughtParams, times: ChoiceTimes) -> None:
+        label = request_class(params.budget, params.is_gated)
+        # Behind a given thought the first token takes what a budget of its length would.
+        length = len(params.first_thought) or params.budget
+        first = request_class(length, params.is_gated)
+        self._time_to_first[first].observe(times.first_token_latency)
         if times.num_generation_tokens > 1:
             seconds = times.last_token_ts - times.first_token_ts
             self._time_per_token[label].observe(seconds / (times.num_generation_tokens - 1))

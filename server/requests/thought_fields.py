@@ -6,7 +6,7 @@ server.
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, WithJsonSchema, model_validator
@@ -17,20 +17,23 @@ from server.errors import BadRequest
 from server.requests.foreign_fields import instead_of, is_container
 from server.vllm_api import OpenAIBaseModel, SamplingParams
 
-# The fields that set how to think; return_thoughts is about the response.
+# The fields that set how to think; first_thought is about one thought, return_thoughts about the
+# response.
 THOUGHT_FIELDS = (
     "thought_budget",
     "thought_temperature",
     "thought_threshold",
     "thinking_token_budget",
 )
-OUR_FIELDS = (*THOUGHT_FIELDS, "return_thoughts")
+OUR_FIELDS = (*THOUGHT_FIELDS, "first_thought", "return_thoughts")
 # An unknown field that starts like this is taken for a misspelt one of ours.
 _OUR_PREFIXES = ("thought", "think", "quiet")
 # How similar (0 to 1) an unknown name must be to one of ours to be taken for a misspelling of it.
 _SIMILARITY = 0.75
 # How many unknown fields are looked at: each takes a tenth of a millisecond.
 _MOST_UNKNOWN = 100
+# The longest text of a given thought, in characters: it is tokenized while others wait.
+_LONGEST_THOUGHT = 1 << 14
 
 # The values reach `ThoughtParams` unconverted: pydantic would silently turn "5", 5.0 and true into
 # numbers, and its messages do not say what the server allows.
@@ -43,6 +46,13 @@ _Number: TypeAlias = Annotated[
 _TEMPERATURE = {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE}
 _Temperature: TypeAlias = Annotated[
     Any, WithJsonSchema({"anyOf": [_TEMPERATURE, {"type": "null"}]})
+]
+_TEXT_OR_TOKENS = [
+    {"type": "string", "minLength": 1},
+    {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+]
+_Thought: TypeAlias = Annotated[
+    Any, WithJsonSchema({"anyOf": [*_TEXT_OR_TOKENS, {"type": "null"}]})
 ]
 _Flag: TypeAlias = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]})
@@ -80,6 +90,13 @@ class ThoughtFields(OpenAIBaseModel):
         description="Thought tokens for the whole of each answer, spent where it thinks; after "
         "that, it continues without thinking. Default: no limit.",
     )
+    first_thought: _Thought = Field(
+        None,
+        description="The thought before the first token of each answer, which is then not sampled: "
+        "a text or token ids, at most as many tokens as the largest budget. It is thought whatever "
+        "budget and threshold are, which are about the tokens after it, and counts as any other. "
+        "Only on a server started with --allow-return-thoughts.",
+    )
     return_thoughts: _Flag = Field(
         None,
         description="Return with each choice the thought before each of its tokens. Only on a "
@@ -110,16 +127,38 @@ class ThoughtFields(OpenAIBaseModel):
         limits: ThoughtLimits,
         efforts: EffortThresholds,
         defaults: Mapping[str, Any] | None = None,
+        first_thought: Sequence[int] | None = None,
     ) -> ThoughtParams:
         """How this request thinks. `defaults`: of its headers and of its model's name, which have
-        an effect where it says nothing itself.
+        an effect where it says nothing itself. `first_thought`: the given one, as tokens.
 
         Raises `ThoughtParamsError`, which says what is allowed.
         """
         given = {name: getattr(self, name) for name in THOUGHT_FIELDS}
         explicit = {name: value for name, value in given.items() if value is not None}
         fields = {**(defaults or {}), **self.effort_fields(efforts), **explicit}
+        fields["first_thought"] = first_thought
         return ThoughtParams.from_mapping(fields, limits)
+
+    def first_thought_ids(self, encode: Callable[[str], Sequence[int]]) -> Sequence[int] | None:
+        """The given thought, if there is one, whose token ids are not checked yet. `encode`: the
+        tokenizer's, without special tokens. Raises `BadRequest`.
+        """
+        thought = self.first_thought
+        if thought is None or isinstance(thought, list):
+            return thought
+        if not isinstance(thought, str):
+            raise BadRequest(
+                "first_thought is neither a text nor a list of token ids, must be either",
+                "first_thought",
+            )
+        if len(thought) > _LONGEST_THOUGHT:
+            raise BadRequest(
+                f"first_thought has {len(thought)} characters, at most {_LONGEST_THOUGHT} are "
+                "allowed",
+                "first_thought",
+            )
+        return encode(thought)
 
     def effort_fields(self, efforts: EffortThresholds) -> Mapping[str, Any]:
         """The thought fields that the request sets by an effort, rather than by themselves."""

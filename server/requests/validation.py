@@ -77,6 +77,8 @@ def check_options(
         )
     if params.budget > 0:
         _check_scoring(request, params)
+    if params.first_thought:
+        _check_first_thought(request, params, model, allow_return)
     _check_no_meta_tokens(request, model)
 
 
@@ -95,18 +97,18 @@ def check_prompt(
     field = request.text_field
     if not token_ids:
         raise BadRequest("a prompt is empty, must be at least one token", field)
-    _check_token_ids(token_ids, field, model)
+    _check_token_ids(token_ids, "the prompt", field, model)
     # As in vLLM, the completion is as long as fits.
     limit = model.context_length - params.reserve
     if len(token_ids) + 1 > limit:
         raise BadRequest(
             f"the prompt has {len(token_ids)} tokens and the completion may have 1, but "
             f"together they may have {limit}: the context of {model.context_length} less "
-            f"{params.reserve} for thoughts of {params.budget}",
+            f"{params.reserve} for thoughts of {params.longest_thought}",
             field,
         )
     room = limit - len(token_ids)
-    if params.budget > 0 and request.min_tokens > room:
+    if params.longest_thought > 0 and request.min_tokens > room:
         raise BadRequest(
             f"min_tokens is {request.min_tokens}, but only {room} tokens fit after the prompt",
             "min_tokens",
@@ -117,7 +119,9 @@ def check_prompt(
 def check_sampling(sampling_params: SamplingParams, params: ThoughtParams) -> None:
     """Refuse several answers that would be equal, `sampling_params` being complete."""
     is_greedy = sampling_params.temperature == 0
-    if sampling_params.n > 1 and is_greedy and not (params.budget and params.temperature):
+    has_sampled = not params.first_thought or sampling_params.max_tokens != 1
+    samples_thoughts = params.budget > 0 and params.temperature > 0 and has_sampled
+    if sampling_params.n > 1 and is_greedy and not samples_thoughts:
         raise BadRequest(
             f"n is {sampling_params.n}, must be 1 at temperature 0, unless thoughts are sampled: "
             "the answers would be equal",
@@ -171,7 +175,26 @@ def _check_scoring(request: ThinkingRequest, params: ThoughtParams) -> None:
         )
 
 
-def _check_token_ids(token_ids: Sequence[int], field: str, model: ServedModel) -> None:
+def _check_first_thought(
+    request: ThinkingRequest, params: ThoughtParams, model: ServedModel, allow_return: bool
+) -> None:
+    if not allow_return:
+        # Whoever may try thoughts finds the one that gives the same answer as a hidden one.
+        raise BadRequest(
+            "first_thought is given, but this server does not show thoughts, which it could be "
+            "used to find out: it was started without --allow-return-thoughts",
+            "first_thought",
+        )
+    if request.scores_prompt:
+        raise BadRequest(
+            "first_thought cannot be combined with log-probabilities of the prompt: it is about "
+            "the first token after it",
+            "first_thought",
+        )
+    _check_token_ids(params.first_thought, "first_thought", "first_thought", model)
+
+
+def _check_token_ids(token_ids: Sequence[int], where: str, field: str, model: ServedModel) -> None:
     start, end = model.meta_token_ids
     for token_id in token_ids:
         if not 0 <= token_id < model.vocab_size:
@@ -181,7 +204,7 @@ def _check_token_ids(token_ids: Sequence[int], field: str, model: ServedModel) -
             )
         if token_id in model.meta_token_ids:
             raise BadRequest(
-                f"the prompt contains {START_TOKEN} or {END_TOKEN} (token ids {start} and {end}), "
+                f"{where} contains {START_TOKEN} or {END_TOKEN} (token ids {start} and {end}), "
                 "which only the model itself may use",
                 field,
             )

@@ -20,7 +20,9 @@ def test_defaults() -> None:
 
 
 def test_round_trip() -> None:
-    params = ThoughtParams(7, temperature=0.5, token_budget=40, record_key="key")
+    params = ThoughtParams(
+        7, temperature=0.5, token_budget=40, record_key="key", first_thought=(3, 4)
+    )
     assert ThoughtParams.from_mapping(params.to_mapping(), LIMITS) == params
 
 
@@ -39,6 +41,12 @@ def test_round_trip() -> None:
         ({"thought_temperature": "hot"}, LIMITS, "from 0 (greedy) to 100"),
         ({"thinking_token_budget": -3}, LIMITS, "from 0 up"),
         ({"thinking_token_budget": 1.5}, LIMITS, "from 0 up"),
+        ({"thinking_token_budget": 1, "first_thought": [3, 4]}, LIMITS, "must be at least that"),
+        ({"first_thought": []}, LIMITS, "has 0 tokens, this server allows 1 to 16"),
+        ({"first_thought": [3] * 17}, LIMITS, "has 17 tokens, this server allows 1 to 16"),
+        ({"first_thought": [3, True]}, LIMITS, "not a list of token ids, must be 1 to 16"),
+        ({"first_thought": "t3"}, LIMITS, "not a list of token ids, must be 1 to 16"),
+        ({"first_thought": [3]}, OFF, "thinking is off"),
     ],
 )
 def test_bad_values_are_refused(fields: dict[str, Any], limits: ThoughtLimits, words: str) -> None:
@@ -61,13 +69,25 @@ def test_a_bad_default_temperature_is_refused(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("token_budget", [None, 0, 1, 7, 8, 100])
-def test_thought_tokens_add_up(token_budget: int | None) -> None:
-    params = ThoughtParams(budget=4, token_budget=token_budget)
+@pytest.mark.parametrize("given", [0, 3, 6])
+def test_thought_tokens_add_up(given: int, token_budget: int | None) -> None:
+    if token_budget is not None and given > token_budget:
+        return  # refused
+    params = ThoughtParams(budget=4, token_budget=token_budget, first_thought=(7,) * given)
+    assert params.budget_at(0) == (given or params.budget_after(0))
     spent = 0
     for index in range(12):
         assert params.thought_tokens(index) == spent
+        assert params.budget_after(spent) == params.budget_at(index)
         spent += params.budget_at(index)
-    assert spent == (48 if token_budget is None else min(48, token_budget))
+    most = (given or 4) + 44
+    assert spent == (most if token_budget is None else min(most, token_budget))
+
+
+def test_a_given_thought_may_be_the_only_one() -> None:
+    params = ThoughtParams(budget=0, first_thought=(7, 8))
+    assert [params.budget_at(index) for index in range(3)] == [2, 0, 0]
+    assert (params.longest_thought, params.reserve, params.is_gated) == (2, 3, False)
 
 
 def test_no_thoughts_need_no_room() -> None:

@@ -65,7 +65,10 @@ def test_the_document_describes_our_fields(http: httpx.Client) -> None:
         assert {"type": "integer", "minimum": 0} in fields["thought_budget"]["anyOf"]
         assert {"type": "number", "minimum": 0} in fields["thought_threshold"]["anyOf"]
         assert "0 = before every token" in fields["thought_threshold"]["description"]
-        for name in ("thought_temperature", "thinking_token_budget", "return_thoughts"):
+        for name in (
+            *("thought_temperature", "thinking_token_budget"),
+            *("first_thought", "return_thoughts"),
+        ):
             assert fields[name]["description"]
         assert "quiet_star" in schemas[f"Thinking{kind}Response"]["required"]
         assert "thoughts" in schemas[f"Thinking{kind}Choice"]["properties"]

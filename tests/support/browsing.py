@@ -114,7 +114,11 @@ class Visit:
 
 
 def _looks_up(body: dict[str, Any]) -> bool:
-    return "n" in body or ("return_token_ids" in body and not body.get("stream"))
+    return (
+        "n" in body
+        or "first_thought" in body
+        or ("return_token_ids" in body and not body.get("stream"))
+    )
 
 
 def _body(request: Request) -> dict[str, Any]:

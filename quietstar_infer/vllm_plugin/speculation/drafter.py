@@ -25,7 +25,9 @@ _HALF_LIFE = 512
 
 
 class Drafts(NamedTuple):
-    """Drafted tokens, (D,), and which of `ORDERS` each comes from, (D,)."""
+    """Drafted tokens, (D,), and which of `ORDERS` each comes from, (D,). Those of a given thought
+    come from none, and are right.
+    """
 
     token_D: Int32Array
     order_D: Int64Array
@@ -33,12 +35,13 @@ class Drafts(NamedTuple):
 
 class DraftedThought(NamedTuple):
     """A thought about the text token at `position` of a request whose next tokens are to be
-    drafted: `known` of its `budget` tokens are there.
+    drafted: `known` of its `budget` tokens are there, and `num_given` in its slot: all or none.
     """
 
     request_id: str
     known: int
     budget: int
+    num_given: int
     position: int
     request: ThinkingRequest
 
@@ -99,14 +102,14 @@ class ThoughtDrafter:
         likely_R = ((chance_RD >= drafting.least_chance) & (chance_RD > 0)).sum(axis=1)
         numbers = np.minimum(np.minimum(number_R, likely_R), drafting.max_drafts).tolist()
         for row, (thought, number) in enumerate(zip(thoughts, numbers, strict=True)):
-            self._drafts[thought.request_id] = Drafts(
-                token_RD[row, :number], order_RD[row, :number]
-            )
-        return {
-            thought.request_id: number
-            for thought, number in zip(thoughts, numbers, strict=True)
-            if number
+            drafts = Drafts(token_RD[row, :number], order_RD[row, :number])
+            if thought.num_given:
+                drafts = _given_drafts(thought, token_RC[row], drafting.max_drafts)
+            self._drafts[thought.request_id] = drafts
+        numbers_of = {
+            each.request_id: len(self._drafts[each.request_id].token_D) for each in thoughts
         }
+        return {request_id: number for request_id, number in numbers_of.items() if number}
 
     def take(self, request_id: str, number: int) -> Drafts:
         """Remove a request's drafts, and return the first so many."""
@@ -138,5 +141,11 @@ class ThoughtDrafter:
         scratch, token_RC = cls(), np.zeros((1, 3), dtype=np.int32)
         zero_U = np.zeros(1, dtype=np.int64)
         scratch.learn(token_RC, zero_U, zero_U, torch.zeros(1, NUM_CANDIDATES))
-        request = ThinkingRequest(0, 1.0, 0.0, None, ())
-        scratch.propose([DraftedThought("", 0, 1, 0, request)], token_RC, Drafting(1, 0.0, False))
+        thought = DraftedThought("", 0, 1, 0, 0, ThinkingRequest(0, 1.0, 0.0, None, ()))
+        scratch.propose([thought], token_RC, Drafting(1, 0.0, False))
+
+
+def _given_drafts(thought: DraftedThought, token_C: Int32Array, max_drafts: int) -> Drafts:
+    """The rest of a given thought, which is in its slot."""
+    token_D = token_C[thought.known + 1 : thought.num_given + 1][:max_drafts]
+    return Drafts(token_D, np.zeros(0, dtype=np.int64))

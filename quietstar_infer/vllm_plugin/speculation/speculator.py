@@ -58,13 +58,13 @@ class ThoughtSpeculator:
 
     def feed(self, rows: Sequence[DraftedRow], input_N: torch.Tensor) -> None:
         """Write each row's own token, its drafts and END into the batch's input tokens."""
-        own_D7 = np.array([row.own for row in rows], dtype=np.int64)
+        own_D8 = np.array([row.own for row in rows], dtype=np.int64)
         fed = [
             (row.own.place + 1 + index, token)
             for row in rows
             for index, token in enumerate(row.behind(self._end_token_id))
         ]
-        own = unpack(async_tensor_h2d(own_D7, device=self._device))
+        own = unpack(async_tensor_h2d(own_D8, device=self._device))
         place_P, token_P = async_tensor_h2d(np.array(fed), device=self._device).unbind(dim=1)
         input_N[own.place] = self._slots.token_SC[own.slot, own.column]
         input_N[place_P] = token_P.to(input_N.dtype)
@@ -81,14 +81,14 @@ class ThoughtSpeculator:
         """Sample behind the tokens of each row as its thought would have, one by one, and see how
         many of its drafts were right. What was sampled behind these is in its slot then.
         """
-        input_U7 = _sampling_inputs(rows)
-        packed_U7 = async_tensor_h2d(input_U7, device=self._device)
-        logits_UV = compute_logits(hidden_NH[unpack(packed_U7).place])
+        input_U8 = _sampling_inputs(rows)
+        packed_U8 = async_tensor_h2d(input_U8, device=self._device)
+        logits_UV = compute_logits(hidden_NH[unpack(packed_U8).place])
         assert logits_UV is not None, "every rank has all logits"
-        sampled_U = self._sampler(logits_UV, packed_U7, self._slots.token_SC, is_greedy)
+        sampled_U = self._sampler(logits_UV, packed_U8, self._slots.token_SC, is_greedy)
         verified = verify(rows, sampled_U.tolist())
         if is_learning:
-            self._learn(input_U7[valid_places(verified)], logits_UV)
+            self._learn(input_U8[valid_places(verified)], logits_UV)
         for row in verified:
             self._drafter.record(row.drafted.drafts, row.accepted)
             self._metrics.add_verified(
@@ -100,9 +100,9 @@ class ThoughtSpeculator:
         """Learn from the logits, in their rows, behind tokens that are the thoughts' own."""
         self._learn(np.array(inputs, dtype=np.int64), logits_NV)
 
-    def _learn(self, input_U7: Int64Array, logits_NV: torch.Tensor) -> None:
+    def _learn(self, input_U8: Int64Array, logits_NV: torch.Tensor) -> None:
         # Contiguous: what is compiled is compiled for that.
-        inputs = ThoughtInputs(*np.ascontiguousarray(input_U7.T))
+        inputs = ThoughtInputs(*np.ascontiguousarray(input_U8.T))
         row_U = async_tensor_h2d(inputs.row, device=self._device)
         self._drafter.learn(self._host_tokens(), inputs.slot, inputs.column, logits_NV[row_U])
 
@@ -122,15 +122,15 @@ class ThoughtSpeculator:
 
 
 def _sampling_inputs(rows: Sequence[DraftedRow]) -> Int64Array:
-    """The rows' tokens behind which one is sampled, (U, 7), as they are uploaded; their logits,
+    """The rows' tokens behind which one is sampled, (U, 8), as they are uploaded; their logits,
     which are computed for them alone, are in the same order.
     """
     number_D = np.array([row.num_sampled for row in rows])
     end_D = number_D.cumsum()
-    input_U7 = np.array([row.own for row in rows], dtype=np.int64).repeat(number_D, axis=0)
-    inputs = ThoughtInputs(*input_U7.T)
+    input_U8 = np.array([row.own for row in rows], dtype=np.int64).repeat(number_D, axis=0)
+    inputs = ThoughtInputs(*input_U8.T)
     inputs.row[:] = np.arange(end_D[-1])
     within_U = inputs.row - (end_D - number_D).repeat(number_D)
     inputs.place[:] += within_U
     inputs.column[:] += within_U
-    return input_U7
+    return input_U8

@@ -1,5 +1,6 @@
 // What else could have been at a token: asked for after an answer, of the same server.
 
+import { ServerError } from "./server.js";
 import { likeliestOf } from "./token.js";
 
 /** How many thoughts are sampled for one token, and how many tokens a list has. */
@@ -11,6 +12,14 @@ export const NUM_LIKELIEST = 5;
  * @property {string} text
  * @property {number} times How often it was sampled.
  * @property {number} gain In nats, of the token that is in the text.
+ * @property {number} weight
+ */
+
+/**
+ * @typedef {object} Prediction What a given thought makes of the token that is in the text.
+ * @property {[string, number][]} likeliest Names and log-probabilities, the likeliest first.
+ * @property {number} without The token's log-probability (nats) without a thought.
+ * @property {number} after The same after the given one.
  * @property {number} weight
  */
 
@@ -92,5 +101,30 @@ export class Alternatives {
       found.set(text, { text, times, gain, weight: thought.mixing_weight });
     }
     return [...found.values()].sort((a, b) => b.gain - a.gain);
+  }
+
+  /**
+   * The prediction of a token after a given thought; the token alone may be sampled here.
+   *
+   * @param {number[]} ids The text, up to the token and with it.
+   * @param {string | number[]} thought
+   * @returns {Promise<Prediction>}
+   */
+  async after(ids, thought) {
+    const answer = await this.#server.complete({
+      model: this.#model.id,
+      prompt: ids.slice(0, -1),
+      allowed_token_ids: ids.slice(-1),
+      max_tokens: 1,
+      temperature: 0,
+      thought_budget: 0,
+      first_thought: thought,
+      return_thoughts: true,
+      logprobs: NUM_LIKELIEST,
+    });
+    const [{ logprobs, thoughts }] = answer.choices;
+    if (thoughts[0] === null) throw new ServerError("The server had no room to keep the thought.", 0);
+    const { base_logprob: without, mixed_logprob: after, mixing_weight: weight } = thoughts[0];
+    return { likeliest: likeliestOf(logprobs.top_logprobs[0]), without, after, weight };
   }
 }

@@ -1,5 +1,6 @@
 // The card of one token: the thought before it, and its effect.
 
+import { Editor } from "./editor.js";
 import { nats, percent, times, weight } from "./numbers.js";
 import { FULL, paint } from "./scale.js";
 import { marked } from "./spaces.js";
@@ -10,6 +11,7 @@ const GAP = 8;
 
 export class Card {
   #element;
+  #editor;
   /** What it shows, and beside what. */
   #token = null;
   #anchor = null;
@@ -18,7 +20,22 @@ export class Card {
   /** @param {HTMLElement} element */
   constructor(element) {
     this.#element = element;
+    this.#editor = new Editor(element.querySelector(".editor"), (it) => this.#showEdited(it));
     this.#part("sample").addEventListener("click", () => this.sample());
+    this.#part("edit").addEventListener("click", () => this.edit());
+  }
+
+  get isEditing() {
+    return this.#editor.isOpen;
+  }
+
+  /** Have the thought edited before the token that it shows, if there is one. */
+  edit() {
+    if (this.#token && Editor.suits(this.#token)) this.#editor.open(this.#token);
+  }
+
+  leaveEditor() {
+    this.#editor.leave();
   }
 
   /** Whether the card contains a node, or is it. */
@@ -27,6 +44,7 @@ export class Card {
   }
 
   hide() {
+    this.#editor.close();
     this.#element.hidden = true;
     this.#anchor?.removeAttribute("data-shown");
     this.#token = this.#anchor = null;
@@ -48,7 +66,7 @@ export class Card {
     if (this.#token !== token) return;
     this.#listOthers(token);
     if (message) sampled.textContent = message;
-    this.#place();
+    this.place();
     this.#part("others").scrollIntoView({ block: "nearest" });
   }
 
@@ -64,14 +82,14 @@ export class Card {
     const { height } = this.#element.getBoundingClientRect();
     const { top, bottom } = anchor.getClientRects()[0];
     this.#isBelow = bottom + GAP + height <= innerHeight || top < height + GAP;
-    this.#place();
+    this.place();
   }
 
   /** The same without being asked: below the token, so that no answer is covered; the window moves. */
   showBelow(token, anchor) {
     this.#open(token, anchor);
     this.#isBelow = true;
-    this.#place();
+    this.place();
     this.#element.scrollIntoView({ block: "nearest" });
     anchor.scrollIntoView({ block: "nearest" });
   }
@@ -96,6 +114,7 @@ export class Card {
     paint(chip, gained);
     this.#setPart("change", thought && token.before && changeAt(token));
     this.#setPart("thought", thought && thought.text.trim());
+    this.#setPart("edit", Editor.suits(token) ? "Edit this thought" : null);
     this.#setPart("note", noteOn(token));
     this.#measureNats("expected", expected);
     this.#measureNats("saved", gained);
@@ -107,6 +126,7 @@ export class Card {
     this.#part("heading").textContent = both ? "and with it" : "likeliest";
     this.#list("before", both ? token.before : [], token);
     this.#list("likeliest", token.likeliest, token);
+    this.#list("edited", [], token);
     this.#setPart("sample", token.sample && "Sample other thoughts here");
     this.#listOthers(token);
   }
@@ -115,6 +135,14 @@ export class Card {
     const items = likeliest.map(([name, logprob]) => alternative(name, logprob, name === token.name));
     this.#part(part).replaceChildren(...items);
     this.#part(part).closest("[data-row]").hidden = items.length === 0;
+  }
+
+  /** @param {import("./alternatives.js").Prediction | null} prediction Of an edited thought. */
+  #showEdited(prediction) {
+    if (!this.#token) return;
+    this.#part("edit").closest(".thinking").hidden = this.isEditing;
+    this.#list("edited", prediction?.likeliest ?? [], this.#token);
+    this.place();
   }
 
   #listOthers({ others = [] }) {
@@ -150,8 +178,8 @@ export class Card {
     return this.#element.querySelector(`[data-part=${name}]`);
   }
 
-  // In a narrow window the style sheet puts the card at the lower edge instead.
-  #place() {
+  /** Stand beside the token; in a narrow window the style sheet puts it at the lower edge instead. */
+  place() {
     const card = this.#element.getBoundingClientRect();
     const token = this.#anchor.getClientRects()[0];
     const rightmost = document.documentElement.clientWidth - card.width - GAP;

@@ -163,14 +163,16 @@ function showCardOf(element) {
 
 /** The card of the focused token stays when the pointer leaves. */
 function fallBack() {
-  if (!showCardOf(document.activeElement)) card.hide();
+  // What is being written stays.
+  if (card.isEditing) card.place();
+  else if (!showCardOf(document.activeElement)) card.hide();
 }
 
 function watchTokens() {
   const area = $("panes");
   // There is no hovering by touch: a tap moves the focus.
   area.addEventListener("pointerover", ({ target, pointerType }) => {
-    if (pointerType !== "touch") showCardOf(target);
+    if (pointerType !== "touch" && !card.isEditing) showCardOf(target);
   });
   area.addEventListener("focusin", ({ target }) => {
     if (showCardOf(target)) target.scrollIntoView({ block: "nearest" });
@@ -182,8 +184,14 @@ function watchTokens() {
     // A click on what cannot have the focus moves it nowhere.
     if (next && !card.contains(next)) fallBack();
   });
-  area.addEventListener("keydown", ({ key, target }) => {
-    if (key === "Enter" && showCardOf(target)) card.sample();
+  area.addEventListener("keydown", (event) => {
+    const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (event.key === "Enter" && showCardOf(event.target)) card.sample();
+    if (event.key.toLowerCase() === "e" && isPlain && showCardOf(event.target)) {
+      // Not a letter of the thought.
+      event.preventDefault();
+      card.edit();
+    }
   });
   document.addEventListener("pointerdown", ({ target }) => {
     const isOfCard = card.contains(target) || target.closest(".token, [popover]");
@@ -199,7 +207,9 @@ function watchTokens() {
   }
   document.addEventListener("keydown", ({ key }) => {
     // Of two that are open the explanation closes first.
-    if (key === "Escape" && !document.querySelector("[popover]:popover-open")) card.hide();
+    if (key !== "Escape" || document.querySelector("[popover]:popover-open")) return;
+    if (card.isEditing) card.leaveEditor();
+    else card.hide();
   });
   addEventListener("resize", fallBack);
 }

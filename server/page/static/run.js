@@ -122,7 +122,7 @@ export class Run {
     if (passes !== undefined) this.#totals.passes = passes;
   }
 
-  /** Add to each token what the base model would have said, and a way to think again. */
+  /** Add to each token what the base model would have said, and ways to think again. */
   async #compare(signal) {
     const { budget } = this.#pane;
     if (!budget || !this.#model.quiet_star.allow_return_thoughts || !this.#tokens.length) return;
@@ -141,7 +141,9 @@ export class Run {
       // Nothing predicts the first of a text.
       if (place === 0) return;
       token.before = found.likeliest[place];
-      token.sample = () => this.#alternatives.thoughts(found.ids.slice(0, place + 1));
+      const ids = found.ids.slice(0, place + 1);
+      token.sample = () => this.#alternatives.thoughts(ids);
+      token.predict = (thought) => this.#alternatives.after(ids, thought);
     });
   }
 

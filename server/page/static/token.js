@@ -18,6 +18,8 @@
  * @property {Thought | null} thought
  * @property {(() => Promise<import("./alternatives.js").OtherThought[]>) | null} sample Samples
  *   other thoughts before it.
+ * @property {((thought: string | number[]) => Promise<import("./alternatives.js").Prediction>) | null}
+ *   predict Predicts it after another thought.
  * @property {boolean} isEnd Whether the model ended its text with it.
  */
 
@@ -64,6 +66,7 @@ function tokensOf({ logprobs }, thoughts) {
     before: null,
     thought: thoughts[index] ?? null,
     sample: null,
+    predict: null,
     isEnd: false,
   }));
 }

@@ -4,6 +4,7 @@ engine with it, nor on how the engine schedules them.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.slow
 # Around the boundaries of KV blocks, where thoughts cross into the next block, and far from them.
 PROMPT_LENGTHS = [1, 2, 7, 29, 30, 31, 32, 33, 34, 61, 62, 63, 64, 65, 66, 95, 97, 128, 150]
 NUM_ASKS = 40
+# So many more have a thought that is given.
+NUM_GIVEN = 8
 
 # The requests of each workload, and the answers to each when it is alone.
 Workloads = dict[str, tuple[list[Ask], list[list[Answer]]]]
@@ -58,7 +61,14 @@ def workload(
             )
         )
         arrival += draw.choice(gaps)
-    return asks
+    return [*asks, *(_with_given_thought(draw.choice(asks), draw) for _ in range(NUM_GIVEN))]
+
+
+def _with_given_thought(ask: Ask, draw: random.Random) -> Ask:
+    """A request like another one, whose first thought is given."""
+    given = [draw.randrange(3, NUM_PLAIN_TOKENS) for _ in range(draw.choice([1, 3, 8, 16]))]
+    thoughts = replace(ask.thoughts, first_thought=tuple(given), token_budget=None)
+    return replace(ask, thoughts=thoughts)
 
 
 def _sampling(draw: random.Random) -> dict[str, Any]:
@@ -160,6 +170,24 @@ def assert_same(asks: list[Ask], actual: list[list[Answer]], expected: list[list
 
 def assert_close(actual: Sequence[float | None], expected: Sequence[float | None]) -> None:
     assert actual == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mixed", "gated"])
+def test_a_given_thought_is_as_good_as_the_sampled_one(
+    name: str, start: Callable[..., Engine], alone: Workloads
+) -> None:
+    """Bit for bit: of a request that has sampled just that."""
+    engine = start("one pass at a time")
+    num_given = 0
+    for ask, expected in zip(*alone[name], strict=True):
+        (answer, *others), given = expected, ask.thoughts.first_thought
+        assert not given or all(each.thoughts[0] == list(given) for each in expected)
+        if others or given or not answer.thoughts or not answer.thoughts[0]:
+            continue
+        thoughts = replace(ask.thoughts, first_thought=tuple(answer.thoughts[0]))
+        assert engine.run([Ask(ask.prompt, thoughts, ask.sampling)]) == [expected]
+        num_given += 1
+    assert num_given > 5
 
 
 @pytest.mark.parametrize("name", ["mixed", "gated"])

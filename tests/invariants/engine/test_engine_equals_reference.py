@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 PROMPTS = [[1, 35, 61, 10, 41], [1, *range(3, 40)], [1]]
 MAX_TOKENS = 12
+GIVEN = (40, 7, 7, 22)
 
 
 def vllm_sampler(seed: int) -> ChooseVisible:
@@ -88,6 +89,13 @@ def check(checkpoint: Path, engines: EnginePool, threshold: float) -> float:
                 expected.append(
                     reference.generate(prompt, MAX_TOKENS, budget, think, choose, threshold)
                 )
+        # A given thought, of another length than those after it, if there are any.
+        for budget in (0, 2):
+            params = ThoughtParams(budget, 0.0, threshold, first_thought=GIVEN)
+            asks.append(Ask(prompt, params, {"max_tokens": 4, "ignore_eos": True}))
+            expected.append(
+                reference.generate(prompt, 4, budget, threshold=threshold, first_thought=GIVEN)
+            )
     answers = [answer for (answer,) in engine.run(asks)]
     for answer, (tokens, predictions) in zip(answers, expected, strict=True):
         check_answer(answer, tokens, predictions)
@@ -97,6 +105,8 @@ def check(checkpoint: Path, engines: EnginePool, threshold: float) -> float:
 
 def check_answer(answer: Answer, tokens: list[int], predictions: list[Prediction]) -> None:
     assert answer.token_ids == tokens
+    # At budget 0 only a given thought has a prediction.
+    tokens = tokens[: len(predictions)]
     assert answer.thoughts == [prediction.thought_ids for prediction in predictions]
     assert answer.mixing_weights == pytest.approx(
         [prediction.mixing_weight for prediction in predictions], abs=1e-4

@@ -115,6 +115,11 @@ def test_thoughts_are_not_in_the_prefix_cache(engine: Engine) -> None:
         {"thought_budget": 2.5},
         {"thought_temperature": -0.1},
         {"thinking_token_budget": "many"},
+        {"first_thought": []},
+        {"first_thought": [5] * 17},
+        {"first_thought": [5, START_ID]},
+        {"first_thought": [10**9]},
+        {"first_thought": [-1]},
     ],
 )
 def test_a_bad_request_fails_alone(engine: Engine, extra: dict[str, object]) -> None:
@@ -135,6 +140,14 @@ def test_the_context_holds_the_last_thought(engine: Engine) -> None:
     ((answer,),) = engine.run([Ask(prompt, ThoughtParams(budget, 0.0), sampling)])
     assert answer.finish_reason == "length"
     assert len(prompt) + len(answer.token_ids) == limit - (budget + 1)
+
+
+def test_the_context_holds_a_given_thought(engine: Engine) -> None:
+    given, limit = (5,) * 16, 512
+    prompt = [1] * (limit - len(given) - 2)
+    params = ThoughtParams(0, first_thought=given)
+    ((answer,),) = engine.run([Ask(prompt, params, {"max_tokens": 100, "ignore_eos": True})])
+    assert (len(answer.token_ids), answer.thoughts) == (1, [list(given)])
 
 
 def test_the_token_budget_is_spent_to_the_last_token(engine: Engine) -> None:

@@ -104,6 +104,21 @@ def test_one_request(engine: Engine, rows: Counter[str], budget: int, tokens: in
     assert rows["model"] == fed(budget, tokens)
 
 
+def test_a_given_thought_takes_two_passes_where_thoughts_are_drafted(
+    engines: EnginePool, random_checkpoint: Callable[[str], Path], rows: Counter[str]
+) -> None:
+    """Its first token behind START, then all of it."""
+    engine = engines.get(random_checkpoint("llama"), **SCHEDULES["speculative"])
+    fields = {"thought_budget": 0, "first_thought": [5, 6, 7, 8, 9, 10]}
+    engine.llm.generate(
+        TokensPrompt(prompt_token_ids=PROMPT),
+        SamplingParams(max_tokens=1, ignore_eos=True, extra_args=fields),
+        use_tqdm=False,
+    )
+    assert (rows["passes"], rows["head"], rows["mixing"]) == (2, 6 + 1, 1)
+    assert rows["model"] == len(PROMPT) + 6 + 2
+
+
 def test_a_mixed_batch(engine: Engine, rows: Counter[str]) -> None:
     budgets = [0, 0, 1, 4, 8]
     generate(engine, budgets, tokens=3)

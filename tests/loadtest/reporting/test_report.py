@@ -9,9 +9,10 @@ import pytest
 from loadtest.analysis.price import price_sentence
 from loadtest.analysis.summary import summarise
 from loadtest.records import Failure, Run
+from loadtest.reporting.plots import SERIES, colours
 from loadtest.reporting.report import counters, render
 from loadtest.reporting.table import parts
-from tests.support.loadtest.records import gated, made_cell, made_record, made_run
+from tests.support.loadtest.records import gated, made_cell, made_record, made_run, sweep
 from tests.support.loadtest.tables import tables_of
 
 
@@ -164,3 +165,30 @@ def test_what_the_server_has_counted_is_listed_and_summed_up() -> None:
     assert right == "40%, which saved 20% of all passes"
     assert listed['quietstar:thought_drafts_total{model_name="m"}'] == "50"
     assert "vllm:never" not in listed
+
+
+@pytest.mark.parametrize("number", [2, 8, 9, 30])
+def test_every_setting_has_a_colour_of_its_own(number: int) -> None:
+    """In the order of how much is thought, from the first series to the last where many are."""
+    cells = [
+        made_cell([made_record(0, 0.5, budget)], (0, 1), {str(budget): 1})
+        for budget in range(number)
+    ]
+    found = colours(summarise(made_run(cells)).rows)
+    assert [setting.budget for setting in found] == list(map(str, range(number)))
+    assert len(set(found.values())) == number
+    used = list(found.values())
+    assert (used[0], used[-1]) == (SERIES[0], SERIES[min(number, len(SERIES)) - 1])
+
+
+def test_many_settings_are_told_apart_in_a_report() -> None:
+    cells = sweep(budgets=range(30), loads=["closed:4"], repeats=1, requests=10)
+    html = render(summarise(made_run(cells)))
+    # Nothing that stands for a colour is left.
+    assert not re.search("#0[0-9ab][0-9a-f]{4}", html)
+    mixes = re.findall(r"color-mix\(in oklab, var\(--series-\d\), var\(--series-\d\) \d+%\)", html)
+    assert len(set(mixes)) == 28
+    # In tables, too.
+    assert html.count('<i class="dot"') >= 30
+    # Neighbours, whose colours are close, have other line styles, too.
+    assert html.count("stroke-dasharray") > 20

@@ -66,6 +66,22 @@ def test_a_token_is_drawn_and_kept_in_its_slot_for_the_next_pass() -> None:
     assert kept.count_nonzero() == sampled.count_nonzero()
 
 
+@pytest.mark.parametrize("is_greedy", [False, True])
+def test_given_tokens_stay_as_they_are(is_greedy: bool) -> None:
+    """In two of three rows, of which one has only its first two tokens given."""
+    temperature = 0.0 if is_greedy else 1.0
+    rows = thought_inputs(3, 3, temperature)
+    given = [each._replace(num_given=number) for each, number in zip(rows, (9, 2, 0), strict=True)]
+    sampler, kept, plain = ThoughtSampler(is_compiled=False), slot_tokens(), slot_tokens()
+    kept += 49
+    sampled = sampler(logits(3), upload(rows, CPU), plain, is_greedy).tolist()
+    assert 49 not in sampled
+    packed = upload(given, CPU)
+    # They are behind the tokens in columns 0, 1 and 2.
+    assert sampler(logits(3), packed, kept, is_greedy).tolist() == [49, 49, sampled[2]]
+    assert [int(kept[each.slot, each.column + 1]) for each in rows] == [49, 49, sampled[2]]
+
+
 def test_greedy_rows_get_the_likeliest_token_in_any_batch() -> None:
     batch = logits(6)
     greedy_rows = thought_inputs(3, 6, temperature=0.0)

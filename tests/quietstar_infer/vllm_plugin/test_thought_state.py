@@ -61,9 +61,12 @@ def state(monkeypatch: pytest.MonkeyPatch) -> ThoughtState:
 
 
 def greedy(
-    record_key: str | None = None, forced_tokens: tuple[int, ...] = (), threshold: float = 0.0
+    record_key: str | None = None,
+    forced_tokens: tuple[int, ...] = (),
+    threshold: float = 0.0,
+    first_thought: tuple[int, ...] = (),
 ) -> ThinkingRequest:
-    return ThinkingRequest(0, 0.0, threshold, record_key, forced_tokens)
+    return ThinkingRequest(0, 0.0, threshold, record_key, forced_tokens, first_thought)
 
 
 def likely(token: int) -> list[float]:
@@ -223,6 +226,42 @@ def test_a_preempted_request_thinks_the_thought_again(state: ThoughtState) -> No
     assert fed == [0, START]
     state.remove_request("a")
     assert len(state.slots) == 0
+
+
+def test_a_given_thought_is_fed_whatever_is_likely(state: ThoughtState) -> None:
+    state.add_request("a", greedy(first_thought=(3, 4)))
+    first = ThoughtStep.first(2, 0)
+    for step, length, feeds in (
+        (first, 2, [0, START]),
+        (first.next(), 1, [3]),
+        (first.next(2), 2, [4, END]),
+        # The thought before the next token is sampled.
+        (ThoughtStep.first(2, 1), 2, [0, START]),
+        (ThoughtStep.first(2, 1).next(), 1, [7]),
+    ):
+        if step.phase == 1 and step.index == 0:
+            # Preempted: what is recomputed is the same.
+            state.drop_thought("a")
+            check_pass(state, first, 2, [0, START])
+        check_pass(state, step, length, feeds)
+
+
+def check_pass(state: ThoughtState, step: ThoughtStep, length: int, feeds: list[int]) -> None:
+    """A pass of request "a" alone, after which the model holds token 7 for likely."""
+    batch, fed = prepare(state, {"a": step}, [length])
+    assert fed == feeds
+    hidden_NH = torch.tensor([likely(7)] * length)
+    state.process_logits(state.process_hidden_states(batch, hidden_NH), hidden_NH[-1:])
+
+
+def test_no_gate_decides_about_a_given_thought(state: ThoughtState) -> None:
+    for request_id in "ab":
+        state.add_request(request_id, greedy(threshold=1e9, first_thought=(3, 4)))
+    steps = {name: ThoughtStep.first(2, index, is_gated=True) for index, name in enumerate("ab")}
+    batch, _ = prepare(state, steps, [1, 1])
+    hidden_NH = torch.tensor([likely(1), likely(1)])
+    batch = state.decide(state.process_hidden_states(batch, hidden_NH), hidden_NH)
+    assert batch.thinks_G.tolist() == [True, False]
 
 
 def test_a_forced_token_is_the_only_one_to_sample(state: ThoughtState) -> None:

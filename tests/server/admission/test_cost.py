@@ -31,6 +31,10 @@ PROMPT = PromptCost(length=250, max_tokens=10)  # three chunks
         (ThoughtParams(4, threshold=0.1), [PROMPT], 1, 3 + 10 * 6),
         (ThoughtParams(4, threshold=0.1, token_budget=10), [PROMPT], 2, 3 + 2 * (10 + 10 + 3)),
         (ThoughtParams(0, threshold=0.1), [PROMPT], 1, 3 + 10),
+        # A given thought, and others behind it, if there is a budget.
+        (ThoughtParams(0, first_thought=(7,) * 6), [PROMPT], 2, 3 + 2 * (7 + 9)),
+        (ThoughtParams(4, first_thought=(7,) * 6), [PROMPT], 1, 3 + 7 + 9 * 5),
+        (ThoughtParams(4, threshold=0.1, first_thought=(7,) * 6), [PROMPT], 1, 3 + 8 + 9 * 6),
         (ThoughtParams(4, threshold=0.1), [PromptCost(250, 0, scored=9)], 1, 3 + 9 * 6),
         # Scoring thinks about the prompt's own tokens, once for all answers.
         (ThoughtParams(4), [PromptCost(250, 10, scored=249)], 2, 3 + 249 * 5 + 2 * 10 * 5),
@@ -55,6 +59,10 @@ def test_cost_equals_the_sum_over_tokens() -> None:
         (ThoughtParams(4, token_budget=10), 5, Spending(5, 3, 10)),
         (ThoughtParams(4, token_budget=8), 5, Spending(5, 2, 8)),
         (ThoughtParams(4, token_budget=0), 5, Spending(5)),
+        (ThoughtParams(0, first_thought=(7, 8)), 5, Spending(5, 1, 2)),
+        (ThoughtParams(0, first_thought=(7, 8)), 0, Spending()),
+        (ThoughtParams(4, first_thought=(7, 8)), 3, Spending(3, 3, 10)),
+        (ThoughtParams(4, first_thought=(7, 8), token_budget=3), 3, Spending(3, 2, 3)),
     ],
 )
 def test_what_is_spent_where_every_token_is_thought_about(

@@ -59,6 +59,16 @@ def test_requests_are_alike_by_class_of_threshold_and_budget(
     assert (shares.of(other) < 1) == is_alike
 
 
+def test_a_given_thought_is_expected_and_teaches_nothing() -> None:
+    given = ThoughtParams(12, threshold=0.1, first_thought=(7,) * 6)
+    shares = ThinkingShares()
+    shares.add(given, Spending(10**6))
+    assert shares.of(GATED) == 1
+    work = Workload.of(given, [PROMPT], 2, CHUNK)
+    assert expected_passes(given, work, Spending(), 0) == 3 + 200 + 2 * 7
+    assert expected_passes(given, work, Spending(2, 2, 12), 0) == 3 + 200 + 2 * 7
+
+
 @pytest.mark.parametrize("token_budget", [None, 0, 30, 10**6])
 def test_at_share_1_the_expectation_is_the_most(token_budget: int | None) -> None:
     params = ThoughtParams(12, threshold=0.1, token_budget=token_budget)

@@ -105,6 +105,16 @@ def test_the_token_budget_of_an_answer(http: httpx.Client) -> None:
     assert fourth is None
 
 
+def test_the_first_thought_can_be_given(http: httpx.Client) -> None:
+    """And be the only one."""
+    body = {"max_tokens": 2, "return_thoughts": True, "reasoning_effort": "none"}
+    answer = chat(http, first_thought="t20 t41 t5", **body)
+    first, second = answer["choices"][0]["thoughts"]
+    assert first["token_ids"] == [20, 41, 5]
+    assert second is None
+    assert answer["usage"]["thought_tokens"] == 3
+
+
 def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
     ours = {"thought_budget": 3, "thought_temperature": 0}
     above, below = chat(http, **ours), chat(http, vllm_xargs=ours)

@@ -40,10 +40,10 @@ def thought_tokens(response: dict[str, Any]) -> int:
     return tokens
 
 
-def text_and_thoughts(choices: list[dict[str, Any]]) -> list[tuple[str, list[list[int]]]]:
+def text_and_thoughts(choices: list[dict[str, Any]]) -> list[tuple[str, list[list[int] | None]]]:
     """Text and thoughts, which do not depend on the batch; the last digits of mixing weights do."""
     return [
-        (choice["text"], [thought["token_ids"] for thought in choice["thoughts"]])
+        (choice["text"], [thought and thought["token_ids"] for thought in choice["thoughts"]])
         for choice in choices
     ]
 
@@ -117,6 +117,56 @@ def test_our_fields_can_be_given_in_vllm_xargs(http: httpx.Client) -> None:
     assert above["quiet_star"]["thinking_token_budget"] == 7
     assert above["choices"] == below["choices"] == twice["choices"]
     assert thought_tokens(above) == thought_tokens(below) == 7
+
+
+GIVEN = [20, 41, 5, 5]
+
+
+@pytest.mark.parametrize("budget", [0, 3])
+def test_the_first_thought_can_be_given(http: httpx.Client, budget: int) -> None:
+    """As words or as tokens; each choice of each prompt has it, whatever the threshold is."""
+    body = {"prompt": [PROMPT, "t1"], "n": 2, "temperature": 1, "seed": 3, "max_tokens": 3}
+    body |= {"thought_budget": budget, "thought_threshold": 1e9, "return_thoughts": True}
+    answer = complete(http, **body, first_thought=GIVEN)
+    for choice in answer["choices"]:
+        first, *others = choice["thoughts"]
+        assert (first["token_ids"], first["text"]) == (GIVEN, "t20 t41 t5 t5")
+        assert first["mixing_weight"] is not None
+        # Its gate, which is asked in vain, has decided against the others.
+        assert [thought and thought["token_ids"] for thought in others] == [
+            [] if budget else None
+        ] * 2
+    assert thought_tokens(answer) == 4 * len(GIVEN)
+    assert answer["quiet_star"]["thoughts"] == 4
+    passes_of_each = 3 + len(GIVEN) + (1 if budget else 0)
+    assert answer["quiet_star"]["passes"] == 4 * passes_of_each
+    again = complete(http, **body, first_thought="t20 t41 t5 t5")
+    assert text_and_thoughts(again["choices"]) == text_and_thoughts(answer["choices"])
+
+
+def test_a_given_thought_that_was_sampled_changes_nothing(http: httpx.Client) -> None:
+    """In a stream, too; and another one changes the prediction."""
+    body = {"prompt": PROMPT, "max_tokens": 4, "thought_budget": 3, "return_thoughts": True}
+    sampled = complete(http, **body)
+    thought = sampled["choices"][0]["thoughts"][0]["token_ids"]
+    given = complete(http, **body, first_thought=thought)
+    assert text_and_thoughts(given["choices"]) == text_and_thoughts(sampled["choices"])
+    assert given["usage"] == sampled["usage"]
+    parts = chunks(http, **body, first_thought=thought)
+    streamed = [t["token_ids"] for part in parts for t in part["choices"][0]["thoughts"]]
+    assert streamed == [t["token_ids"] for t in sampled["choices"][0]["thoughts"]]
+    other = complete(http, **body, first_thought=GIVEN)["choices"][0]["thoughts"][0]
+    assert other["base_logprob"] == pytest.approx(
+        sampled["choices"][0]["thoughts"][0]["base_logprob"], abs=1e-4
+    )
+    assert other["mixing_weight"] != sampled["choices"][0]["thoughts"][0]["mixing_weight"]
+
+
+def test_a_given_thought_counts_against_the_token_budget(http: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 4, "thought_budget": 3, "thinking_token_budget": 5}
+    answer = complete(http, **body, first_thought=GIVEN)
+    assert thought_tokens(answer) == 5
+    assert answer["quiet_star"]["thoughts"] == 2
 
 
 def test_each_choice_has_its_own_token_budget(http: httpx.Client) -> None:

@@ -120,6 +120,13 @@ def test_one_token_has_no_time_per_token(model: str) -> None:
     assert value(model, "time_to_first_visible_token_seconds_count", budget="0") == 1
 
 
+def test_a_given_thought_is_in_the_time_to_the_first_token(model: str) -> None:
+    params = ThoughtParams(0, first_thought=(5,) * 12)
+    see(model, params, Output([Choice([1, 1], "stop")], finished=True, metrics=Times(2)))
+    for name, label in (("time_to_first_visible_token", "9-16"), ("time_per_visible_token", "0")):
+        assert value(model, f"{name}_seconds_count", budget=label) == 1
+
+
 @pytest.mark.parametrize("reason", ["abort", "error"])
 def test_unanswered_requests_are_not_observed(model: str, reason: str) -> None:
     unanswered = Output([Choice([], reason)], finished=True)

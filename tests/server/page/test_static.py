@@ -331,6 +331,110 @@ def test_other_thoughts_of_a_token_can_be_sampled(
     assert visited.card()["name"] == "end of the text"
 
 
+def test_a_thought_can_be_edited(visited: Visit, demo_server: RunningServer) -> None:
+    """The API's prediction after it stands beside the other two."""
+    visited.run()
+    (choice,) = answers(demo_server, visited)[1]["choices"]
+    own = choice["thoughts"][0]
+    card, words = visited.elements("#card"), visited.elements("#card textarea")
+    visited.elements("[data-part=edit]").click()
+    assert focused(visited, "element => element.tagName") == "TEXTAREA"
+    assert words.input_value() == own["text"].strip()
+    # Neither the pointer nor a new size of the window takes away what is being written.
+    visited.tokens(0).first.hover()
+    visited.elements("h1").hover()
+    visited.page.set_viewport_size({"width": 1000, "height": 700})
+    words.fill("Monday 12 Tuesday 12")
+    visited.page.keyboard.press("Enter")
+    shown = visited.elements("[data-part=edited] li")
+    shown.first.wait_for()
+    _, asked = visited.looked_up()
+    ids = [*choice["prompt_token_ids"], *choice["token_ids"]]
+    place = len(choice["prompt_token_ids"])
+    assert (asked["prompt"], asked["allowed_token_ids"]) == (ids[:place], [ids[place]])
+    # With the space before its first word, which the words do not show.
+    assert asked["first_thought"] == " Monday 12 Tuesday 12"
+    assert asked["max_tokens"] == 1
+    edited = predicted(demo_server, asked)
+    assert shown.locator(".name").all_inner_texts() == names_by_logprob(edited)
+    for part in ("before", "likeliest"):
+        assert visited.elements(f"[data-part={part}] li").count() >= 5
+    (thought,) = edited["thoughts"]
+    said = visited.elements("#card .prediction").inner_text().replace("\u00a0", " ")
+    assert said.startswith("After this thought “10” has ")
+    after, without, with_own = map(float, re.findall(r"([\d.]+) %", said))
+    for shown_percent, exact in (
+        (after, thought["mixed_logprob"]),
+        (without, own["base_logprob"]),
+        (with_own, own["mixed_logprob"]),
+    ):
+        assert shown_percent == pytest.approx(100 * math.exp(exact), rel=0.01)
+    assert f"Mixing weight {thought['mixing_weight']:.2f}." in said
+    check_accessible(visited)
+
+    # Escape leaves the thought as it was, and the card where it is.
+    visited.page.keyboard.press("Escape")
+    words.wait_for(state="hidden")
+    assert card.is_visible()
+    assert visited.card()["thought"] == own["text"].strip()
+    assert shown.count() == 0
+
+
+def predicted(server: RunningServer, asked: dict[str, Any]) -> dict[str, Any]:
+    """The only choice of the API's answer to a request."""
+    answer = httpx.post(f"{server.url}/v1/completions", json=asked, timeout=60)
+    assert answer.status_code == 200, answer.text
+    choice: dict[str, Any]
+    (choice,) = answer.json()["choices"]
+    return choice
+
+
+def names_by_logprob(choice: dict[str, Any]) -> list[str]:
+    """The likeliest tokens of a choice's only token, as the card has them."""
+    (logprobs,) = choice["logprobs"]["top_logprobs"]
+    names = sorted(logprobs, key=logprobs.__getitem__, reverse=True)
+    return [name.replace(" ", "␣") for name in names]
+
+
+def test_a_thought_is_edited_by_the_keyboard_and_refused_in_words(
+    visited: Visit, demo_server: RunningServer
+) -> None:
+    visited.run()
+    (choice,) = answers(demo_server, visited)[1]["choices"]
+    keyboard, words = visited.page.keyboard, visited.elements("#card textarea")
+    prediction = visited.elements("#card .prediction[role=status]")
+    visited.tokens(1).nth(1).focus()
+    keyboard.press("e")
+    assert words.input_value() == choice["thoughts"][1]["text"].strip()
+    assert words.get_attribute("aria-label") == f"Thought before {choice['logprobs']['tokens'][1]}"
+    # Unchanged it is sent as it was sampled, and nothing changes.
+    keyboard.press("Enter")
+    prediction.filter(has_text="Mixing weight").wait_for()
+    asked = visited.looked_up()[-1]
+    assert asked["first_thought"] == choice["thoughts"][1]["token_ids"]
+    names = [
+        visited.elements(f"[data-part={part}] .name").all_inner_texts()
+        for part in ("edited", "likeliest")
+    ]
+    assert names[0] == names[1]
+    # Nothing, and more than the server takes.
+    keyboard.press("Control+a")
+    keyboard.press("Delete")
+    keyboard.press("Enter")
+    prediction.filter(has_text="The thought is empty").wait_for()
+    assert visited.looked_up()[-1] == asked
+    words.fill("Monday 12 " * 16)
+    keyboard.press("Enter")
+    prediction.filter(has_text="this server allows 1 to 16").wait_for()
+    assert visited.elements("[data-part=edited] li").count() == 0
+    keyboard.press("Escape")
+    words.wait_for(state="hidden")
+    assert focused(visited, "element => element.getAttribute('data-shown')") == ""
+    keyboard.press("Escape")
+    visited.elements("#card").wait_for(state="hidden")
+    visited.expect_refusals()
+
+
 def test_examples_know_their_answers(visited: Visit, demo_server: RunningServer) -> None:
     right = {"Ben’s apples": 10, "Eve’s apples": 20, "Cal’s eggs": 17}
     right |= {"A dial, ten turns": 6, "A dial, nine turns": 7}
@@ -619,6 +723,12 @@ def test_the_page_fits_a_phone(visiting: Visiting, scheme: str) -> None:
         assert token is not None
         assert (card["x"], card["width"]) == (0, 360)
         assert 0 <= token["y"] < token["y"] + token["height"] <= card["y"]
+        assert visited.page.evaluate("() => document.documentElement.scrollWidth") == 360
+        check_accessible(visited)
+        visited.elements("[data-part=edit]").tap()
+        visited.elements("#card textarea").fill("Monday 12")
+        visited.elements("#card [type=submit]").tap()
+        visited.elements("[data-part=edited] li").first.wait_for()
         assert visited.page.evaluate("() => document.documentElement.scrollWidth") == 360
         check_accessible(visited)
         visited.elements("h2").first.tap()

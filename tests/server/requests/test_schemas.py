@@ -78,6 +78,7 @@ EFFECTS: dict[str, Effect] = {
     "thought_temperature": Effect(0, {"thought_budget": 4, "seed": 1, "return_thoughts": True}),
     "thought_threshold": Effect(100.0, THINKING),
     "thinking_token_budget": Effect(4, THINKING),
+    "first_thought": Effect("t5 t5 t7", THINKING),
     "return_thoughts": Effect(True, THINKING),
 }
 OF_COMPLETIONS: dict[str, Effect] = {

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 from quietstar_infer import reference
 from quietstar_infer.config import QuietStarConfig
 from quietstar_infer.params import ThoughtParams
-from quietstar_infer.reference import ChooseThought, ReferenceDecoder
+from quietstar_infer.reference import ReferenceDecoder, given_thought
 from tests.support.engine import Ask, thinking_engine
 from tests.support.training.runs import small_recipe
 from training.demo.tokenizer import build_tokenizer
@@ -91,10 +91,6 @@ def trainers_own(recipe: Recipe) -> tuple[Batch, StepOutput]:
         return batch, model(batch, seeded_draw([1, 2], rows))
 
 
-def forced(thought: list[int]) -> ChooseThought:
-    return lambda logits, position, step: thought[step]
-
-
 def test_the_export_predicts_what_the_trainer_did(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +102,7 @@ def test_the_export_predicts_what_the_trainer_did(
     for b, i, p in PLACES:
         ids = batch.input_ids_BT[b].tolist()
         thought = output.thoughts.ids[b, i, p].tolist()
-        said = decoder.predict(ids[: i + 1], BUDGET, forced(thought))
+        said = decoder.predict(ids[: i + 1], BUDGET, given_thought(thought))
         weight = output.tokens.mixing_weight_BTPS[b, i, p, 0]
         assert said.mixing_weight == pytest.approx(float(weight), abs=1e-4)
         for logits_V, nll in (

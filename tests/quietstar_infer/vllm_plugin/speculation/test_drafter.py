@@ -31,7 +31,7 @@ def slots() -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
 
 
 def propose(drafter: ThoughtDrafter, drafting: Drafting) -> dict[str, int]:
-    return drafter.propose([DraftedThought("a", 2, 8, 0, REQUEST)], slots(), drafting)
+    return drafter.propose([DraftedThought("a", 2, 8, 0, 0, REQUEST)], slots(), drafting)
 
 
 def test_no_more_than_asked_for() -> None:
@@ -83,6 +83,19 @@ def test_a_token_that_no_thought_has_fed_is_not_drafted() -> None:
     assert propose(drafter, Drafting(99, 0.0, False)) == {"a": 3}
     learn(drafter, 6, THOUGHT[6])
     assert propose(drafter, Drafting(99, 0.0, False)) == {"a": 4}
+
+
+def test_a_given_thought_is_drafted_whole_and_teaches_nothing() -> None:
+    drafter = taught()
+    given = DraftedThought("a", 2, 5, 5, 0, REQUEST)
+    for most, expected in ((99, [7, 7, 7]), (2, [7, 7])):
+        tokens = np.array([[30, 7, 7, 7, 7, 7, 0, 0, 0, 31]], dtype=np.int32)
+        numbers = drafter.propose([given], tokens, Drafting(most, 1.0, False))
+        assert numbers == {"a": len(expected)}
+        drafts = drafter.take("a", numbers["a"])
+        assert drafts.token_D.tolist() == expected
+        drafter.record(drafts, accepted=len(expected))
+    assert propose(drafter, Drafting(99, 0.2, False)) == {"a": 2}
 
 
 def test_a_forgotten_request_has_no_drafts() -> None:
