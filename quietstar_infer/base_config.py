@@ -22,6 +22,10 @@ def check_base_config(config: Mapping[str, Any], folder: Path) -> None:
     """Raise `CheckpointError`, naming the field of a folder's config.json that no model can be made
     of.
     """
+    if not isinstance(model_type := config.get("model_type"), str):
+        raise CheckpointError(
+            f"{folder}/config.json: model_type is {model_type!r}, expected a name"
+        )
     for name in _NEEDED:
         _check_size(config.get(name), name, folder)
     for name in _OPTIONAL:

@@ -52,7 +52,7 @@ def test_good_ones_are_accepted(tmp_path: Path, family: str) -> None:
         ),
         ("rope_parameters", {"rope_type": "default", "rope_theta": "x"}, "rope_theta is 'x'"),
         ("quantization_config", ["int8"], "cannot be used: AttributeError"),
-        ("model_type", ["llama"], "cannot be used: TypeError"),
+        ("model_type", ["llama"], "model_type is ['llama'], expected a name"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(

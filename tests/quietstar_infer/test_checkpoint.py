@@ -100,7 +100,7 @@ def replace_by_folder(path: Path) -> None:
 
 
 def write_index(folder: Path, file: str) -> None:
-    names = {name: file for name in load_file(folder / "model.safetensors")}
+    names = dict.fromkeys(load_file(folder / "model.safetensors"), file)
     (folder / INDEX_FILE).write_text(json.dumps({"weight_map": names}))
 
 
