@@ -19,7 +19,7 @@ from server.vllm_api import (
 )
 
 
-def check_options(args: Namespace) -> None:
+def check_start_options(args: Namespace) -> None:
     """Raise `StartError` for the first option that cannot work."""
     _check_names(args.served_model_name or [])
     _check_template_option(args.chat_template)

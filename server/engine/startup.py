@@ -10,7 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from quietstar_infer.config import load_tokenizer, read_json
 from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes, is_quantised
-from server.engine.option_checks import check_options, check_template
+from server.engine.option_checks import check_start_options, check_template
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
@@ -36,7 +36,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
     and `ValueError`.
     """
-    check_options(args)
+    check_start_options(args)
     try:
         # With HF_HUB_OFFLINE set, vLLM looks for the model here and now.
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)

@@ -8,7 +8,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from tests.support.hostile import BODIES, CHATS, COMPLETIONS, JSON, with_field
+from tests.support.hostile.requests import BODIES, CHATS, COMPLETIONS, JSON, with_field
 from tests.support.load import error_of
 from tests.support.servers import RunningServer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from server.cli import main, parse_arguments
-from server.engine.option_checks import check_options
+from server.engine.option_checks import check_start_options
 from server.errors import ExitStatus, StartError
 from tests.support.servers import ROOT
 
@@ -44,7 +44,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 )
 def test_an_option_that_cannot_work_is_named(options: list[str], words: str) -> None:
     with pytest.raises(StartError) as raised:
-        check_options(parse_arguments([MODEL, *options]))
+        check_start_options(parse_arguments([MODEL, *options]))
     assert words in str(raised.value)
     assert raised.value.status == ExitStatus.BAD_OPTION
 
@@ -58,7 +58,7 @@ def test_an_option_that_cannot_work_is_named(options: list[str], words: str) -> 
     ],
 )
 def test_templates_that_work_are_accepted(template: str) -> None:
-    check_options(parse_arguments([MODEL, "--chat-template", template]))
+    check_start_options(parse_arguments([MODEL, "--chat-template", template]))
 
 
 @pytest.mark.parametrize(
