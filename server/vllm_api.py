@@ -35,6 +35,7 @@ from vllm.entrypoints.serve.middleware.register import init_entrypoints_middlewa
 from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
 from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
+    DetokenizeResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
     TokenizeRequest,
@@ -105,6 +106,7 @@ __all__ = [
     "ConversationMessage",
     "CoreEngineProcManager",
     "DetokenizeRequest",
+    "DetokenizeResponse",
     "EngineCoreOutput",
     "EngineDeadError",
     "EngineInput",

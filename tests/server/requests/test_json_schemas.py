@@ -38,7 +38,7 @@ SCHEMAS: dict[str, tuple[Any, str]] = {
 @pytest.fixture(scope="module")
 def compiler() -> xgrammar.GrammarCompiler:
     """Of a tokenizer whose tokens are single bytes."""
-    vocabulary: list[str | bytes] = [bytes([byte]) for byte in range(256)]
+    vocabulary = [bytes([byte]) for byte in range(256)]
     return xgrammar.GrammarCompiler(
         xgrammar.TokenizerInfo([*vocabulary, b"</s>"], stop_token_ids=[256])
     )
