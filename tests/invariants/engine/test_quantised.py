@@ -16,9 +16,11 @@ TOLERANCE = 0.1
 TEXTS = [[1, 5, 9, 33], [1, *range(10, 40)], [1, 7, 7, 7, 50, 12]]
 
 
-def predictions(engines: EnginePool, checkpoint: Path, budget: int) -> torch.Tensor:
+def predictions(
+    engines: EnginePool, checkpoint: Path, budget: int, cache: str = "auto"
+) -> torch.Tensor:
     """The log-probabilities of the first token of each answer, (text, token)."""
-    engine = engines.get(checkpoint, dtype="bfloat16")
+    engine = engines.get(checkpoint, dtype="bfloat16", kv_cache_dtype=cache)
     sampling = {"max_tokens": 1, "logprobs": -1}
     keys = [engine.add(Ask(text, ThoughtParams(budget, 0.0), sampling)) for text in TEXTS]
     found = {}
@@ -47,3 +49,12 @@ def test_a_quantised_checkpoint_thinks_like_the_unquantised(
         difference = (quantised.exp() - dense.exp()).abs().max()
         print(name, budget, float(difference))
         assert difference < TOLERANCE
+
+
+def test_a_cache_in_8_bits_thinks_like_one_in_16(engines: EnginePool, tmp_path: Path) -> None:
+    """Thoughts are read from the cache (`--kv-cache-dtype fp8`)."""
+    checkpoint = write_quantised(tmp_path, next(iter(SCHEMES.values()))).dense
+    small = predictions(engines, checkpoint, 3, "fp8")
+    difference = (small.exp() - predictions(engines, checkpoint, 3).exp()).abs().max()
+    print(float(difference))
+    assert 0 < difference < TOLERANCE
