@@ -153,7 +153,7 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
 
 def check_vllm_config(vllm_config: VllmConfig) -> None:
     """Raise `UnsupportedError` for what vLLM itself decides only when it has its whole
-    configuration.
+    configuration, `CheckpointError` for a model that cannot run here.
     """
     if vllm_config.use_v2_model_runner:
         raise UnsupportedError(
@@ -161,6 +161,8 @@ def check_vllm_config(vllm_config: VllmConfig) -> None:
             "drop that option, or set VLLM_USE_V2_MODEL_RUNNER=0"
         )
     _check_context(thinking_setup(vllm_config).limits, vllm_config.model_config.max_model_len)
+    if current_platform.is_cpu():
+        _check_head_size(vllm_config.model_config.get_head_size())
     scheduler = vllm_config.scheduler_config
     room = scheduler.max_num_batched_tokens - scheduler.max_num_seqs
     needed = 1 if scheduler.enable_chunked_prefill else vllm_config.model_config.max_model_len
@@ -181,6 +183,20 @@ def _check_context(limits: ThoughtLimits, context: int) -> None:
             f"the longest thought, of {longest} tokens (--max-thought-budget), takes a context of "
             f"{needed} with a prompt and an answer of one token each; this one has {context} "
             "(--max-model-len)"
+        )
+
+
+def _check_head_size(size: int) -> None:
+    """Refuse what vLLM's attention on a CPU fails for with the first request, and the engine with
+    it. Can go when vLLM looks at its own list.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in sizes:
+        raise CheckpointError(
+            f"the model's heads have a size of {size} (head_dim in config.json), vLLM's attention "
+            f"on a CPU takes {', '.join(map(str, sizes))}"
         )
 
 

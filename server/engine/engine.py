@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from quietstar_infer.config import read_json
+from quietstar_infer.errors import CheckpointError
 from server.engine.backlog import Backlog
 from server.engine.failures import explanation, failure_file, known_remedy
 from server.engine.grammars import GrammarChecker, grammar_checker
@@ -273,6 +274,8 @@ def engine_config(engine_args: AsyncEngineArgs, headless: bool = False) -> VllmC
             usage_context=UsageContext.OPENAI_API_SERVER, headless=headless
         )
         check_vllm_config(config)
+    except CheckpointError as error:
+        raise StartError(str(error), ExitStatus.NO_MODEL) from error
     except ValidationError as error:
         raise StartError("; ".join(map(_problem, error.errors()))) from error
     # Whatever the options make vLLM import, open or compute there.

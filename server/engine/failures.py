@@ -46,6 +46,12 @@ _REMEDIES = (
     ),
     Remedy(
         ExitStatus.BAD_OPTION,
+        "--kv-cache-dtype does not work on this machine, or with heads of this model's size: leave "
+        "it out",
+        ("fp8 kv cache",),
+    ),
+    Remedy(
+        ExitStatus.BAD_OPTION,
         "--tokenizer-mode is not known",
         ("no tokenizer registered for tokenizer_mode",),
     ),

@@ -51,6 +51,7 @@ def test_a_quantised_checkpoint_thinks_like_the_unquantised(
         assert difference < TOLERANCE
 
 
+@pytest.mark.skipif(not torch.cpu._is_avx512_supported(), reason="needs AVX-512")
 def test_a_cache_in_8_bits_thinks_like_one_in_16(engines: EnginePool, tmp_path: Path) -> None:
     """Thoughts are read from the cache (`--kv-cache-dtype fp8`)."""
     checkpoint = write_quantised(tmp_path, next(iter(SCHEMES.values()))).dense

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
 
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
@@ -74,6 +75,15 @@ def test_thoughts_that_the_context_has_no_room_for_are_refused(checkpoint: Path)
             continue
         with pytest.raises(UnsupportedError, match="this one has 16"):
             check_vllm_config(config)
+
+
+@pytest.mark.skipif(not current_platform.is_cpu(), reason="of the CPU")
+def test_heads_that_the_cpu_has_no_attention_for_are_refused(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, "llama", head_dim=24)
+    args = EngineArgs(model=str(checkpoint), dtype="float32")
+    prepare_engine_args(args, ThinkingOptions())
+    with pytest.raises(CheckpointError, match="size of 24 .* takes 32, 64"):
+        check_vllm_config(args.create_engine_config())
 
 
 def test_another_tokenizer_is_refused(checkpoint: Path) -> None:

@@ -55,6 +55,11 @@ compilation terminated."""
             "a process of the engine was killed",
         ),
         (
+            NotImplementedError("FP8 KV cache on CPU requires x86 with AVX-512 or AMX."),
+            ExitStatus.BAD_OPTION,
+            "--kv-cache-dtype does not work on this machine",
+        ),
+        (
             ValueError("No tokenizer registered for tokenizer_mode='nosuch'."),
             ExitStatus.BAD_OPTION,
             "--tokenizer-mode is not known",
