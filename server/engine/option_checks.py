@@ -30,6 +30,8 @@ def check_start_options(args: Namespace) -> None:
     _check_known("--reasoning-parser", reasoning, ReasoningParserManager.list_registered())
     for name in args.middleware:
         _imported("--middleware", name, ".")
+    if args.worker_extension_cls:
+        _imported("--worker-extension-cls", args.worker_extension_cls, ".")
     for name in args.logits_processors or []:
         _check_logits_processor(name)
     _check_certificate(args)

@@ -31,6 +31,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *options: str) -> str:
         (["--middleware", "no.such"], "--middleware no.such is no class or function"),
         (["--middleware", "nothing"], "--middleware nothing is no class or function"),
         (["--middleware", "json.nothing"], "--middleware json.nothing is no class or function"),
+        (["--worker-extension-cls", "no.Such"], "--worker-extension-cls no.Such is no class"),
         (["--logits-processors", "no.such:Thing"], "no.such:Thing is no class or function"),
         (["--logits-processors", "nothing"], "--logits-processors nothing is no class"),
         (["--logits-processors", "json:JSONDecoder"], "is no subclass of vLLM's LogitsProcessor"),
