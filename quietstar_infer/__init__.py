@@ -2,6 +2,7 @@
 
 Plain torch, without vLLM or FastAPI:
 checkpoint.py  the official checkpoint layout: tensor names, checks, loading
+base_config.py  what a base model's part of config.json must say
 base_shapes.py  the shapes of a base model's tensors, as its config.json describes them
 config.py      what a checkpoint's files tell about thinking: meta-token ids, embedding mode
 mixing.py      the mixing head

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from quietstar_infer.base_config import check_base_config
 from quietstar_infer.base_shapes import base_tensor_shapes, missing_base_tensors
 from quietstar_infer.config import QuietStarConfig, read_json
 from quietstar_infer.errors import CheckpointError
@@ -29,6 +30,7 @@ END_EMBEDDING = "end_embedding"
 MIXING_HEAD_PREFIX = "talk_head.0."
 GATE_PREFIX = "thought_gate."
 GATE_FILE = "thought_gate.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 EMBED_TOKENS = "model.embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
 
@@ -84,9 +86,8 @@ def check_checkpoint(folder: Path, *, has_base_model: bool = True) -> None:
     not there, because they are drawn at random. Raises `CheckpointError`.
     """
     config = read_json(folder / "config.json")
-    hidden_size = config.get("hidden_size")
-    if not isinstance(hidden_size, int):
-        raise CheckpointError(f"{folder}/config.json has no hidden_size")
+    check_base_config(config, folder)
+    hidden_size = config["hidden_size"]
     shapes = dict(_tensor_shapes(folder))
     check_tensors(shapes, hidden_size, str(folder))
     missing = missing_base_tensors(shapes, config) if has_base_model else []
@@ -175,12 +176,29 @@ def _check_vocabulary(folder: Path, shapes: Mapping[str, Shape]) -> None:
 
 
 def _safetensors_files(folder: Path) -> Iterable[Path]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = set(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(
             f"{folder} has no *.safetensors file; save the model with safe_serialization=True"
         )
-    return files
+    if (folder / INDEX_FILE).exists():
+        indexed = _indexed_files(folder)
+        if missing := sorted(file.name for file in indexed - files):
+            raise CheckpointError(
+                f"{folder} is incomplete: it lacks {', '.join(missing)}, which {INDEX_FILE} names"
+            )
+        # vLLM and transformers read these only; gates are read from a file of their own.
+        files = indexed | {file for file in files if file.name == GATE_FILE}
+    return sorted(files)
+
+
+def _indexed_files(folder: Path) -> set[Path]:
+    names = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(it, str) for it in names.values()):
+        raise CheckpointError(
+            f"{folder}/{INDEX_FILE} has no weight_map, the name of a file for that of each tensor"
+        )
+    return {folder / name for name in names.values()}
 
 
 def _tensor_shapes(folder: Path) -> Iterator[tuple[str, Shape]]:
@@ -192,6 +210,8 @@ def _tensor_shapes(folder: Path) -> Iterator[tuple[str, Shape]]:
 
 def _open(path: Path) -> safe_open:
     try:
+        # Of a file that may not be read, safetensors says that there is none.
+        path.open("rb").close()
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None

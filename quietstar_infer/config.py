@@ -76,7 +76,7 @@ class QuietStarConfig:
         is not a Quiet-STaR checkpoint: no `config.json`, no tokenizer, a tokenizer without the
         meta-tokens, or a bad `quiet_star` section.
         """
-        section = read_json(folder / "config.json").get("quiet_star", {})
+        section = quiet_star_section(folder)
         tokenizer = load_tokenizer(folder)
         start_token_id, end_token_id = meta_token_ids(tokenizer, folder)
         config = cls(
@@ -84,7 +84,7 @@ class QuietStarConfig:
             end_token_id=end_token_id,
             dash_token_id=next(iter(tokenizer.encode(DASH, add_special_tokens=False)), None),
             embedding_mode=embedding_mode or section.get("embedding_mode", "learned"),
-            embedding_scale=float(section.get("embedding_scale", EMBEDDING_SCALE)),
+            embedding_scale=section.get("embedding_scale", EMBEDDING_SCALE),
             default_thought_budget=section.get("default_thought_budget", FALLBACK_THOUGHT_BUDGET),
             gate=_gate(section, folder),
             default_thought_threshold=section.get("default_thought_threshold", 0.0),
@@ -109,6 +109,11 @@ class QuietStarConfig:
                 f"{folder}/config.json: quiet_star.default_thought_budget is "
                 f"{self.default_thought_budget!r}, expected a whole number from 0 up"
             )
+        if not is_finite_from_zero(self.embedding_scale) or self.embedding_scale == 0:
+            raise CheckpointError(
+                f"{folder}/config.json: quiet_star.embedding_scale is {self.embedding_scale!r}, "
+                "expected a finite number above 0"
+            )
         if not is_finite_from_zero(self.default_thought_threshold):
             raise CheckpointError(
                 f"{folder}/config.json: quiet_star.default_thought_threshold is "
@@ -119,6 +124,18 @@ class QuietStarConfig:
     def meta_token_ids(self) -> tuple[int, int]:
         """START's and END's token ids."""
         return self.start_token_id, self.end_token_id
+
+
+def quiet_star_section(folder: Path) -> Mapping[str, Any]:
+    """What a checkpoint's config.json says about thinking; raises `CheckpointError` where it is not
+    an object.
+    """
+    section = read_json(folder / "config.json").get("quiet_star", {})
+    if not isinstance(section, dict):
+        raise CheckpointError(
+            f"{folder}/config.json: quiet_star is {section!r}, expected an object of settings"
+        )
+    return section
 
 
 def _gate(section: Mapping[str, Any], folder: Path) -> GateConfig | None:
@@ -154,19 +171,26 @@ def read_json(path: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{path.parent} is not a checkpoint: it has no {path.name}") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} should hold one JSON object")
     return content
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a local checkpoint; raises `CheckpointError` where it cannot be loaded."""
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local checkpoint, or of a hub name (downloaded, or taken from the cache);
+    raises `CheckpointError` where it cannot be loaded.
+    """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True
+            str(folder), local_files_only=isinstance(folder, Path)
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    # A broken file fails in many ways.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
         raise CheckpointError(f"{folder} has no usable tokenizer: {reason}") from None
     return tokenizer
 

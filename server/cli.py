@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from yaml import YAMLError
+import yaml
 
 from quietstar_infer.config import EMBEDDING_MODES
 from quietstar_infer.errors import CheckpointError
@@ -97,9 +99,20 @@ class Parser(FlexibleArgumentParser):
         formatter.add_text(EPILOG)
         return formatter.format_help()
 
+    def load_config_file(self, file_path: str) -> list[str]:
+        """vLLM's own; raises `ValueError` where the file does not hold options."""
+        content = yaml.safe_load(Path(file_path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise ValueError(f"{file_path} should have a line like 'port: 8000' for each option")
+        if missing := [name for name, value in content.items() if value is None]:
+            raise ValueError(f"{file_path} has no value for {', '.join(missing)}")
+        arguments: list[str] = super().load_config_file(file_path)
+        return arguments
+
     def error(self, message: str) -> NoReturn:
         # pydantic's messages have several lines, the last of which is an address of its own.
         message = " ".join(message.partition("For further information")[0].split())
+        message = re.sub(r"<function loads at \w+>", "JSON", message)
         self.exit(ExitStatus.BAD_OPTION, f"{PROGRAM}: {message} (see {PROGRAM} --help)\n")
 
 
@@ -231,10 +244,9 @@ def _add_thinking_options(group: Any) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not a port, must be from 0 to 65535")
-    return port
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, must be from 0 to 65535")
+    return int(text)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -242,8 +254,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     try:
         args = parser.parse_args(list(arguments))
-    except (OSError, YAMLError, AttributeError) as error:
-        # vLLM reads the file while it parses.
+    except (OSError, yaml.YAMLError, ValueError, AssertionError) as error:
+        # The file is read while arguments are parsed.
         parser.error(f"--config is not a YAML file with options: {error}")
     assert isinstance(args, argparse.Namespace)
     if args.checkpoint and args.model and args.checkpoint != args.model:

@@ -2,9 +2,8 @@
 
 import json
 import shlex
-from typing import Any
 
-from quietstar_infer.config import read_json
+from quietstar_infer.config import quiet_star_section
 from quietstar_infer.params import ThoughtLimits
 from server.engine.engine import Engine
 
@@ -62,5 +61,5 @@ def curl_command(url: str, prompt: str, budget: int, has_api_key: bool) -> str:
 
 def example_prompt(engine: Engine) -> str:
     """The checkpoint's own prompt (`quiet_star.example_prompt`), or a generic one."""
-    section: dict[str, Any] = read_json(engine.checkpoint / "config.json").get("quiet_star", {})
+    section = quiet_star_section(engine.checkpoint)
     return str(section.get("example_prompt", GENERIC_PROMPT))

@@ -28,6 +28,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_WITHOUT_ENGINE = 2.0
 # uvicorn cancels requests and does not wait for them: how long they have to answer their clients.
 _SECONDS_TO_ANSWER = 2.0
+# After their connections are closed.
+_SECONDS_TO_CLOSE = 0.5
 _MAX_FILES = 65536
 _FOREVER = 1 << 30
 _ANY_HOST = {"", "0.0.0.0", "::"}
@@ -57,6 +59,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=_SECONDS_TO_ANSWER)
+        if unread := list(self.server_state.tasks):
+            # Their clients do not read: what waits to be sent to them never will be.
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.wait(unread, timeout=_SECONDS_TO_CLOSE)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -35,6 +35,7 @@ from vllm.entrypoints.serve.middleware.register import init_entrypoints_middlewa
 from vllm.entrypoints.serve.tokenize.api_router import router as tokenize_router
 from vllm.entrypoints.serve.tokenize.protocol import (
     DetokenizeRequest,
+    DetokenizeResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
     TokenizeRequest,
@@ -44,7 +45,7 @@ from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.entrypoints.serve.utils.request_logger import RequestLogger
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
-from vllm.exceptions import GenerationError
+from vllm.exceptions import GenerationError, VLLMClientError
 from vllm.inputs import EngineInput
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
@@ -71,6 +72,7 @@ from vllm.v1.engine.utils import CoreEngineProcManager
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 from vllm.v1.structured_output.request import StructuredOutputRequest
@@ -80,6 +82,7 @@ from quietstar_infer.vllm_plugin.logits_processors import NONE_LEFT, NOT_FINITE
 from quietstar_infer.vllm_plugin.options import (
     ThinkingOptions,
     ThinkingSetup,
+    check_vllm_config,
     prepare_engine_args,
     thinking_setup,
 )
@@ -103,6 +106,7 @@ __all__ = [
     "ConversationMessage",
     "CoreEngineProcManager",
     "DetokenizeRequest",
+    "DetokenizeResponse",
     "EngineCoreOutput",
     "EngineDeadError",
     "EngineInput",
@@ -113,6 +117,7 @@ __all__ = [
     "GenerateBaseServing",
     "GenerationError",
     "IterationStats",
+    "LogitsProcessor",
     "Logprob",
     "OnlineRenderer",
     "OpenAIBaseModel",
@@ -144,7 +149,9 @@ __all__ = [
     "ToolParserManager",
     "UsageContext",
     "UsageInfo",
+    "VLLMClientError",
     "VllmConfig",
+    "check_vllm_config",
     "clean_loc_for_param",
     "create_error_response",
     "create_server_socket",

@@ -1,5 +1,8 @@
 """Which base models can think: `model_type` decides, not the checkpoint's `architectures`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from quietstar_infer.errors import CheckpointError
 
 ARCHITECTURES = {
@@ -11,13 +14,18 @@ ARCHITECTURES = {
 MODEL_MODULE = "quietstar_infer.vllm_plugin.model"
 
 
-def thinking_architecture(model_type: object, where: str) -> str:
-    """The name under which vLLM knows the thinking model class; raises `CheckpointError` for
-    another base model.
+def thinking_architecture(config: Mapping[str, Any], where: str) -> str:
+    """The name under which vLLM knows the thinking model class of a checkpoint's config.json;
+    raises `CheckpointError` for another base model.
     """
-    if model_type not in ARCHITECTURES:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise CheckpointError(
             f"{where}: model_type is {model_type!r}, the base models that can think are "
             f"{', '.join(ARCHITECTURES)}"
         )
-    return ARCHITECTURES[str(model_type)]
+    if (activation := config.get("hidden_act", "silu")) != "silu":
+        raise CheckpointError(
+            f"{where}: hidden_act is {activation!r}, these base models have silu only"
+        )
+    return ARCHITECTURES[model_type]

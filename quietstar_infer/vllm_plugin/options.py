@@ -13,9 +13,14 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
 
 from quietstar_infer.checkpoint import check_checkpoint
-from quietstar_infer.config import EmbeddingMode, QuietStarConfig, read_json
+from quietstar_infer.config import (
+    EmbeddingMode,
+    QuietStarConfig,
+    load_tokenizer,
+    read_json,
+)
 from quietstar_infer.errors import CheckpointError, UnsupportedError
-from quietstar_infer.params import ThoughtLimits
+from quietstar_infer.params import ThoughtLimits, ThoughtParams
 from quietstar_infer.plugin import register
 from quietstar_infer.vllm_plugin.architectures import thinking_architecture
 from quietstar_infer.vllm_plugin.speculation.policy import SpeculativeThoughts
@@ -81,6 +86,8 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     _refuse_unsupported(engine_args)
     folder = _local_checkpoint(engine_args)
     check_checkpoint(folder, has_base_model=engine_args.load_format != "dummy")
+    if engine_args.tokenizer is not None:
+        _check_tokenizer(engine_args.tokenizer, folder)
     config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
     setup = ThinkingSetup(
         config=config,
@@ -90,9 +97,7 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
         speculative_thoughts=options.speculative_thoughts,
     )
 
-    architecture = thinking_architecture(
-        read_json(folder / "config.json").get("model_type"), str(folder)
-    )
+    architecture = thinking_architecture(read_json(folder / "config.json"), str(folder))
     engine_args.served_model_name = engine_args.served_model_name or engine_args.model
     engine_args.model = str(folder)
     engine_args.hf_overrides = {**_overrides(engine_args), "architectures": [architecture]}
@@ -100,6 +105,8 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     engine_args.worker_cls = CPU_WORKER if current_platform.is_cpu() else CUDA_WORKER
     if _has_one_cpu_worker(engine_args):
         engine_args.distributed_executor_backend = SINGLE_CPU_EXECUTOR
+    if not isinstance(engine_args.additional_config, dict):
+        raise UnsupportedError("--additional-config must be a JSON object")
     engine_args.additional_config = {**engine_args.additional_config, _CONFIG_KEY: asdict(setup)}
     # vLLM's default on CUDA is V2, which does not run on the CPU: one runner serves both.
     os.environ[V2_RUNNER] = "0"
@@ -146,13 +153,16 @@ def thinking_setup(vllm_config: VllmConfig) -> ThinkingSetup:
 
 def check_vllm_config(vllm_config: VllmConfig) -> None:
     """Raise `UnsupportedError` for what vLLM itself decides only when it has its whole
-    configuration.
+    configuration, `CheckpointError` for a model that cannot run here.
     """
     if vllm_config.use_v2_model_runner:
         raise UnsupportedError(
             "thinking needs vLLM's V1 model runner, and an option of yours asks for the V2 one: "
             "drop that option, or set VLLM_USE_V2_MODEL_RUNNER=0"
         )
+    _check_context(thinking_setup(vllm_config).limits, vllm_config.model_config.max_model_len)
+    if current_platform.is_cpu():
+        _check_head_size(vllm_config.model_config.get_head_size())
     scheduler = vllm_config.scheduler_config
     room = scheduler.max_num_batched_tokens - scheduler.max_num_seqs
     needed = 1 if scheduler.enable_chunked_prefill else vllm_config.model_config.max_model_len
@@ -161,6 +171,32 @@ def check_vllm_config(vllm_config: VllmConfig) -> None:
             f"max_num_batched_tokens is {scheduler.max_num_batched_tokens}, too small for "
             f"{scheduler.max_num_seqs} thinking sequences (max_num_seqs): it must be at least "
             f"{scheduler.max_num_seqs + needed}"
+        )
+
+
+def _check_context(limits: ThoughtLimits, context: int) -> None:
+    """Refuse thoughts that no request can have, beside a prompt and an answer of one token each."""
+    longest = limits.max_budget
+    needed = 2 + ThoughtParams(longest).reserve
+    if needed > context:
+        raise UnsupportedError(
+            f"the longest thought, of {longest} tokens (--max-thought-budget), takes a context of "
+            f"{needed} with a prompt and an answer of one token each; this one has {context} "
+            "(--max-model-len)"
+        )
+
+
+def _check_head_size(size: int) -> None:
+    """Refuse what vLLM's attention on a CPU fails for with the first request, and the engine with
+    it. Can go when vLLM looks at its own list.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in sizes:
+        raise CheckpointError(
+            f"the model's heads have a size of {size} (head_dim in config.json), vLLM's attention "
+            f"on a CPU takes {', '.join(map(str, sizes))}"
         )
 
 
@@ -186,6 +222,10 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
         "a worker of your own (--worker-cls)": args.worker_cls != "auto",
         "the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)": os.environ.get(V2_RUNNER) == "1",
         "prompt embeddings (--enable-prompt-embeds)": bool(args.enable_prompt_embeds),
+        "texts that nobody tokenizes (--skip-tokenizer-init)": args.skip_tokenizer_init,
+        "an executor of your own (--distributed-executor-backend)": (
+            args.distributed_executor_backend not in (None, "mp", "uni", "ray")
+        ),
     }
     if args.enable_lora:
         raise UnsupportedError(
@@ -195,6 +235,21 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
     for what, asked_for in refusals.items():
         if asked_for:
             raise UnsupportedError(f"thinking does not work with {what} yet: leave it out")
+
+
+def _check_tokenizer(name: str, folder: Path) -> None:
+    """Refuse a tokenizer with a token that is another one, or none, in the checkpoint's."""
+    try:
+        tokenizer = load_tokenizer(name)
+    except CheckpointError as error:
+        raise UnsupportedError(f"--tokenizer: {error}") from None
+    ours = load_tokenizer(folder).get_vocab()
+    for token, token_id in tokenizer.get_vocab().items():
+        if ours.get(token) != token_id:
+            raise UnsupportedError(
+                f"--tokenizer {name} is not this model's: its token {token_id} is {token!r}, which "
+                f"is {'none' if token not in ours else f'token {ours[token]}'} of {folder}"
+            )
 
 
 def _limits(options: ThinkingOptions, config: QuietStarConfig) -> ThoughtLimits:

@@ -9,6 +9,8 @@ from fastapi import Request
 
 from server.errors import BadRequest
 from server.vllm_api import (
+    DetokenizeRequest,
+    DetokenizeResponse,
     ErrorResponse,
     ServingTokenization,
     TokenizeChatRequest,
@@ -71,3 +73,15 @@ class Tokenization(ServingTokenization):
         texts = request.messages if isinstance(request, TokenizeChatRequest) else request.prompt
         async with self._queue.turn(texts):
             return await super().create_tokenize(request, raw_request)
+
+    async def create_detokenize(
+        self, request: DetokenizeRequest, raw_request: Request
+    ) -> DetokenizeResponse | ErrorResponse:
+        largest = self.model_config.get_vocab_size() - 1
+        for token_id in request.tokens:
+            # vLLM has bounded them from below.
+            if token_id > largest:
+                raise BadRequest(
+                    f"token id {token_id} is out of range, must be from 0 to {largest}", "tokens"
+                )
+        return await super().create_detokenize(request, raw_request)

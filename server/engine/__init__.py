@@ -6,7 +6,7 @@ headless.py       a node without an HTTP server, whose replicas serve another ma
 backlog.py        the work that waits and runs, in passes
 usage_ledger.py   how often requests have thought, as the engine reports it
 startup.py        vLLM's engine arguments, prepared for thinking
-frontend_checks.py  options that vLLM would check only after the start
+option_checks.py  options that would be checked only after the start
 cpu_defaults.py   computation type and cache size on a CPU
 serving_parts.py  what vLLM's serving classes are constructed from
 reminder.py       says that a start takes long

@@ -9,6 +9,8 @@ import zmq
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from quietstar_infer.config import read_json
+from quietstar_infer.errors import CheckpointError
 from server.engine.backlog import Backlog
 from server.engine.failures import explanation, failure_file, known_remedy
 from server.engine.grammars import GrammarChecker, grammar_checker
@@ -27,12 +29,14 @@ from server.vllm_api import (
     AsyncEngineArgs,
     AsyncLLM,
     IterationStats,
+    SamplingParams,
     SchedulerStats,
     StatLoggerBase,
     StatLoggerFactory,
     ThinkingSetup,
     UsageContext,
     VllmConfig,
+    check_vllm_config,
     openmp_environment,
     thinking_setup,
 )
@@ -40,6 +44,7 @@ from server.vllm_api import (
 # After that the engine is killed. It takes some seconds to free what the operating system would
 # free at once, and holds nothing that is worth more.
 _SECONDS_TO_STOP = 5.0
+_GENERATION_CONFIG = "generation_config.json"
 # The checkpoint's own gate, or the entropy of the base prediction.
 GateKind: TypeAlias = Literal["learned", "entropy"]
 
@@ -261,15 +266,51 @@ def _address_problem(config: VllmConfig, error: zmq.ZMQError) -> str:
 
 
 def engine_config(engine_args: AsyncEngineArgs, headless: bool = False) -> VllmConfig:
-    """vLLM's whole configuration; raises `StartError` where it refuses the options."""
+    """vLLM's whole configuration; raises `StartError` where it refuses the options, or where they
+    do not go together.
+    """
     try:
-        return engine_args.create_engine_config(
+        config = engine_args.create_engine_config(
             usage_context=UsageContext.OPENAI_API_SERVER, headless=headless
         )
+        check_vllm_config(config)
+    except CheckpointError as error:
+        raise StartError(str(error), ExitStatus.NO_MODEL) from error
     except ValidationError as error:
         raise StartError("; ".join(map(_problem, error.errors()))) from error
-    except (ValueError, NotImplementedError) as error:
-        raise StartError(str(error)) from error
+    # Whatever the options make vLLM import, open or compute there.
+    except Exception as error:
+        remedy = known_remedy(error)
+        status = remedy.status if remedy else ExitStatus.BAD_OPTION
+        raise StartError(explanation(error), status) from error
+    _check_request_defaults(config)
+    return config
+
+
+def _check_request_defaults(config: VllmConfig) -> None:
+    """Of the sampling parameters of requests, which vLLM reads anew for each."""
+    model = config.model_config
+    is_own = model.generation_config in ("auto", "vllm")
+    folder = Path(model.model if is_own else model.generation_config)
+    where, status = str(folder), ExitStatus.NO_MODEL
+    if not is_own or model.override_generation_config:
+        where = "--generation-config, --override-generation-config"
+        status = ExitStatus.BAD_OPTION
+    try:
+        if (folder / _GENERATION_CONFIG).exists():
+            _check_end_tokens(read_json(folder / _GENERATION_CONFIG))
+        SamplingParams(**model.get_diff_sampling_param())
+    # transformers and vLLM raise errors of many kinds.
+    except Exception as error:
+        raise StartError(
+            f"{where}: the defaults of requests cannot be used: {explanation(error)}", status
+        ) from error
+
+
+def _check_end_tokens(fields: Mapping[str, Any]) -> None:
+    ids = fields.get("eos_token_id")
+    if not all(type(it) is int for it in (ids if isinstance(ids, list) else [ids or 0])):
+        raise ValueError(f"eos_token_id is {ids!r}, expected a token id or a list of them")
 
 
 def _problem(error: ErrorDetails) -> str:

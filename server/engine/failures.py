@@ -45,6 +45,25 @@ _REMEDIES = (
         ("no common block size",),
     ),
     Remedy(
+        ExitStatus.BAD_OPTION,
+        "--kv-cache-dtype does not work on this machine, or with heads of this model's size: leave "
+        "it out",
+        ("fp8 kv cache",),
+    ),
+    Remedy(
+        ExitStatus.BAD_OPTION,
+        "--tokenizer-mode is not known",
+        ("no tokenizer registered for tokenizer_mode",),
+    ),
+    Remedy(
+        # A process that is killed says nothing: vLLM sees that it has ended.
+        ExitStatus.ENGINE_FAILED,
+        "a process of the engine was killed, which operating systems do where memory is short: "
+        "lower --kv-cache-memory-bytes, --max-num-batched-tokens, --max-model-len or "
+        "--max-num-seqs",
+        ("failed core proc(s): {}", "failed core proc(s): {'enginecore': -9}"),
+    ),
+    Remedy(
         ExitStatus.DISK_FULL,
         "make room, or point HF_HOME (models) and VLLM_CACHE_ROOT (compiled kernels) to another "
         "disk",

@@ -5,6 +5,7 @@ The libraries that compile grammars can neither be limited nor interrupted, a sc
 hundred bytes can take hours, and some end the process that they run in.
 """
 
+import json
 import logging
 import os
 import pickle
@@ -19,6 +20,10 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from server.engine.child_process import end_with_parent
+from server.requests.json_schemas import (
+    structural_tag_without_control_characters,
+    without_control_characters,
+)
 from server.vllm_api import (
     SamplingParams,
     StructuredOutputGrammar,
@@ -131,6 +136,7 @@ def _compile(
         params._validate_structured_outputs(
             config.model_config, config.structured_outputs_config, manager.tokenizer
         )
+        _keep_to_json(params.structured_outputs or grammar)
         compiled = StructuredOutputRequest.from_sampling_params(params)
         assert compiled is not None
         request = SimpleNamespace(
@@ -154,6 +160,16 @@ def _compile(
             "the stop tokens exclude all that the grammar allows",
         )
     return GrammarAnswer(params.structured_outputs)
+
+
+def _keep_to_json(grammar: StructuredOutputsParams) -> None:
+    if grammar._backend != "xgrammar":
+        return
+    if grammar.json is not None:
+        schema = json.loads(grammar.json) if isinstance(grammar.json, str) else grammar.json
+        grammar.json = without_control_characters(schema)
+    if grammar.structural_tag is not None:
+        grammar.structural_tag = structural_tag_without_control_characters(grammar.structural_tag)
 
 
 def _message(error: Exception) -> str:

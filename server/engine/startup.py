@@ -8,9 +8,9 @@ from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from quietstar_infer.config import read_json
+from quietstar_infer.config import load_tokenizer, read_json
 from server.engine.cpu_defaults import context_bytes, cpu_dtype, cpu_kv_cache_bytes, is_quantised
-from server.engine.frontend_checks import check_frontend
+from server.engine.option_checks import check_start_options, check_template
 from server.errors import ExitStatus, StartError
 from server.vllm_api import (
     AsyncEngineArgs,
@@ -36,7 +36,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
     Raises `StartError`, and what `prepare_engine_args` does: `CheckpointError`, `UnsupportedError`
     and `ValueError`.
     """
-    check_frontend(args)
+    check_start_options(args)
     try:
         # With HF_HUB_OFFLINE set, vLLM looks for the model here and now.
         engine_args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(args)
@@ -46,6 +46,7 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
             ExitStatus.NO_MODEL,
         ) from None
     prepare_engine_args(engine_args, options)
+    _check_templates(Path(engine_args.model))
     # One for a long text, one for the others.
     engine_args.renderer_num_workers = max(engine_args.renderer_num_workers, 2)
     # vLLM's "auto" takes what can compile the first grammar that it gets, and has that compile all
@@ -61,6 +62,13 @@ def engine_arguments(args: Namespace, options: ThinkingOptions) -> AsyncEngineAr
             "in 16 bits: use --dtype bfloat16, or leave it out"
         )
     return engine_args
+
+
+def _check_templates(folder: Path) -> None:
+    """Those of the checkpoint: one, or several with names."""
+    templates = load_tokenizer(folder).chat_template or ""
+    for template in templates.values() if isinstance(templates, dict) else [templates]:
+        check_template(f"{folder}: chat template", template, ExitStatus.NO_MODEL)
 
 
 def _set_cpu_defaults(engine_args: AsyncEngineArgs, checkpoint: Mapping[str, Any]) -> None:

@@ -8,5 +8,6 @@ foreign_fields.py     fields of other servers and clients that mean one of ours
 validation.py         what a server refuses of a well-formed request
 bad_words.py          words that must not be said, as tokens
 token_constraints.py  which tokens a request's fields leave to sample
+json_schemas.py       schemas as xgrammar can follow them
 validation_errors.py  what pydantic finds wrong with a request, in one sentence
 """

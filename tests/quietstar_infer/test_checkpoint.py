@@ -1,6 +1,8 @@
 """What is served and what is refused, and why, in words."""
 
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quietstar_infer.checkpoint import check_checkpoint, thought_tensor_shapes
+from quietstar_infer.checkpoint import INDEX_FILE, check_checkpoint, thought_tensor_shapes
 from quietstar_infer.config import END_TOKEN, START_TOKEN, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.reference import ReferenceDecoder
@@ -92,6 +94,16 @@ def test_a_tokenizer_without_meta_tokens_is_refused(checkpoint: Path) -> None:
     assert refusal(checkpoint).endswith(f"its tokenizer lacks {START_TOKEN} and {END_TOKEN}")
 
 
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def write_index(folder: Path, file: str) -> None:
+    names = dict.fromkeys(load_file(folder / "model.safetensors"), file)
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": names}))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -101,6 +113,13 @@ def test_a_tokenizer_without_meta_tokens_is_refused(checkpoint: Path) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "has no *.safetensors file"),
         (lambda f: (f / "model.safetensors").write_bytes(b"xx"), "cannot be read"),
         (lambda f: (f / "tokenizer.json").write_text("nonsense"), "has no usable tokenizer"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "has no usable tokenizer"),
+        (lambda f: replace_by_folder(f / "config.json"), "cannot be read: Is a directory"),
+        (lambda f: replace_by_folder(f / "model.safetensors"), "cannot be read"),
+        (lambda f: (f / INDEX_FILE).write_text("{"), "is not valid JSON"),
+        (lambda f: (f / INDEX_FILE).write_text("{}"), "has no weight_map"),
+        (lambda f: (f / INDEX_FILE).write_text('{"weight_map": {"a": 1}}'), "has no weight_map"),
+        (lambda f: write_index(f, "b.safetensors"), "it lacks b.safetensors, which"),
     ],
 )
 def test_damaged_files_are_named(
@@ -110,17 +129,35 @@ def test_damaged_files_are_named(
     assert words in refusal(checkpoint)
 
 
+def test_only_files_of_the_index_are_read(checkpoint: Path) -> None:
+    """As by vLLM: others may hold the same in another layout."""
+    write_index(checkpoint, "model.safetensors")
+    save_file({"model.norm.weight": torch.zeros(1)}, checkpoint / "consolidated.safetensors")
+    check_checkpoint(checkpoint)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_files_that_may_not_be_read_are_named(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).chmod(0)
+    message = refusal(checkpoint)
+    assert name in message
+    assert "Permission denied" in message
+
+
 @pytest.mark.parametrize(
     ("section", "words"),
     [
+        (["learned"], "expected an object of settings"),
+        ({"embedding_scale": "large"}, "expected a finite number above 0"),
+        ({"embedding_scale": 0}, "expected a finite number above 0"),
+        ({"embedding_scale": math.nan}, "expected a finite number above 0"),
         ({"embedding_mode": "random"}, "expected one of learned, reset"),
         ({"default_thought_budget": -1}, "expected a whole number from 0 up"),
         ({"default_thought_budget": "many"}, "expected a whole number from 0 up"),
     ],
 )
-def test_a_bad_quiet_star_section_is_refused(
-    checkpoint: Path, section: dict[str, Any], words: str
-) -> None:
+def test_a_bad_quiet_star_section_is_refused(checkpoint: Path, section: Any, words: str) -> None:
     edit_json(checkpoint / "config.json", lambda config: config.update(quiet_star=section))
     assert words in refusal(checkpoint)
 

@@ -15,8 +15,9 @@ from server.cli import main, make_parser, parse_arguments, thinking_options
 from server.errors import ExitStatus
 from server.vllm_api import FlexibleArgumentParser
 from tests.support.hub import made_up_hub
-from tests.support.servers import DEMO, ROOT, START_SECONDS
+from tests.support.servers import DEMO, GOLDEN, ROOT, START_SECONDS
 
+GOLDEN_MODEL = GOLDEN / "engine_greedy_n4" / "checkpoint"
 SERVER = (sys.executable, "-m", "server")
 OURS = (
     "--max-thought-budget",
@@ -170,6 +171,7 @@ def test_no_option_has_two_meanings() -> None:
         ([str(DEMO), "--dtype", "float7"], "--dtype"),
         ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),
         ([str(DEMO), "--port", "0", "--api-key", ""], "--api-key holds no key"),
+        ([str(DEMO), "--port", "0", "--tokenizer", str(GOLDEN_MODEL)], "is not this model's"),
         (["a", "--alias", "deep"], "'deep' is not like NAME=budget:8,threshold:0.1"),
         (["a", "--usage", "all"], "--usage: invalid choice: 'all'"),
     ],

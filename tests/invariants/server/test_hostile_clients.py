@@ -12,6 +12,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.hostile.harm import harm_done
+from tests.support.hostile.requests import (
+    GRAMMARS,
+    LONG_TEXT,
+    ONLY_SLOW,
+    SLOW_GRAMMAR,
+    TOO_LONG,
+    hostile_requests,
+)
 from tests.support.load import (
     LASTING,
     SHORT,
@@ -30,6 +39,8 @@ pytestmark = pytest.mark.slow
 
 REQUEST_SECONDS = 20
 GRAMMAR_SECONDS = 2
+# A request that stops the others does it for as long as its body is large: minutes.
+LONGEST_HARM = 20.0
 MOST_QUEUED = 32
 # A stream of many chunks, each as large as it can be: more than the operating system keeps for a
 # client that does not read, long before it ends.
@@ -91,32 +102,6 @@ def test_a_stream_that_nobody_reads_is_aborted_when_its_time_is_up(client: httpx
         assert ask(client, **SHORT).status_code == 200
 
 
-def refer_to(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/$defs/{name}"}
-
-
-MANY_PATTERNS = {
-    f"p{number}": {"type": "string", "pattern": f"^[a-z]{{1,40}}[0-9]*{number}$"}
-    for number in range(4000)
-}
-# Compiles for a minute or so.
-SLOW_GRAMMAR = {"json": {"type": "object", "properties": MANY_PATTERNS}}
-REPETITIONS = "(" * 3000 + "a" + "*)" * 3000
-# Grammars that cannot be compiled within a reasonable time or size, or that allow nothing.
-GRAMMARS: dict[str, dict[str, Any]] = {
-    "patterns of thousands of properties": SLOW_GRAMMAR,
-    "many choices": {"choice": [f"choice number {number * 7919}" for number in range(30_000)]},
-    "repetitions of repetitions": {"regex": REPETITIONS},
-    "a schema that is itself": {"json": {"$ref": "#"}},
-    "schemas that are each other": {
-        "json": {**refer_to("a"), "$defs": {"a": refer_to("b"), "b": refer_to("a")}}
-    },
-    "what the compiler would ignore": {"json": {"type": "integer", "multipleOf": 3}},
-    "a rule without an end": {"grammar": "root ::= root"},
-    "an unknown rule": {"grammar": "root ::= nothing"},
-}
-
-
 def gaps(client: httpx.Client, stop: threading.Event) -> float:
     """The longest time between two answers of a server about its health."""
     longest, last = 0.0, time.monotonic()
@@ -125,6 +110,21 @@ def gaps(client: httpx.Client, stop: threading.Event) -> float:
         now = time.monotonic()
         longest, last = max(longest, now - last), now
     return longest
+
+
+def test_no_hostile_request_stops_the_others(
+    client: httpx.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside each a stream goes on, and probes are answered. How quickly depends on the machine;
+    docs/operations.md says what was measured."""
+    requests = hostile_requests()
+    rows = harm_done(str(client.base_url), requests)
+    with capsys.disabled():
+        print("", *rows, sep="\n")
+    assert [row.name for row in rows] == list(requests)
+    for row in rows:
+        assert 400 <= row.status < 500 or row.name in ONLY_SLOW, row
+        assert max(row.stream_gap, row.longest_probe) < LONGEST_HARM, row
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -205,8 +205,6 @@ def test_constraints_that_leave_no_later_token_end_the_request(
     assert done == "data: [DONE]"
 
 
-# Somewhat less text than a body may have, and more.
-LONG_TEXT, TOO_LONG = "A quite confidential dial. " * 9600, "a" * 2_000_000
 TOKENIZED: dict[str, tuple[str, dict[str, Any]]] = {
     "tokenize": ("/tokenize", {"prompt": LONG_TEXT, "return_token_strs": True}),
     "cut": ("/v1/completions", {"prompt": LONG_TEXT, "truncate_prompt_tokens": 5, "max_tokens": 1}),

@@ -8,54 +8,13 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tests.support.hostile.requests import BODIES, CHATS, COMPLETIONS, JSON, with_field
 from tests.support.load import error_of
 from tests.support.servers import RunningServer
 
 pytestmark = pytest.mark.slow
 
-COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
-JSON = {"Content-Type": "application/json"}
-# Just under what a body may have, and far above it.
-MANY, TOO_MANY = 500_000, 3_000_000
-# Names count as text, of which there is less.
-MANY_NAMES = 100_000
 MOST_BYTES = 1 << 30
-
-
-def with_field(path: str, field: str, value: str) -> bytes:
-    good = {COMPLETIONS: '"prompt": "a"', CHATS: '"messages": [{"role": "user", "content": "a"}]'}
-    start = f"{good[path]}, " if path in good and field not in ("prompt", "messages") else ""
-    return f'{{{start}"{field}": {value}}}'.encode()
-
-
-def listed(item: str, number: int = MANY) -> str:
-    return "[" + ",".join([item] * number) + "]"
-
-
-def mapped(value: str, number: int = MANY_NAMES) -> str:
-    return "{" + ",".join(f'"{key}":{value}' for key in range(number)) + "}"
-
-
-# Name: path, field, its value as text, status.
-BODIES: dict[str, tuple[str, str, str, int]] = {
-    "messages beyond the bound": (CHATS, "messages", listed("{}", TOO_MANY), 413),
-    "messages": (CHATS, "messages", listed("{}"), 400),
-    "numbers as messages": (CHATS, "messages", listed("1"), 400),
-    "tools": (CHATS, "tools", listed("{}"), 400),
-    "prompts of two types": (COMPLETIONS, "prompt", listed('1,"a"', MANY // 2), 400),
-    "prompts as maps": (COMPLETIONS, "prompt", listed("{}"), 400),
-    "prompts as lists of lists": (COMPLETIONS, "prompt", listed('["a"]', MANY // 2), 400),
-    "a token id too many": (COMPLETIONS, "prompt", listed("1"), 400),
-    "stop": (COMPLETIONS, "stop", listed("1"), 400),
-    "allowed_token_ids": (COMPLETIONS, "allowed_token_ids", listed('"a"'), 400),
-    "logit_bias": (COMPLETIONS, "logit_bias", mapped('"x"'), 400),
-    "logit_bias beyond the bound": (COMPLETIONS, "logit_bias", mapped("1", TOO_MANY), 413),
-    "vllm_xargs": (COMPLETIONS, "vllm_xargs", mapped("1"), 400),
-    "choices": (COMPLETIONS, "structured_outputs", '{"choice":' + listed("1") + "}", 400),
-    "tokens": ("/detokenize", "tokens", listed('"a"'), 400),
-    "tokens beyond the bound": ("/detokenize", "tokens", listed("1", TOO_MANY), 413),
-    "messages to tokenize": ("/tokenize", "messages", listed("{}"), 400),
-}
 
 
 def peak_bytes(server: RunningServer) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
 
 from quietstar_infer.errors import CheckpointError, UnsupportedError
 from quietstar_infer.params import ThoughtLimits
@@ -36,6 +37,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"scheduler_cls": "my.Scheduler"}, "a scheduler of your own"),
         ({"worker_cls": "my.Worker"}, "a worker of your own"),
         ({"enable_prompt_embeds": True}, "prompt embeddings"),
+        ({"additional_config": "[1]"}, "must be a JSON object"),
+        ({"skip_tokenizer_init": True}, "texts that nobody tokenizes"),
+        ({"distributed_executor_backend": "external_launcher"}, "an executor of your own"),
+        ({"distributed_executor_backend": "nosuch"}, "an executor of your own"),
         ({"enable_lora": True}, "merge the adapter into its base model"),
     ],
 )
@@ -57,6 +62,49 @@ def test_too_few_batched_tokens_are_refused(checkpoint: Path) -> None:
     prepare_engine_args(args, ThinkingOptions())
     with pytest.raises(UnsupportedError, match="it must be at least 65"):
         check_vllm_config(args.create_engine_config())
+
+
+def test_thoughts_that_the_context_has_no_room_for_are_refused(checkpoint: Path) -> None:
+    """A prompt and an answer of one token, START, the thought, END where the answer's was."""
+    for budget, is_allowed in ((13, True), (14, False), (1_000_000_000, False)):
+        args = EngineArgs(model=str(checkpoint), dtype="float32", max_model_len=16)
+        prepare_engine_args(args, ThinkingOptions(max_thought_budget=budget))
+        config = args.create_engine_config()
+        if is_allowed:
+            check_vllm_config(config)
+            continue
+        with pytest.raises(UnsupportedError, match="this one has 16"):
+            check_vllm_config(config)
+
+
+@pytest.mark.skipif(not current_platform.is_cpu(), reason="of the CPU")
+def test_heads_that_the_cpu_has_no_attention_for_are_refused(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, "llama", head_dim=24)
+    args = EngineArgs(model=str(checkpoint), dtype="float32")
+    prepare_engine_args(args, ThinkingOptions())
+    with pytest.raises(CheckpointError, match="size of 24 .* takes 32, 64"):
+        check_vllm_config(args.create_engine_config())
+
+
+def test_another_tokenizer_is_refused(checkpoint: Path) -> None:
+    demo = Path(__file__).parents[3] / "models" / "demo"
+    for name, words in (
+        (str(demo), "is not this model's"),
+        ("/nowhere", "has no usable tokenizer"),
+    ):
+        with pytest.raises(UnsupportedError, match=f"^--tokenizer.*{words}"):
+            prepare_engine_args(
+                EngineArgs(model=str(checkpoint), tokenizer=name), ThinkingOptions()
+            )
+    prepare_engine_args(
+        EngineArgs(model=str(checkpoint), tokenizer=str(checkpoint)), ThinkingOptions()
+    )
+
+
+def test_another_activation_is_refused(tmp_path: Path) -> None:
+    checkpoint = write_random_checkpoint(tmp_path, "llama", hidden_act="gelu")
+    with pytest.raises(CheckpointError, match="hidden_act is 'gelu'"):
+        prepare_engine_args(EngineArgs(model=str(checkpoint)), ThinkingOptions())
 
 
 def test_another_base_model_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,23 @@ compilation terminated."""
         ),
         (MemoryError(), ExitStatus.OUT_OF_MEMORY, "not enough memory"),
         (
+            RuntimeError(
+                "Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+            ),
+            ExitStatus.ENGINE_FAILED,
+            "a process of the engine was killed",
+        ),
+        (
+            NotImplementedError("FP8 KV cache on CPU requires x86 with AVX-512 or AMX."),
+            ExitStatus.BAD_OPTION,
+            "--kv-cache-dtype does not work on this machine",
+        ),
+        (
+            ValueError("No tokenizer registered for tokenizer_mode='nosuch'."),
+            ExitStatus.BAD_OPTION,
+            "--tokenizer-mode is not known",
+        ),
+        (
             RuntimeError("CUDA out of memory. Tried to allocate"),
             ExitStatus.OUT_OF_MEMORY,
             "not enough memory",

@@ -1,6 +1,7 @@
 """Grammars, compiled by a process of their own that is limited and can be stopped."""
 
 import asyncio
+import json
 import multiprocessing
 import socket
 from collections.abc import Iterator
@@ -54,6 +55,29 @@ async def test_a_good_grammar_is_returned_as_vllm_takes_it(
         assert checked._backend == "xgrammar"
         assert checked.grammar is not None
         assert checked.choice is None
+
+
+SHORT_TEXT = {"type": "string", "maxLength": 5}
+TAG = {"type": "json_schema", "json_schema": SHORT_TEXT}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        StructuredOutputsParams(json=SHORT_TEXT),
+        StructuredOutputsParams(json=json.dumps(SHORT_TEXT)),
+        StructuredOutputsParams(
+            structural_tag=json.dumps({"type": "structural_tag", "format": TAG})
+        ),
+    ],
+)
+async def test_strings_of_bounded_length_are_without_control_characters(
+    control: socket.socket, grammar: StructuredOutputsParams
+) -> None:
+    checked = await GrammarChecker(control, 600).check(grammar, ANY)
+    text = json.dumps(checked.json) if checked.json else str(checked.structural_tag)
+    assert "maxLength" not in text
+    assert r"u0000-" in text
 
 
 @pytest.mark.parametrize(
