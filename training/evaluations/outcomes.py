@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
-from training.beginning import text_ids
-from training.config import Beginning
 from training.evaluations.backends.base import Backend, PassageScores, Sampling, TokenScore
 from training.evaluations.cost import Cost
 from training.evaluations.sweep import Cell
 from training.evaluations.tasks.definitions import ChainTask, Row, gold_number
-from training.evaluations.tasks.passages import Item
+from training.evaluations.tasks.passages import PLAIN, Item
+from training.evaluations.tasks.prompts import PromptFormat
 
 Outcome: TypeAlias = dict[str, Any]
 """JSON."""
@@ -93,24 +92,24 @@ def chain_outcomes(
     tokenizer: PreTrainedTokenizerBase,
     cells: Sequence[Cell],
     seed: int,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> Iterator[tuple[str, Outcome]]:
     """By cell, of the votes on one question; `number` is the question's."""
-    prompt, gold = task.ask(row), first_number(gold_number(row))
+    prompt, gold = form.prompt(task.ask(row), tokenizer), first_number(gold_number(row))
     seeds = tuple(
         seed_from_text(f"{seed}/{number}/{vote}") % _SEEDS
         for vote in range(task.votes if task.temperature else 1)
     )
     reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
     for cell in cells:
-        asked = text_ids(tokenizer, prompt, beginning)
+        asked = form.ids(prompt, tokenizer)
         chains = backend.continue_text(asked, cell, reasoning)
         cost = sum((chain.cost for chain in chains), Cost(0))
         texts = [chain.text for chain in chains]
         if task.conclusion is None:
             answers = [last_number(text) for text in texts]
         else:
-            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer, beginning)
+            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer, form)
             texts, answers = concluded.texts, concluded.answers
             cost += concluded.cost
         yield cell.key, {**vote_outcome(answers, gold, texts), "cost": asdict(cost)}
@@ -132,7 +131,7 @@ def _conclude(
     cell: Cell,
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
-    beginning: Beginning,
+    form: PromptFormat,
 ) -> _Concluded:
     """Continue each chain with the conclusion, for its answer."""
     assert task.conclusion is not None
@@ -140,7 +139,7 @@ def _conclude(
     for chain, seed in zip(chains, seeds, strict=True):
         concluding = (prompt + chain).rstrip() + task.conclusion
         short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
-        (found,) = backend.continue_text(text_ids(tokenizer, concluding, beginning), cell, short)
+        (found,) = backend.continue_text(form.ids(concluding, tokenizer), cell, short)
         texts.append(concluding.removeprefix(prompt) + found.text)
         answers.append(first_number(found.text))
         cost += found.cost

@@ -148,7 +148,8 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
         f"# {model['source']}",
         f"Weights {model['sha256'][:16]}, thoughts at temperature {results['temperature']}, seed "
         f"{results['seed']}, 95 % intervals. `b` is the thought budget. "
-        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}",
+        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}"
+        f"{_questions(results)}",
         measures_table(results),
     ]
     for name, task in results["tasks"].items():
@@ -174,6 +175,15 @@ def _before_texts(beginning: Mapping[str, Any]) -> str:
     if not beginning["tokens"]:
         return f"Texts begin without a special token ({rule}): their first token is not predicted."
     return f"Before every text stands `{' '.join(beginning['tokens'])}` ({rule})."
+
+
+def _questions(results: Mapping[str, Any]) -> str:
+    shots, chat = results["few_shot"], results["chat"]
+    if not (shots or chat):
+        return ""
+    how = ["by the chat template, before which nothing stands"] if chat else []
+    how += [f"after {shots} example{'s' if shots > 1 else ''}"] if shots else []
+    return f" Questions are put {' and '.join(how)}."
 
 
 def _when_it_thinks(results: Mapping[str, Any]) -> str:

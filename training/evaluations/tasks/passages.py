@@ -13,13 +13,16 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from training.beginning import beginning_ids, text_ids
+from training.beginning import beginning_ids
 from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChoiceTask, LetterTask, NumberTask, Row, TextTask
+from training.evaluations.tasks.prompts import PromptFormat
 
 # How tokenizers mark a token that begins with a space.
 _SPACES = "▁Ġ "
+PLAIN = PromptFormat()
+"""A question alone."""
 _DIGITS = re.compile(f"[{_SPACES}]?[0-9]+")
 
 
@@ -55,51 +58,37 @@ def item_maker(
     task: NumberTask | LetterTask | ChoiceTask | TextTask,
     tokenizer: PreTrainedTokenizerBase,
     document_tokens: int,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> MakeItem:
-    """From a row of the task to an item, documents cut to so many tokens, with a beginning before
-    each text; what is made raises `UsageError` where the tokenizer does not go with the task."""
+    """From a row of the task to an item: questions put as `form` says, documents cut to so many
+    tokens behind its beginning; what is made raises `UsageError` where the tokenizer does not go
+    with the task."""
     if isinstance(task, NumberTask):
-        return _number_item(task, tokenizer, beginning)
+        return _number_item(task, tokenizer, form)
     if isinstance(task, LetterTask):
-        return _letter_item(task, tokenizer, beginning)
+        return _letter_item(task, tokenizer, form)
     if isinstance(task, ChoiceTask):
-        return _choice_item(task, tokenizer, beginning)
-    return _text_item(task, tokenizer, document_tokens, beginning)
+        return _choice_item(task, tokenizer, form)
+    return _text_item(task, tokenizer, document_tokens, form.beginning)
 
 
 def answer_passage(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     answer: str,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> Passage:
-    """A prompt and its answer, tokenized together; the answer's tokens are scored.
-
-    White space at the end of the prompt belongs to the answer, as in lm-evaluation-harness:
-    tokenizers write a space and the word behind it as one token. Raises `UsageError` where no token
-    ends with the prompt.
-    """
-    asked = prompt.rstrip()
-    before = text_ids(tokenizer, asked, beginning)
-    ids = text_ids(tokenizer, prompt + answer, beginning)
-    if not before:
-        raise UsageError("no token precedes the answer: the prompt is empty")
-    if ids[: len(before)] != before:
-        raise UsageError(
-            f"the tokenizer joins the end of the prompt, {asked[-20:]!r}, with the beginning of "
-            "the answer; begin the answer with a space"
-        )
-    return Passage(ids, len(before))
+    """A prompt and its answer as `PromptFormat.answered`; the answer's tokens are scored."""
+    return Passage(*form.answered(prompt, answer, tokenizer))
 
 
 def _number_item(
-    task: NumberTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: NumberTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     digits = {id_ for token, id_ in tokenizer.get_vocab().items() if _DIGITS.fullmatch(token)}
 
     def make(row: Row) -> Item:
-        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row), beginning)
+        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row), form)
         allowed = digits | _end(tokenizer, passage)
         return Item([passage._replace(allowed=tuple(sorted(allowed)))])
 
@@ -107,12 +96,12 @@ def _number_item(
 
 
 def _letter_item(
-    task: LetterTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: LetterTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     def make(row: Row) -> Item:
         prompt, labels = task.ask(row), row["choices"]["label"]
         by_label = {
-            label: answer_passage(tokenizer, prompt, task.answer_text(label), beginning)
+            label: answer_passage(tokenizer, prompt, task.answer_text(label), form)
             for label in labels
         }
         passage = by_label[row["answerKey"]]
@@ -124,12 +113,12 @@ def _letter_item(
 
 
 def _choice_item(
-    task: ChoiceTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: ChoiceTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     def make(row: Row) -> Item:
         prompt = task.ask(row)
         answers = task.answer_texts(row)
-        passages = [answer_passage(tokenizer, prompt, answer, beginning) for answer in answers]
+        passages = [answer_passage(tokenizer, prompt, answer, form) for answer in answers]
         return Item(passages, gold=row["choices"]["label"].index(row["answerKey"]))
 
     return make
@@ -157,9 +146,10 @@ def _text_item(
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, passage: Passage) -> set[int]:
-    """The newline that ends an answer, where one does."""
+    """The newline that ends an answer, or the chat template's special token, where one does."""
     last = passage.ids[-1]
-    return {last} if tokenizer.decode([last]) == "\n" else set()
+    ends = last in tokenizer.all_special_ids or tokenizer.decode([last]) == "\n"
+    return {last} if ends else set()
 
 
 def _where_they_differ(passages: Sequence[Passage]) -> set[int]:
