@@ -61,10 +61,8 @@ def test_paragraphs_of_running_english_are_kept() -> None:
 
 
 def test_docstrings_are_found_everywhere() -> None:
-    source = (
-        '"""Module."""\nclass A:\n    """Class."""\n    def f(self):\n        """Function."""\n'
-    )
-    assert set(docstrings(source)) == {"Module.", "Class.", "Method."}
+    source = '"A module."\nclass A:\n    "A class."\n    def f(self):\n        "A method."\n'
+    assert set(docstrings(source)) == {"A module.", "A class.", "A method."}
 
 
 def test_pythons_documentation_comes_first_then_the_files(
