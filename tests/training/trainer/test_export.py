@@ -185,10 +185,9 @@ def test_an_adapter_is_kept_beside_the_model(recipe: Recipe, tmp_path: Path) -> 
         optimisation=rates,
         run=replace(recipe.run, output=tmp_path / "run", steps=1),
     )
-    started = build(on).model.thinker.official_tensors()
-    expected = build(replace(on, model=replace(on.model, source=str(run / "model"))))
-    for name, tensor in expected.model.thinker.official_tensors().items():
-        torch.testing.assert_close(started[name], tensor, atol=1e-5, rtol=1e-5)
+    started, expected = (load_model(str(run / name))[0] for name in ("adapter", "model"))
+    for name, tensor in expected.official_tensors().items():
+        torch.testing.assert_close(started.official_tensors()[name], tensor, atol=1e-5, rtol=1e-5)
     train(on)
     assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())[
         "base_model_name_or_path"
