@@ -40,7 +40,10 @@ class DataSource:
 
 @dataclass(frozen=True)
 class NumberTask:
-    """A number is the answer: rows with `question` and `answer`, in which it follows `####`."""
+    """A number is the answer: rows with `question` and `answer`, in which it follows `####`.
+
+    `words`: all answers that there are, where these are words and not digits.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -48,6 +51,7 @@ class NumberTask:
     data: DataSource
     prompt: str
     answer: str
+    words: tuple[str, ...] = ()
     examples: DataSource | None = None
     columns = ("question", "answer")
 
@@ -58,6 +62,10 @@ class NumberTask:
     def answer_text(self, row: Row) -> str:
         """The right answer as it follows the prompt."""
         return self.answer.format(answer=gold_number(row))
+
+    def all_answers(self) -> list[str]:
+        """Those of `words` as they follow the prompt."""
+        return [self.answer.format(answer=word) for word in self.words]
 
     def example(self, row: Row) -> Example:
         """A row with its answer."""
@@ -147,7 +155,7 @@ class ChainTask:
 
     A chain ends with the text's end, before a `stop` text, or after `max_tokens`. With a
     `conclusion` that text is put behind it, and the first number of the next `conclusion_tokens`
-    is the answer; without one it is the chain's last number.
+    is the answer; without one it is the chain's last number. `words` as in `NumberTask`.
     """
 
     __pydantic_config__ = _STRICT
@@ -161,6 +169,7 @@ class ChainTask:
     conclusion_tokens: int = 12
     votes: int = 8
     temperature: float = 0.9
+    words: tuple[str, ...] = ()
     examples: DataSource | None = None
     columns = ("question", "answer")
 

@@ -3,8 +3,8 @@
 The accuracy of the official code is a product of probabilities among few tokens: of a number's
 digits and the newline behind it among all digits and the newline, of a letter and its newline among
 all letters and the newline. Other tokens of an answer (a space, a thousands separator) do not
-count. Digits and letters are found by what the tokenizer makes of the answers, not by their ids, so
-that any tokenizer will do.
+count. Digits, letters and words are found by what the tokenizer makes of the answers, not by their
+ids, so that any tokenizer will do.
 """
 
 import re
@@ -88,8 +88,10 @@ def _number_item(
     digits = {id_ for token, id_ in tokenizer.get_vocab().items() if _DIGITS.fullmatch(token)}
 
     def make(row: Row) -> Item:
-        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row), form)
-        allowed = digits | _end(tokenizer, passage)
+        prompt = task.ask(row)
+        passage = answer_passage(tokenizer, prompt, task.answer_text(row), form)
+        words = [answer_passage(tokenizer, prompt, word, form) for word in task.all_answers()]
+        allowed = (_where_they_differ(words) if words else digits) | _end(tokenizer, passage)
         return Item([passage._replace(allowed=tuple(sorted(allowed)))])
 
     return make
@@ -161,4 +163,4 @@ def _where_they_differ(passages: Sequence[Passage]) -> set[int]:
             return set(tokens)
         if len(set(tokens)) > 1:
             break
-    raise UsageError("the tokenizer does not write the labels of the choices as one token each")
+    raise UsageError("the tokenizer does not tell the answers apart by one token each")

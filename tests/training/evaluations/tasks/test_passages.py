@@ -89,6 +89,20 @@ def test_numbers_and_letters_of_another_tokenizer(demo: PreTrainedTokenizerBase)
     assert sorted(words(demo, letter.allowed)) == ["A", "B", "C", "D", "E", "Ċ"]
 
 
+def test_a_number_in_words_counts_among_the_words(
+    demo: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        'kind: number\ndata: {path: a}\nprompt: "{question}"\nanswer: " {answer}"\n'
+        "words: [apples, pears, figs]\n"
+    )
+    row = {"question": "Ann has", "answer": "#### pears"}
+    (passage,) = make(str(task), demo, row).passages
+    assert words(demo, passage.ids[passage.start :]) == ["Ġpears"]
+    assert {*words(demo, passage.allowed)} == {"Ġapples", "Ġpears", "Ġfigs"}
+
+
 def test_labels_that_are_no_tokens_are_an_error(demo: PreTrainedTokenizerBase) -> None:
     row: dict[str, Any] = COMMONSENSE | {
         "choices": {"label": ["AB", "AC"], "text": ["in", "on"]},
