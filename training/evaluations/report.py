@@ -72,7 +72,9 @@ def gain_kept(task: Mapping[str, Any], cell: Cell) -> float | None:
 
 
 def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
-    """A row per cell: how often it thinks, what that costs, and what it gains."""
+    """A row per cell: how often it thinks, what that costs, what it gains, and the mean mixing
+    weight of its thoughts.
+    """
     measure = cost_measure(task["kind"])
     rows = []
     for cell in cells:
@@ -89,10 +91,13 @@ def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         if task["kind"] == "text":
             kept = gain_kept(task, cell)
             row.append("–" if kept is None else f"{100 * kept:.1f}")
+            row.append(_or_dash(entry["mixing_weight"]))
         rows.append(row)
     head = ["b", "over, nats", "thought about, %", "thought tokens", "passes per token"]
     head.append(f"{measure}, %" if measure in SHARES else measure)
-    return markdown_table(head + (["gain kept, %"] if task["kind"] == "text" else []), rows)
+    return markdown_table(
+        head + (["gain kept, %", "mixing weight"] if task["kind"] == "text" else []), rows
+    )
 
 
 def difficulty_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
