@@ -27,7 +27,15 @@ RUNNING = (
     "The garden behind the house has been quiet for many years, and nobody who lives on this "
     "street remembers when anyone was last seen in it, or why."
 )
-FILES = ("lesson", "thinking", "held-out", "held-out-real", "held-out-numbers", "held-out-choices")
+FILES = (
+    "lesson",
+    "thinking",
+    "held-out",
+    "held-out-real",
+    "held-out-numbers",
+    "held-out-choices",
+    "held-out-answers",
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +121,8 @@ def test_what_the_command_writes(written: dict[str, list[Any]]) -> None:
         totals = solve(row["question"])
         assert answer == totals[-1]
         assert working.split() == totals[: len(working.split())]
+    for row in written["held-out-answers"]:
+        assert row["expected"].split()[0] == solve(row["prompt"])[-1]
     for row in written["held-out-choices"]:
         labels, texts = row["choices"]["label"], row["choices"]["text"]
         assert labels == [*"ABCDE"]
