@@ -18,15 +18,15 @@ from quietstar_infer.checkpoint import thought_tensor_shapes
 from training.errors import UsageError
 from training.thoughts.model import QuietThinker
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-THOUGHT_PARTS = "thought_parts.safetensors"
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+_THOUGHT_PARTS = "thought_parts.safetensors"
 _NAME = "default"
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, and not a model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
+    return (folder / _CONFIG).is_file() and not (folder / "config.json").exists()
 
 
 def write_adapter(tuner: LoraModel, thinker: QuietThinker, base: str, folder: Path) -> None:
@@ -42,17 +42,17 @@ def write_adapter(tuner: LoraModel, thinker: QuietThinker, base: str, folder: Pa
         tuner, state_dict=tuner.state_dict(), adapter_name=_NAME, save_embedding_layers=False
     )
     # By the names of a whole `PeftModel`, in which the tuner is `base_model`.
-    _write({f"base_model.{name}": tensor for name, tensor in state.items()}, folder / WEIGHTS)
+    _write({f"base_model.{name}": tensor for name, tensor in state.items()}, folder / _WEIGHTS)
     names = thought_tensor_shapes(thinker.base_model.config.hidden_size)
     parts = thinker.official_tensors()
-    _write({name: parts[name] for name in names}, folder / THOUGHT_PARTS)
+    _write({name: parts[name] for name in names}, folder / _THOUGHT_PARTS)
 
 
 def base_of(folder: Path) -> str:
     """The source of the model that an adapter is for. Raises `UsageError` where it has none."""
     base: str | None = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     if not base:
-        raise UsageError(f"{folder / CONFIG} names no base model: set its base_model_name_or_path")
+        raise UsageError(f"{folder / _CONFIG} names no base model: set its base_model_name_or_path")
     return base
 
 
@@ -74,7 +74,7 @@ def thought_parts(folder: Path) -> dict[str, Tensor] | None:
     """The thought parts beside an adapter, by their names in a checkpoint; None where there are
     none, as with an adapter that others have trained.
     """
-    file = folder / THOUGHT_PARTS
+    file = folder / _THOUGHT_PARTS
     return load_file(file) if file.exists() else None
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from quietstar_infer.config import END_TOKEN, START_TOKEN
-from tests.support.gguf_files import small_llama, write_gguf
+from tests.support.training.gguf_files import small_llama, write_gguf
 from training.errors import UsageError
 from training.thoughts import gguf_file
 from training.thoughts.gguf_file import load_gguf_model
