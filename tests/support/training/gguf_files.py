@@ -11,6 +11,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 LETTERS = list(bytes_to_unicode().values())
 TOKENS = [*LETTERS, "Ġt", "he", "Ġthe", "--", "---", "<|end|>"]
+END = len(TOKENS) - 1
+KEY_VALUE_HEADS, ROPE_BASE = 2, 5000.0
 MERGES = ["Ġ t", "h e", "Ġt he", "- -", "-- -"]
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -34,12 +36,15 @@ def small_llama() -> LlamaForCausalLM:
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=KEY_VALUE_HEADS,
         max_position_embeddings=256,
-        bos_token_id=len(TOKENS) - 1,
-        eos_token_id=len(TOKENS) - 1,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+        bos_token_id=END,
+        eos_token_id=END,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
+    model.eval()
+    return model
 
 
 def write_gguf(model: LlamaForCausalLM, file: Path) -> Path:
@@ -50,17 +55,17 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> Path:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv(KEY_VALUE_HEADS)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(ROPE_BASE)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(TOKENS)
     writer.add_token_types([1] * (len(TOKENS) - 1) + [3])
     writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_id)
+    writer.add_bos_token_id(END)
+    writer.add_eos_token_id(END)
     writer.add_chat_template("{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}")
     for name, tensor in model.state_dict().items():
         _add_tensor(writer, name, tensor, config)
@@ -72,7 +77,7 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> Path:
 
 
 def _add_tensor(writer: GGUFWriter, name: str, tensor: Tensor, config: LlamaConfig) -> None:
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    heads = {"q_proj": config.num_attention_heads, "k_proj": KEY_VALUE_HEADS}
     for part, number in heads.items():
         if part in name:  # llama.cpp rotates neighbouring entries, transformers halves
             halves = tensor.unflatten(0, (number, 2, -1))

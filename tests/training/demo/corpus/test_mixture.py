@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 
 from tests.training.demo.corpus.test_spelled import solve
 from training.cli import main
-from training.demo.corpus import mixture
 from training.demo.corpus.mixture import (
     UNWORKED,
     WORKED,
@@ -47,7 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     command = ["real-corpus", "--out", str(folder / "text"), "--documents", "600"]
     with pytest.MonkeyPatch.context() as patch:
         # Of Python's documentation only that of the language: reading all modules takes a while.
-        patch.setattr(mixture.sysconfig, "get_path", lambda name: str(folder))
+        patch.setattr(sysconfig, "get_path", lambda name: str(folder))
         assert main([*command, "--text", str(folder / "more.txt.gz")]) == 0
     return {
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]
@@ -79,7 +79,7 @@ def test_pythons_documentation_comes_first_then_the_files(
     (tmp_path / "library").mkdir()
     (tmp_path / "library" / "module.py").write_text('"""A module."""\n')
     (tmp_path / "a.txt").write_text(RUNNING)
-    monkeypatch.setattr(mixture.sysconfig, "get_path", lambda name: str(tmp_path / "library"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "library"))
     texts = list(real_texts([tmp_path / "a.txt"]))
     assert texts[-2:] == ["A module.", RUNNING]
     assert len(list(paragraphs(texts[:-2]))) > 100
