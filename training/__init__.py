@@ -7,6 +7,7 @@ __main__.py     `python -m training COMMAND`
 cli.py          the command line
 config.py       what decides a training step: thoughts, objective, optimisation; three presets
 beginning.py    what stands before a text: one rule for training, gates and evaluations
+chat.py         chats as text, by the tokenizer's chat template
 options.py      command-line options that several commands share
 hub.py          names on the Hugging Face hub
 output.py       folders and files that commands write

@@ -45,7 +45,23 @@ def add_evaluate(commands: Commands) -> None:
         help="take a task's rows from here: a file (.jsonl, .json, .csv, .parquet, .txt; also "
         ".gz), a folder or a hub name with the same columns; may be given again",
     )
-    parser.add_argument("--limit", type=count, metavar="N", help="the first N rows of each task")
+    parser.add_argument("--limit", type=count, metavar="N", help="ask N rows of each task")
+    parser.add_argument(
+        "--few-shot",
+        type=thought_budget,
+        default=0,
+        metavar="N",
+        help="put N examples with their answers before every question, the same before all: the "
+        "first rows of the task's `examples` (GSM8K's and CommonsenseQA's training questions) or, "
+        "where it names none or --data replaces its rows, its own first rows, which are then not "
+        "asked (default 0)",
+    )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="put questions by the tokenizer's chat template: the user asks and the assistant "
+        "answers, in the examples, too",
+    )
     parser.add_argument(
         "--threshold",
         type=thought_threshold,

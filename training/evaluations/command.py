@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +38,7 @@ from training.evaluations.runner import (
     BASE,
     CONTROL_ROLE,
     THINKER,
+    AskedTask,
     EvaluatedBackend,
     Limits,
     check_rows,
@@ -45,22 +46,14 @@ from training.evaluations.runner import (
 )
 from training.evaluations.summary import task_summary
 from training.evaluations.sweep import Cell, drawn_cell, sweep_cells
-from training.evaluations.tasks.definitions import Task, load_task
+from training.evaluations.tasks.definitions import load_task
+from training.evaluations.tasks.prompts import PromptFormat
 from training.evaluations.tasks.rows import load_rows
 from training.output import write_json
 from training.thoughts.decode import ThoughtSettings
 from training.thoughts.loading import has_thought_parts, local_folder
 
 _ROLES = (THINKER, BASE, CONTROL_ROLE)
-
-
-@dataclass(frozen=True)
-class LoadedTask:
-    """A task and its rows."""
-
-    name: str
-    task: Task
-    rows: list[dict[str, Any]]
 
 
 def run_evaluation(options: argparse.Namespace) -> None:
@@ -75,9 +68,7 @@ def run_evaluation(options: argparse.Namespace) -> None:
         options.seed,
         tuple(sorted(set(options.threshold))),
     )
-    limits = Limits(
-        options.batch_size, options.document_tokens, options.heat_maps, options.beginning
-    )
+    limits = Limits(options.batch_size, options.document_tokens, options.heat_maps)
     folder = local_folder(options.model)
     _check_thoughts(thoughts, folder, options.model)
     with ExitStack() as stack:
@@ -88,13 +79,13 @@ def run_evaluation(options: argparse.Namespace) -> None:
             models.append(_without_thoughts(CONTROL_ROLE, options.control, options))
         for model in models:
             for task in tasks:
-                check_rows(task.name, task.task, task.rows, model, limits)
+                check_rows(task, model, limits)
         run = _run_facts(options, folder, thoughts, tasks, models)
         record = Record(options.out, run, resume=options.resume)
         stack.callback(record.close)
         for model in models:
             for task in tasks:
-                evaluate(task.name, task.task, task.rows, model, limits, options.seed, record)
+                evaluate(task, model, limits, options.seed, record)
     results = _results(run, record, tasks, models)
     print(measures_table(results))
     for path in _write(results, record, options.out):
@@ -117,11 +108,13 @@ def _check_thoughts(thoughts: ThoughtSettings, folder: Path, name: str) -> None:
         raise UsageError("--threshold decides about thoughts: give --budgets above 0, too")
 
 
-def _load_tasks(options: argparse.Namespace) -> Iterator[LoadedTask]:
+def _load_tasks(options: argparse.Namespace) -> Iterator[AskedTask]:
     elsewhere = dict(options.data)
     for name in options.tasks:
         title, task = load_task(name, elsewhere.pop(name, None))
-        yield LoadedTask(title, task, load_rows(task, options.limit))
+        rows = load_rows(task, options.limit, options.few_shot)
+        form = PromptFormat(options.beginning, rows.examples, options.chat)
+        yield AskedTask(title, task, rows.asked, form)
     if elsewhere:
         raise UsageError(f"--data names {next(iter(elsewhere))}, which is not among --tasks")
 
@@ -155,7 +148,7 @@ def _run_facts(
     options: argparse.Namespace,
     folder: Path,
     thoughts: ThoughtSettings,
-    tasks: Sequence[LoadedTask],
+    tasks: Sequence[AskedTask],
     models: Sequence[EvaluatedBackend],
 ) -> dict[str, Any]:
     """Everything that is needed to repeat the evaluation."""
@@ -181,6 +174,9 @@ def _run_facts(
         "batch_size": options.batch_size,
         "definitions": {one.name: asdict(one.task) for one in tasks},
         "rows": {one.name: _digest(one.rows) for one in tasks},
+        "few_shot": options.few_shot,
+        "examples": {one.name: one.form.examples for one in tasks if one.form.examples},
+        "chat": options.chat,
         "through": "in process" if options.url is None else "server",
         "route": models[0].backend.describe(),
         "versions": {
@@ -210,7 +206,7 @@ def _digest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _results(
     run: dict[str, Any],
     record: Record,
-    tasks: Sequence[LoadedTask],
+    tasks: Sequence[AskedTask],
     models: Sequence[EvaluatedBackend],
 ) -> dict[str, Any]:
     found = {

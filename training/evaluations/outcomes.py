@@ -10,16 +10,17 @@ from typing import Any, NamedTuple, TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from quietstar_infer.sampling import seed_from_text
-from training.beginning import text_ids
-from training.config import Beginning
 from training.evaluations.backends.base import Backend, PassageScores, Sampling, TokenScore
 from training.evaluations.cost import Cost
 from training.evaluations.sweep import Cell
 from training.evaluations.tasks.definitions import ChainTask, Row, gold_number
-from training.evaluations.tasks.passages import Item
+from training.evaluations.tasks.passages import PLAIN, Item
+from training.evaluations.tasks.prompts import PromptFormat
 
 Outcome: TypeAlias = dict[str, Any]
 """JSON."""
+Answer: TypeAlias = int | str
+"""A number, or one in words where a task has its answers in words."""
 _NUMBER = re.compile(r"\d+")
 # Every server accepts seeds below this.
 _SEEDS = 2**31
@@ -93,24 +94,24 @@ def chain_outcomes(
     tokenizer: PreTrainedTokenizerBase,
     cells: Sequence[Cell],
     seed: int,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> Iterator[tuple[str, Outcome]]:
     """By cell, of the votes on one question; `number` is the question's."""
-    prompt, gold = task.ask(row), first_number(gold_number(row))
+    prompt, gold = form.prompt(task.ask(row), tokenizer), first_number(gold_number(row), task.words)
     seeds = tuple(
         seed_from_text(f"{seed}/{number}/{vote}") % _SEEDS
         for vote in range(task.votes if task.temperature else 1)
     )
     reasoning = Sampling(task.max_tokens, task.temperature, seeds, task.stop)
     for cell in cells:
-        asked = text_ids(tokenizer, prompt, beginning)
+        asked = form.ids(prompt, tokenizer)
         chains = backend.continue_text(asked, cell, reasoning)
         cost = sum((chain.cost for chain in chains), Cost(0))
         texts = [chain.text for chain in chains]
         if task.conclusion is None:
-            answers = [last_number(text) for text in texts]
+            answers = [last_number(text, task.words) for text in texts]
         else:
-            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer, beginning)
+            concluded = _conclude(task, prompt, texts, seeds, cell, backend, tokenizer, form)
             texts, answers = concluded.texts, concluded.answers
             cost += concluded.cost
         yield cell.key, {**vote_outcome(answers, gold, texts), "cost": asdict(cost)}
@@ -120,7 +121,7 @@ class _Concluded(NamedTuple):
     """Chains with their conclusions, the answers in these, and what these cost."""
 
     texts: list[str]
-    answers: list[int | None]
+    answers: list[Answer | None]
     cost: Cost
 
 
@@ -132,7 +133,7 @@ def _conclude(
     cell: Cell,
     backend: Backend,
     tokenizer: PreTrainedTokenizerBase,
-    beginning: Beginning,
+    form: PromptFormat,
 ) -> _Concluded:
     """Continue each chain with the conclusion, for its answer."""
     assert task.conclusion is not None
@@ -140,14 +141,16 @@ def _conclude(
     for chain, seed in zip(chains, seeds, strict=True):
         concluding = (prompt + chain).rstrip() + task.conclusion
         short = Sampling(task.conclusion_tokens, task.temperature, (seed,), task.stop)
-        (found,) = backend.continue_text(text_ids(tokenizer, concluding, beginning), cell, short)
+        (found,) = backend.continue_text(form.ids(concluding, tokenizer), cell, short)
         texts.append(concluding.removeprefix(prompt) + found.text)
-        answers.append(first_number(found.text))
+        answers.append(first_number(found.text, task.words))
         cost += found.cost
     return _Concluded(texts, answers, cost)
 
 
-def vote_outcome(answers: Sequence[int | None], gold: int | None, texts: Sequence[str]) -> Outcome:
+def vote_outcome(
+    answers: Sequence[Answer | None], gold: Answer | None, texts: Sequence[str]
+) -> Outcome:
     """The most frequent answer counts, the first of equally frequent ones; a missing answer
     has votes, too, as in the official script."""
     ((majority, _),) = Counter(answers).most_common(1)
@@ -160,13 +163,17 @@ def vote_outcome(answers: Sequence[int | None], gold: int | None, texts: Sequenc
     }
 
 
-def first_number(text: str) -> int | None:
-    """The first whole number, without its commas."""
-    found = _NUMBER.search(text.replace(",", ""))
-    return int(found.group()) if found else None
+def first_number(text: str, words: Sequence[str] = ()) -> Answer | None:
+    """The first whole number, without its commas, or the first of the words that stand for one."""
+    return next(iter(_numbers(text, words)), None)
 
 
-def last_number(text: str) -> int | None:
-    """The last whole number, without its commas."""
-    found = _NUMBER.findall(text.replace(",", ""))
-    return int(found[-1]) if found else None
+def last_number(text: str, words: Sequence[str] = ()) -> Answer | None:
+    """The last whole number, without its commas, or the last of the words that stand for one."""
+    return next(iter(reversed(_numbers(text, words))), None)
+
+
+def _numbers(text: str, words: Sequence[str]) -> Sequence[Answer]:
+    if words:
+        return re.findall(rf"\b(?:{'|'.join(map(re.escape, words))})\b", text)
+    return [int(number) for number in _NUMBER.findall(text.replace(",", ""))]

@@ -72,7 +72,9 @@ def gain_kept(task: Mapping[str, Any], cell: Cell) -> float | None:
 
 
 def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
-    """A row per cell: how often it thinks, what that costs, and what it gains."""
+    """A row per cell: how often it thinks, what that costs, what it gains, and the mean mixing
+    weight of its thoughts.
+    """
     measure = cost_measure(task["kind"])
     rows = []
     for cell in cells:
@@ -89,10 +91,13 @@ def cost_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         if task["kind"] == "text":
             kept = gain_kept(task, cell)
             row.append("–" if kept is None else f"{100 * kept:.1f}")
+            row.append(_or_dash(entry["mixing_weight"]))
         rows.append(row)
     head = ["b", "over, nats", "thought about, %", "thought tokens", "passes per token"]
     head.append(f"{measure}, %" if measure in SHARES else measure)
-    return markdown_table(head + (["gain kept, %"] if task["kind"] == "text" else []), rows)
+    return markdown_table(
+        head + (["gain kept, %", "mixing weight"] if task["kind"] == "text" else []), rows
+    )
 
 
 def difficulty_table(task: Mapping[str, Any], cells: Sequence[Cell]) -> str:
@@ -148,7 +153,8 @@ def report_markdown(results: Mapping[str, Any], files: Sequence[str]) -> str:
         f"# {model['source']}",
         f"Weights {model['sha256'][:16]}, thoughts at temperature {results['temperature']}, seed "
         f"{results['seed']}, 95 % intervals. `b` is the thought budget. "
-        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}",
+        f"{_when_it_thinks(results)} {_before_texts(results['beginning'])}"
+        f"{_questions(results)}",
         measures_table(results),
     ]
     for name, task in results["tasks"].items():
@@ -174,6 +180,15 @@ def _before_texts(beginning: Mapping[str, Any]) -> str:
     if not beginning["tokens"]:
         return f"Texts begin without a special token ({rule}): their first token is not predicted."
     return f"Before every text stands `{' '.join(beginning['tokens'])}` ({rule})."
+
+
+def _questions(results: Mapping[str, Any]) -> str:
+    shots, chat = results["few_shot"], results["chat"]
+    if not (shots or chat):
+        return ""
+    how = ["by the chat template, before which nothing stands"] if chat else []
+    how += [f"after {shots} example{'s' if shots > 1 else ''}"] if shots else []
+    return f" Questions are put {' and '.join(how)}."
 
 
 def _when_it_thinks(results: Mapping[str, Any]) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
-from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.backends.base import Backend
 from training.evaluations.outcomes import chain_outcomes, item_outcomes
 from training.evaluations.record import Place, Record
 from training.evaluations.sweep import Cell, drawn_cell
 from training.evaluations.tasks.definitions import ChainTask, Task
-from training.evaluations.tasks.passages import Item, MakeItem, item_maker
+from training.evaluations.tasks.passages import PLAIN, Item, MakeItem, item_maker
+from training.evaluations.tasks.prompts import PromptFormat
 
 THINKER, BASE, CONTROL_ROLE = "thinker", "base", "control"
 
@@ -34,53 +34,57 @@ class EvaluatedBackend:
 @dataclass(frozen=True)
 class Limits:
     """`batch_size`: items per call; most tokens of a document; documents whose thoughts are kept
-    for heat maps. `beginning`: what stands before every text.
+    for heat maps.
     """
 
     batch_size: int
     document_tokens: int
     heat_maps: int
-    beginning: Beginning = "tokenizer"
+
+
+@dataclass(frozen=True)
+class AskedTask:
+    """A task, its rows, and how they are put."""
+
+    name: str
+    task: Task
+    rows: Sequence[Any]
+    form: PromptFormat = PLAIN
 
 
 def evaluate(
-    task_name: str,
-    task: Task,
-    rows: Sequence[Any],
-    model: EvaluatedBackend,
-    limits: Limits,
-    seed: int,
-    record: Record,
+    asked: AskedTask, model: EvaluatedBackend, limits: Limits, seed: int, record: Record
 ) -> None:
     """Evaluate all rows of a task whose results are not in the record yet."""
-    todo = [n for n in range(len(rows)) if Place(model.role, task_name, n) not in record]
-    title = task_name if model.role == THINKER else f"{task_name} ({model.role})"
-    with tqdm(total=len(rows), initial=len(rows) - len(todo), desc=title, unit="item") as bar:
-        for number, content in _results(task_name, task, rows, todo, model, limits, seed):
-            record.add(Place(model.role, task_name, number), content)
+    name, number_of_rows = asked.name, len(asked.rows)
+    todo = [n for n in range(number_of_rows) if Place(model.role, name, n) not in record]
+    title = name if model.role == THINKER else f"{name} ({model.role})"
+    done = number_of_rows - len(todo)
+    with tqdm(total=number_of_rows, initial=done, desc=title, unit="item") as bar:
+        for number, content in _results(asked, todo, model, limits, seed):
+            record.add(Place(model.role, name, number), content)
             bar.update()
 
 
-def check_rows(
-    task_name: str, task: Task, rows: Sequence[Any], model: EvaluatedBackend, limits: Limits
-) -> None:
+def check_rows(asked: AskedTask, model: EvaluatedBackend, limits: Limits) -> None:
     """Raise `UsageError` for the first row of a task that cannot be scored."""
-    if isinstance(task, ChainTask):
+    if isinstance(asked.task, ChainTask):
+        for row in asked.rows[:1]:
+            asked.form.prompt(asked.task.ask(row), model.tokenizer)
         return
-    make = item_maker(task, model.tokenizer, limits.document_tokens, limits.beginning)
-    for number, row in enumerate(rows):
-        _made(make, row, f"{task_name}, row {number}")
+    make = item_maker(asked.task, model.tokenizer, limits.document_tokens, asked.form)
+    for number, row in enumerate(asked.rows):
+        _made(make, row, f"{asked.name}, row {number}")
 
 
 def _results(
-    task_name: str,
-    task: Task,
-    rows: Sequence[Any],
+    asked: AskedTask,
     todo: Sequence[int],
     model: EvaluatedBackend,
     limits: Limits,
     seed: int,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    task, rows = asked.task, asked.rows
     if isinstance(task, ChainTask):
         for n in todo:
             outcomes = chain_outcomes(
@@ -91,18 +95,18 @@ def _results(
                 model.tokenizer,
                 model.cells,
                 seed,
-                limits.beginning,
+                asked.form,
             )
             yield n, {"outcomes": dict(outcomes)}
         return
-    make = item_maker(task, model.tokenizer, limits.document_tokens, limits.beginning)
+    make = item_maker(task, model.tokenizer, limits.document_tokens, asked.form)
     shown = limits.heat_maps if task.kind == "text" and model.role == THINKER else 0
     # Items whose thoughts are kept are scored apart: keeping all thoughts would take much memory.
     kept, others = [n for n in todo if n < shown], [n for n in todo if n >= shown]
     for numbers, with_thoughts in ((kept, True), (others, False)):
         for start in range(0, len(numbers), limits.batch_size):
             some = numbers[start : start + limits.batch_size]
-            items = [_made(make, rows[n], f"{task_name}, row {n}") for n in some]
+            items = [_made(make, rows[n], f"{asked.name}, row {n}") for n in some]
             for n, content in zip(some, _scored(task, items, model, with_thoughts), strict=True):
                 yield n, content
 

@@ -106,6 +106,20 @@ def cost_summary(items: Items, cell: Cell) -> dict[str, float]:
     }
 
 
+def mixing_weight(items: Items, cell: Cell) -> dict[str, float] | None:
+    """The mean weight of the thoughts at those tokens that were thought about; None where there
+    were none, or where a server did not tell.
+    """
+    weights = [
+        [weight for weight in item["outcomes"][cell.key].get("weights", ()) if weight is not None]
+        for item in items
+    ]
+    known = [found for found in weights if found]
+    if not known:
+        return None
+    return asdict(mean(list(map(sum, known)), list(map(len, known))))
+
+
 def task_summary(kind: str, items: Items, cells: Sequence[Cell]) -> dict[str, Any]:
     """All figures of a task, by cell, as in results.json."""
     summary: dict[str, Any] = {}
@@ -117,6 +131,7 @@ def task_summary(kind: str, items: Items, cells: Sequence[Cell]) -> dict[str, An
         if kind == "text":
             summary[cell.key] |= corpus_likelihood(items, cell)
             summary[cell.key]["difficulty"] = difficulty(items, cell)
+            summary[cell.key]["mixing_weight"] = mixing_weight(items, cell)
     return summary
 
 

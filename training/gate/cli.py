@@ -82,6 +82,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the hub's configuration")
     parser.add_argument("--split", default="train", help="of the data set (default train)")
     parser.add_argument("--column", default="text", help="where the text is (default text)")
+    parser.add_argument(
+        "--prompt-column", help="a column whose text stands before that of --column"
+    )
     add_beginning(parser)
     parser.add_argument(
         "--streaming", action="store_true", help="read only as much of the data set as is needed"
@@ -101,6 +104,7 @@ def _fit_gate(options: argparse.Namespace) -> None:
             name=options.name,
             split=options.split,
             column=options.column,
+            prompt_column=options.prompt_column,
             eval_path=options.eval_data,
             streaming=options.streaming,
             beginning=options.beginning,

@@ -4,8 +4,9 @@ training_step.py     one training step, from a batch to its loss
 reference_step.py    the same numbers, slow and simple, with one dense mask
 model.py             the weights: base model, START and END, mixing head
 weights.py           the weights that a run starts from
-loading.py           a model and its tokenizer from a folder, a GGUF file or the hub
+loading.py           a model and its tokenizer from a folder, a GGUF file, an adapter or the hub
 gguf_file.py         base models from GGUF files
+adapter.py           LoRA adapters with their thought parts, in peft's format
 batch.py             texts, padding and targets
 layout.py            positions and mask where text and thoughts are one sequence
 rollout.py           samples the thoughts of all positions of a text in training

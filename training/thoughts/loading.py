@@ -1,5 +1,5 @@
-"""Loads a Quiet-STaR checkpoint or a base model, with its tokenizer, from a folder, a GGUF file
-or the hub.
+"""Loads a Quiet-STaR checkpoint, a base model or an adapter of either, with its tokenizer, from a
+folder, a GGUF file or the hub.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from quietstar_infer.checkpoint import START_EMBEDDING
 from quietstar_infer.config import EMBEDDING_SCALE, load_tokenizer
 from training.errors import UsageError
 from training.hub import is_hub_name
+from training.thoughts.adapter import base_of, is_adapter, merge_adapter, thought_parts
 from training.thoughts.gguf_file import is_gguf, load_gguf_model, load_gguf_source
 from training.thoughts.model import QuietThinker, first_dash_token
 
@@ -38,6 +39,11 @@ def load_model(
         thinker = QuietThinker.from_base_model(base, tokenizer, embedding_scale, seed=seed)
         return thinker, tokenizer
     folder = local_folder(source)
+    if is_adapter(folder):
+        thinker, tokenizer = load_model(base_of(folder), embedding_scale, seed)
+        thinker.trunk = merge_adapter(thinker.base_model, folder)
+        thinker.load_thought_parts(thought_parts(folder) or {})
+        return thinker, tokenizer
     if has_thought_parts(folder):
         return QuietThinker.from_checkpoint(folder, embedding_scale), load_tokenizer(folder)
     with _explained(source):
@@ -62,6 +68,8 @@ def load_source(source: str) -> Source:
         first_dash_token(found.tokenizer)
         return Source(*found)
     folder = local_folder(source)
+    if is_adapter(folder):
+        return load_source(base_of(folder))
     with _explained(source):
         config = AutoConfig.from_pretrained(folder)
         if has_thought_parts(folder):
@@ -90,7 +98,14 @@ def local_folder(source: str) -> Path:
 
 
 def has_thought_parts(folder: Path) -> bool:
-    """Whether a folder holds a Quiet-STaR checkpoint, and not a plain base model."""
+    """Whether a folder holds a Quiet-STaR checkpoint, and not a plain base model. Raises
+    `UsageError` for an adapter, which is neither.
+    """
+    if is_adapter(folder):
+        raise UsageError(
+            f"{folder} is an adapter, from which `train` can start (model.source); take the model "
+            "beside it, into which it is merged"
+        )
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             if START_EMBEDDING in file.keys():  # noqa: SIM118 - not a mapping

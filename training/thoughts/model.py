@@ -3,7 +3,7 @@
 Shapes: H hidden, V vocabulary, N rows or tokens; any leading dimensions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,16 +68,11 @@ class QuietThinker(nn.Module):
         self.meta_token_ids = meta_token_ids
         self.embedding_scale = embedding_scale
         self.mixing_head = MixingHead(base_model.config.hidden_size)
-        self.mixing_head.load_state_dict(
-            {
-                name.removeprefix(MIXING_HEAD_PREFIX): tensor
-                for name, tensor in thought_tensors.items()
-                if name.startswith(MIXING_HEAD_PREFIX)
-            }
+        shape = thought_tensors[START_EMBEDDING].shape
+        self.start_embedding, self.end_embedding = (
+            nn.Parameter(torch.empty(shape)) for _ in (START_EMBEDDING, END_EMBEDDING)
         )
-        stored = EMBEDDING_SCALE / embedding_scale
-        self.start_embedding = nn.Parameter(thought_tensors[START_EMBEDDING] * stored)
-        self.end_embedding = nn.Parameter(thought_tensors[END_EMBEDDING] * stored)
+        self.load_thought_parts(thought_tensors)
         if base_model.get_output_embeddings().bias is not None:
             raise UsageError("a base model whose language-model head has a bias cannot be mixed")
 
@@ -120,6 +115,26 @@ class QuietThinker(nn.Module):
         for name in (START_EMBEDDING, END_EMBEDDING):
             thought_tensors[name] *= config.embedding_scale / EMBEDDING_SCALE
         return cls(base_model, thought_tensors, config.meta_token_ids, embedding_scale)
+
+    @torch.no_grad()
+    def load_thought_parts(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take START, END and mixing head from tensors by their official names, in the official
+        scale; those that are missing stay as they are.
+        """
+        stored = EMBEDDING_SCALE / self.embedding_scale
+        for name, embedding in (
+            (START_EMBEDDING, self.start_embedding),
+            (END_EMBEDDING, self.end_embedding),
+        ):
+            if name in tensors:
+                embedding.copy_(tensors[name] * stored)
+        head = {
+            name.removeprefix(MIXING_HEAD_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(MIXING_HEAD_PREFIX)
+        }
+        if head:
+            self.mixing_head.load_state_dict(head)
 
     def official_tensors(self) -> dict[str, Tensor]:
         """Every weight by its official name and in the official scale, detached.

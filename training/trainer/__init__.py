@@ -9,10 +9,10 @@ schedule.py           the learning rates by step
 arguments.py          transformers' TrainingArguments from a recipe
 trainer.py            transformers' Trainer with the training step of Quiet-STaR
 metrics.py            the logged metrics of training steps
-callbacks.py          progress bar; the watch for collapsed thoughts
+callbacks.py          progress bar; the watch for collapsed thoughts; other loggers
 dry_run.py            what a run would take: pieces, tokens, steps, time, memory
 control.py            the same run without thoughts, and what thoughts gained beyond it
 thought_samples.py    some thoughts of every evaluation
 checkpoint.py         what checkpoints of the official layout have beside weights
-export.py             the best checkpoint of a run in the official layout, with a model card
+export.py             the best checkpoint of a run in the official layout, with its model card
 """

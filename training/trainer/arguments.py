@@ -41,7 +41,8 @@ def training_arguments(recipe: Recipe, *, resumed: bool) -> TrainingArguments:
         accelerator_config={"dispatch_batches": False},
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
-        report_to="none",
+        report_to="none",  # `training.trainer.callbacks.loggers` are given to Trainer
+        run_name=str(run.output),
         disable_tqdm=True,  # ThinkingProgress shows the progress
         use_cpu=not torch.cuda.is_available(),
         seed=run.seed,

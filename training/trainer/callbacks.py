@@ -1,7 +1,7 @@
-"""Callbacks of a run: the progress bar, and the watch for collapsed thoughts."""
+"""Callbacks of a run: progress bar, the watch for collapsed thoughts, other loggers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from transformers import (
@@ -10,9 +10,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import ProgressCallback
 
-from training.errors import TrainingStopped
+from training.errors import TrainingStopped, UsageError
 from training.trainer.recipe import RunConfig
 
 SHOWN = ("nll", "base_nll", "gain", "mixing_weight", "thought_entropy", "tokens_per_second")
@@ -77,3 +78,24 @@ class CollapseWatch(TrainerCallback):
                 f"{state.global_step}, now {entropy:.2g} nats per thought token and {repeated:.0%} "
                 f"of them repeated; the checkpoints in {run.output} are whole"
             )
+
+
+def loggers(names: Sequence[str]) -> Iterator[TrainerCallback]:
+    """transformers' callbacks that report to other services, by its names for them (wandb, mlflow
+    …). Raises `UsageError` for one that it does not know or whose package is not installed, and for
+    tensorboard, which every run writes.
+    """
+    known = sorted(INTEGRATION_TO_CALLBACK.keys() - {"tensorboard"})
+    for name in names:
+        if name not in known:
+            written = " (every run writes tensorboard)" if name == "tensorboard" else ""
+            raise UsageError(
+                f"run.report_to has {name!r}{written}, expected some of {', '.join(known)}"
+            )
+        try:
+            yield INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"run.report_to has {name!r}, which cannot be used: {reason}"
+            ) from None

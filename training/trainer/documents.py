@@ -8,16 +8,15 @@ the template puts behind it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from training.beginning import beginning_ids
+from training.chat import ANSWERS, render_chat
 from training.errors import UsageError
 from training.trainer.recipe import DataConfig
 
 Columns = Mapping[str, Sequence[Any]]
 """A batch of rows, by column."""
-ANSWERS = "assistant"
 
 
 class Document(NamedTuple):
@@ -125,17 +124,10 @@ def _chat(messages: list[Any], tokenizer: PreTrainedTokenizerBase, where: str) -
 def _rendered(
     messages: list[Any], tokenizer: PreTrainedTokenizerBase, where: str, *, answering: bool = False
 ) -> str:
-    if tokenizer.chat_template is None:
-        raise UsageError(f"{where} is a chat, but the model's tokenizer has no chat template")
-    if not messages:
-        return ""
     try:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answering
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise UsageError(f"{where}: the chat template cannot write it: {error}") from None
-    return str(text)
+        return render_chat(messages, tokenizer, answering=answering)
+    except UsageError as error:
+        raise UsageError(f"{where} {error}") from None
 
 
 def _learnt(offsets: Sequence[tuple[int, int]], answers: list[tuple[int, int]]) -> list[bool]:

@@ -17,6 +17,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from quietstar_infer.checkpoint import check_checkpoint
 from training.errors import UsageError
 from training.output import write_json
+from training.thoughts.adapter import write_adapter
 from training.trainer.build import build
 from training.trainer.checkpoint import OFFICIAL_FLAGS, ThoughtFacts, write_tokenizer
 from training.trainer.control import gains_table, run_gains, verdict
@@ -24,6 +25,7 @@ from training.trainer.recipe import ExportDtype, Recipe, load_recipe
 
 RECIPE = "recipe.yaml"
 MODEL = "model"
+ADAPTER = "adapter"
 CARD = """\
 ---
 library_name: transformers
@@ -60,8 +62,8 @@ class Chosen(NamedTuple):
 
 
 def export_run(run: Path, dtype: ExportDtype | None = None) -> Path:
-    """Write the best checkpoint of a run to its folder `model`, which is replaced; returns it.
-    `dtype`: of the weights, None = the recipe's.
+    """Write the best checkpoint of a run to its folder `model`, and what LoRA has trained of it to
+    `adapter`; both are replaced. Returns the model. `dtype`: of its weights, None = the recipe's.
 
     Raises `UsageError` where there is no run, or no checkpoint in it.
     """
@@ -70,6 +72,8 @@ def export_run(run: Path, dtype: ExportDtype | None = None) -> Path:
     built = build(recipe)
     built.model.load_weights(chosen.folder)
     if built.tuner is not None:
+        shutil.rmtree(run / ADAPTER, ignore_errors=True)
+        write_adapter(built.tuner, built.model.thinker, recipe.model.source, run / ADAPTER)
         built.tuner.merge_and_unload()
     thinker = built.model.thinker
     former = thinker.base_model.config.to_dict().get("quiet_star", {})

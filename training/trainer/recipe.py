@@ -97,6 +97,8 @@ class RunConfig:
     among them. `recompute` chooses the activation checkpointing. A run stops as collapsed where
     `collapse_patience` evaluations in a row show thoughts of less than `collapse_entropy` nats per
     token, or with more than a share of `collapse_repeated` of tokens that repeat the one before.
+    `report_to` names loggers of transformers' beside TensorBoard
+    (`training.trainer.callbacks.loggers`).
     """
 
     output: Path
@@ -113,6 +115,7 @@ class RunConfig:
     collapse_entropy: float = 0.01
     collapse_repeated: float = 0.99
     collapse_patience: int = 3
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = ("steps", "sequences_per_device", "eval_every", "log_every", "keep")
@@ -162,6 +165,7 @@ _OF_NO_EFFECT = (
     "run.collapse_entropy",
     "run.collapse_repeated",
     "run.collapse_patience",
+    "run.report_to",
 )
 """Keys and sections that may change between the parts of a run: they decide what is written down,
 and when a run ends, but no number (`recompute`: but for rounding)."""

@@ -14,6 +14,7 @@ from training.errors import UsageError
 from training.gate.command import GateJob, run_gate
 from training.trainer.arguments import training_arguments
 from training.trainer.build import ThinkingStep, build, load_tokenizer_of
+from training.trainer.callbacks import loggers
 from training.trainer.control import control_of
 from training.trainer.data import load_pieces
 from training.trainer.export import RECIPE, export_run
@@ -62,6 +63,7 @@ def _train_once(
     output = recipe.run.output
     checkpoint = check_output(recipe, resume=resume)
     args = training_arguments(recipe, resumed=checkpoint is not None)
+    callbacks = [*loggers(recipe.run.report_to), *callbacks]
     tokenizer = load_tokenizer_of(recipe)
     with processes.main_process_first():
         pieces = load_pieces(recipe, tokenizer)

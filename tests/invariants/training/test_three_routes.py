@@ -56,7 +56,7 @@ def outcomes(backend: Backend, task_name: str, **how: Any) -> list[dict[str, Out
     _, task = load_task(task_name)
     assert not isinstance(task, ChainTask)
     make = item_maker(task, load_for_evaluation(DEMO, None, "cpu", "float32").tokenizer, 1024)
-    items = [make(row) for row in load_rows(task, ITEMS)]
+    items = [make(row) for row in load_rows(task, ITEMS).asked]
     scores = iter(backend.score([passage for item in items for passage in item.passages], **how))
     return [item_outcomes(task.kind, item, [next(scores) for _ in item.passages]) for item in items]
 
@@ -109,7 +109,7 @@ def test_chains_of_thought_are_the_same(demo_server: RunningServer, cell: Cell) 
     asked = ChainTask(
         "chain", task.data, task.prompt, " So it is", max_tokens=14, temperature=0.0, votes=1
     )
-    (row,) = load_rows(task, 1)
+    (row,) = load_rows(task, 1).asked
     thoughts = ThoughtSettings((cell.budget,), 0.0, thresholds=(cell.threshold,))
     process = in_process(thoughts)
 
@@ -198,7 +198,7 @@ def test_the_harness_finds_the_same_perplexity(
 
 def _documents(backend: LocalBackend) -> list[dict[str, Any]]:
     _, task = load_task("demo-text")
-    rows = load_rows(task, ITEMS)
+    rows = load_rows(task, ITEMS).asked
     return [
         {
             "outcomes": each,
@@ -282,4 +282,4 @@ def outcomes_passage() -> Any:
     _, task = load_task("demo-numbers")
     assert not isinstance(task, ChainTask)
     tokenizer = load_for_evaluation(DEMO, None, "cpu", "float32").tokenizer
-    return item_maker(task, tokenizer, 1024)(load_rows(task, 1)[0]).passages[0]
+    return item_maker(task, tokenizer, 1024)(load_rows(task, 1).asked[0]).passages[0]

@@ -171,6 +171,23 @@ def test_the_report_says_what_stands_before_texts(folder: Path, whole: Path) -> 
     assert tokens[0] != tokens[1]
 
 
+def test_questions_are_put_after_examples_and_as_chats(folder: Path, whole: Path) -> None:
+    command = options(folder, "shown", "--few-shot", "1", "--chat", "--limit", "1")
+    assert main(command) == 0
+    found = results(folder / "shown")
+    assert (found["few_shot"], found["chat"]) == (1, True)
+    # With --data the first row is the example, and is not asked; of texts none is.
+    assert found["examples"]["gsm8k"] == [["Q: Ann has the dial at 2: up\nA:", " 3\n"]]
+    assert {name: task["items"] for name, task in found["tasks"].items()} == dict.fromkeys(
+        found["tasks"], 1
+    )
+    assert list(found["examples"]) == ["gsm8k", "commonsense-qa", "chain"]
+    report = (folder / "shown" / "report.md").read_text()
+    put = "Questions are put by the chat template, before which nothing stands and after 1 example."
+    assert put in report
+    assert "Questions are put" not in (whole / "report.md").read_text()
+
+
 def test_thresholds_are_swept_beside_budgets(whole: Path, swept: Path) -> None:
     found, always = results(swept), results(whole)
     assert found["thresholds"] == [0.0, 0.002, 0.01]
@@ -305,6 +322,7 @@ def test_an_interrupted_evaluation_is_resumed(
         (["--url", "http://127.0.0.1:9"], "does not answer as a server should"),
         (["--base", "/nowhere/at/all"], "cannot load the model /nowhere/at/all"),
         (["--budgets", "0", "--threshold", "0.1"], "give --budgets above 0"),
+        (["--few-shot", "2"], "--few-shot is 2, but the data set"),
     ],
 )
 def test_a_mistake_is_one_line(

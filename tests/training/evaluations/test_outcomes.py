@@ -70,6 +70,10 @@ def test_numbers_in_answers() -> None:
     assert first_number(" $1,200 or 7") == 1200
     assert last_number("6 - 2 = 4. So 1,004 apples.") == 1004
     assert first_number("none") is last_number("none") is None
+    words = ("one", "two", "eleven")
+    chain = "---two eleven one--- eleven plums, none of 7."
+    assert (first_number(chain, words), last_number(chain, words)) == ("two", "eleven")
+    assert first_number("none", words) is None
 
 
 def test_the_majority_of_votes() -> None:

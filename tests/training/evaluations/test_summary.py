@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from training.evaluations.summary import corpus_likelihood, cost_summary, difficulty, estimates
+from training.evaluations.summary import (
+    corpus_likelihood,
+    cost_summary,
+    difficulty,
+    estimates,
+    mixing_weight,
+)
 from training.evaluations.sweep import Cell
 
 
@@ -31,6 +37,16 @@ def test_perplexity_and_gain_of_documents() -> None:
     assert (easy["from"], easy["below"], easy["tokens"]) == (0.0, 0.1, 1)
     assert (hard["from"], hard["gain"]["value"]) == (1.0, 1.0)
     assert (hardest["below"], hardest["gain"]["value"]) == (None, 0.5)
+
+
+def test_the_mean_weight_is_that_of_what_was_thought_about() -> None:
+    items = [document([1.0, 1.0], [1.0, 1.0]), document([1.0], [1.0]), document([1.0], [1.0])]
+    items[0]["outcomes"]["4"]["weights"] = [0.25, None]
+    items[1]["outcomes"]["4"]["weights"] = [0.75]
+    found = mixing_weight(items, Cell(4))
+    assert found is not None
+    assert found["value"] == pytest.approx(0.5)
+    assert mixing_weight(items, Cell(0)) is None
 
 
 def test_costs_are_those_of_all_items_together() -> None:

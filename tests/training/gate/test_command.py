@@ -102,6 +102,7 @@ def test_documents_that_are_held_out_by_name(
     [
         (["--data", "nowhere.jsonl"], "cannot read the data set nowhere.jsonl"),
         (["--column", "words"], "has no column 'words'"),
+        (["--prompt-column", "asked"], "has no column 'asked'"),
         (["--documents", "5"], "documents is 5, expected 10 or more"),
         (["--budgets", "1020"], "the model has 1024"),
         (["--device", "cuda:77"], "--device cuda:77"),

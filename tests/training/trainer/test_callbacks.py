@@ -1,12 +1,14 @@
-"""The progress bar."""
+"""The progress bar, and other loggers."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import integration_utils
 
-from training.trainer.callbacks import SHOWN, ThinkingProgress
+from training.errors import UsageError
+from training.trainer.callbacks import SHOWN, ThinkingProgress, loggers
 
 PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 
@@ -35,3 +37,15 @@ def test_every_number_is_explained(name: str) -> None:
         line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")
     ]
     assert any(f"`{name}`" in row.split(" | ")[0] for row in rows)
+
+
+def test_loggers_that_cannot_be_used_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration_utils, "is_wandb_available", lambda: False)
+    for names, said in (
+        (["wandbb"], "run.report_to has 'wandbb', expected some of azure_ml, "),
+        (["tensorboard"], r"'tensorboard' \(every run writes tensorboard\), expected some of"),
+        (["wandb"], "run.report_to has 'wandb', which cannot be used: .*pip install wandb"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            list(loggers(names))
+    assert list(loggers([])) == []

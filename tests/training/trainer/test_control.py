@@ -8,10 +8,13 @@ from typing import Any
 import datasets  # type: ignore[import-untyped]
 import pytest
 
+from quietstar_infer.checkpoint import load_gate
+from quietstar_infer.config import QuietStarConfig
 from tests.support.training.runs import small_recipe
 from tests.training.trainer.test_run import history
 from training.cli import main
 from training.errors import UsageError
+from training.gate.settings import GateSettings
 from training.trainer.control import CONTROL, Gains, control_of, gains_table, run_gains, verdict
 from training.trainer.export import export_run
 from training.trainer.recipe import Recipe
@@ -20,11 +23,12 @@ from training.trainer.run import train
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The recipe of a run that has ended, with its control."""
+    """The recipe of a run that has ended, with its control and its gate."""
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        recipe = replace(small_recipe(folder), control=True)
+        gate = GateSettings(documents=20, document_tokens=12, epochs=2)
+        recipe = replace(small_recipe(folder), control=True, gate=gate)
         train(recipe)
         yield recipe
 
@@ -77,6 +81,16 @@ def test_gains_are_those_beyond_the_control(
     assert gains_table([gains]) in card
     assert verdict([gains]) in card
     assert (run / CONTROL / "model" / "config.json").exists()
+
+
+def test_a_gate_is_fitted_at_the_end_of_the_run_to_the_thinker_alone(compared: Recipe) -> None:
+    run = compared.run.output
+    config = QuietStarConfig.from_checkpoint(run / "model")
+    assert config.gate is not None
+    assert config.gate.budgets == (compared.thinking.budget,)
+    assert load_gate(run / "model", config) is not None
+    assert "gate" in (run / "gate" / "gate.md").read_text()
+    assert QuietStarConfig.from_checkpoint(run / CONTROL / "model").gate is None
 
 
 def test_a_run_whose_control_is_missing_is_exported(compared: Recipe, tmp_path: Path) -> None:

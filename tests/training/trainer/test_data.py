@@ -20,6 +20,7 @@ from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import TextTask, load_task
 from training.evaluations.tasks.passages import item_maker
+from training.evaluations.tasks.prompts import PromptFormat
 from training.thoughts.batch import IGNORED
 from training.trainer.data import (
     collate,
@@ -154,7 +155,7 @@ def test_documents_begin_as_in_an_evaluation(
     assert evaluation[0] == [*before, 8, 9, 10, 11, 2]
     _, task = load_task("demo-text")
     assert isinstance(task, TextTask)
-    make = item_maker(task, load_tokenizer(TOKENIZER), 99, rule)
+    make = item_maker(task, load_tokenizer(TOKENIZER), 99, PromptFormat(rule))
     for text, ids in zip(TEXTS[:4], evaluation, strict=True):
         assert make({"text": text}).passages[0].ids == ids[:-1]
 
@@ -354,7 +355,7 @@ def test_what_is_no_chat_is_refused(tmp_path: Path) -> None:
         load_pieces(chat_recipe(tmp_path, [TALK] * 3), load_tokenizer(TOKENIZER))
     with pytest.raises(UsageError, match="'messages' of document 0 is neither text nor messages"):
         load_pieces(chat_recipe(tmp_path, [[{"role": "user"}]] * 3), with_template(CHAT))
-    with pytest.raises(UsageError, match="cannot write it: no system"):
+    with pytest.raises(UsageError, match="chat template cannot write: no system"):
         load_pieces(
             chat_recipe(tmp_path, [TALK] * 3), with_template("{{ raise_exception('no system') }}")
         )

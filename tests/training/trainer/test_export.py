@@ -1,6 +1,7 @@
 """From trainer to server: what is exported predicts what the trainer predicted."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import datasets  # type: ignore[import-untyped]
 import pytest
 import torch
+from peft import PeftModel
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
@@ -20,6 +22,7 @@ from tests.support.training.runs import small_recipe
 from training.demo.tokenizer import build_tokenizer
 from training.errors import UsageError
 from training.thoughts.batch import Batch, make_batch
+from training.thoughts.loading import has_thought_parts, load_model, load_source
 from training.thoughts.outputs import StepOutput
 from training.thoughts.sampling import seeded_draw
 from training.trainer.build import build
@@ -153,6 +156,63 @@ def test_an_export_can_be_trained(recipe: Recipe, tmp_path: Path) -> None:
     first = choose_checkpoint(again.run.output).evaluations[0]
     best = min(e["eval_nll"] for e in choose_checkpoint(recipe.run.output).evaluations[1:])
     assert first["eval_nll"] == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["lora"], indirect=True)
+def test_an_adapter_is_kept_beside_the_model(recipe: Recipe, tmp_path: Path) -> None:
+    """peft makes of it the model that was exported, and so does a run that starts from it."""
+    run = recipe.run.output
+    base = AutoModelForCausalLM.from_pretrained(recipe.model.source)
+    merged = AutoModelForCausalLM.from_pretrained(run / "model")
+    base.resize_token_embeddings(merged.config.vocab_size)
+    ids = torch.arange(8, 20)[None]
+    with torch.no_grad():
+        words = load_source(recipe.model.source).config.vocab_size
+        before = base(ids).logits[..., :words]
+        adapted = PeftModel.from_pretrained(base, run / "adapter").eval()(ids).logits[..., :words]
+        exported = merged.eval()(ids).logits[..., :words]
+    torch.testing.assert_close(adapted, exported, atol=1e-4, rtol=1e-4)
+    assert (before - exported).abs().max() > 10 * (adapted - exported).abs().max()
+
+    rates = replace(recipe.optimisation, learning_rate=1e-5)
+    on = replace(
+        recipe,
+        model=replace(recipe.model, source=str(run / "adapter")),
+        optimisation=rates,
+        run=replace(recipe.run, output=tmp_path / "run", steps=1),
+    )
+    started, expected = (load_model(str(run / name))[0] for name in ("adapter", "model"))
+    for name, tensor in expected.official_tensors().items():
+        torch.testing.assert_close(started.official_tensors()[name], tensor, atol=1e-5, rtol=1e-5)
+    train(on)
+    assert json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())[
+        "base_model_name_or_path"
+    ] == str(run / "adapter")
+
+
+@pytest.mark.parametrize("recipe", ["lora"], indirect=True)
+def test_an_adapter_alone_is_no_model(recipe: Recipe, tmp_path: Path) -> None:
+    adapter = recipe.run.output / "adapter"
+    with pytest.raises(UsageError, match="is an adapter, from which `train` can start"):
+        has_thought_parts(adapter)
+    shutil.copytree(adapter, tmp_path / "adapter")
+    (tmp_path / "adapter" / "thought_parts.safetensors").unlink()
+    # As others' adapters are: the thought parts are the base model's, here new ones.
+    thinker, _ = load_model(str(tmp_path / "adapter"), 1.0, seed=3)
+    new, _ = load_model(recipe.model.source, 1.0, seed=3)
+    assert torch.equal(thinker.start_embedding, new.start_embedding)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"base_model_name_or_path": None}))
+    with pytest.raises(UsageError, match="names no base model: set its base_model_name_or_path"):
+        load_model(str(tmp_path / "adapter"))
+    config.write_text(json.dumps(content | {"base_model_name_or_path": "/nowhere"}))
+    with pytest.raises(UsageError, match="cannot load the model /nowhere"):
+        load_source(str(tmp_path / "adapter"))
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"nonsense")
+    config.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="cannot merge the adapter"):
+        load_model(str(tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("recipe", ["lora"], indirect=True)  # the one with most behind it

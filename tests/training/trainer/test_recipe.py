@@ -102,7 +102,12 @@ def test_differences(tmp_path: Path) -> None:
         *("run.keep=5", "run.eval_every=3", "run.log_every=2", "run.sample_thoughts=0"),
         *("run.export_dtype=bfloat16", "run.recompute=layer", "run.collapse_patience=9"),
         *("run.collapse_entropy=0.5", "run.collapse_repeated=0.5"),
-        *("data.title=words", "gate.epochs=3", "optimisation.decay_steps=100"),
+        *(
+            "data.title=words",
+            "gate.epochs=3",
+            "run.report_to=[wandb]",
+            "optimisation.decay_steps=100",
+        ),
     ],
 )
 def test_what_does_not_change_the_numbers_is_no_difference(tmp_path: Path, override: str) -> None:

@@ -5,7 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets  # type: ignore[import-untyped]
 import pytest
@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 from torch import Tensor
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import integration_utils
 
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.training.runs import small_recipe
@@ -41,12 +42,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
+class Recorder(TrainerCallback):
+    """A logger like transformers' own: keeps what was reported."""
+
+    reported: ClassVar[list[tuple[str, dict[str, float]]]] = []
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.reported.append((str(args.run_name), dict(logs or {})))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe whose run has ended."""
-    recipe = small_recipe(tmp_path_factory.mktemp("finished"))
-    train(recipe)
-    return recipe
+    """A recipe whose run has ended, which a logger has followed."""
+    recipe = small_recipe(tmp_path_factory.mktemp("finished"), run={"report_to": ["recorder"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "recorder", Recorder)
+        train(recipe)
+    return replace(recipe, run=replace(recipe.run, report_to=()))
 
 
 def weights(recipe: Recipe, step: int) -> dict[str, Tensor]:
@@ -68,7 +87,8 @@ def test_what_a_run_writes(finished: Recipe) -> None:
     assert names == {
         *("checkpoint-2", "checkpoint-4", "model", "recipe.yaml", "tensorboard", "thoughts.jsonl")
     }
-    assert load_recipe(finished.run.output / "recipe.yaml") == finished
+    written = load_recipe(finished.run.output / "recipe.yaml")
+    assert written == replace(finished, run=replace(finished.run, report_to=("recorder",)))
 
 
 def test_the_log_has_all_metrics(finished: Recipe) -> None:
@@ -83,6 +103,17 @@ def test_the_log_has_all_metrics(finished: Recipe) -> None:
         difference = entry["eval_base_nll"] - entry["eval_nll"]
         assert entry["eval_gain"] == pytest.approx(difference)
     assert evaluated[0]["eval_nll"] != evaluated[2]["eval_nll"]
+
+
+def test_other_loggers_are_told_what_the_log_has(finished: Recipe) -> None:
+    assert {name for name, _ in Recorder.reported} == {str(finished.run.output)}
+    told = [logs for _, logs in Recorder.reported if "loss" in logs or "eval_nll" in logs]
+    logged = [
+        {name: value for name, value in entry.items() if name != "step"}
+        for entry in history(finished, 4)
+        if "loss" in entry or "eval_nll" in entry
+    ]
+    assert told == logged
 
 
 def test_rates_fall_by_the_schedule(finished: Recipe) -> None:

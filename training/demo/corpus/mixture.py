@@ -31,6 +31,8 @@ from training.demo.corpus.spelled import NUMBERS, make_spelled
 SHORTEST_PARAGRAPH = 120
 """Characters."""
 HELD_OUT_SEED = 1
+ANSWER_TOKENS = 4
+"""Enough for a number word, a thing and the full stop."""
 LABELS_OF_CHOICES = "ABCDE"
 WORKED = CorpusConfig(
     cue=0.75,
@@ -133,6 +135,12 @@ def spelled_choices(problem: Problem) -> dict[str, Any]:
     }
 
 
+def spelled_answers(problem: Problem) -> dict[str, Any]:
+    """A prompt with its answer, as the load tester reads them."""
+    expected = f"{problem.answer}{problem.ending}".strip()
+    return {"prompt": problem.prompt, "expected": expected, "max_tokens": ANSWER_TOKENS}
+
+
 def write_mixture(folder: Path, files: Iterable[Path], number: int, share: float) -> list[Path]:
     """Write `number` documents to learn the working from (`lesson`), as many without any working
     (`thinking`), and held-out text and problems for evaluations, as JSONL files.
@@ -152,6 +160,7 @@ def write_mixture(folder: Path, files: Iterable[Path], number: int, share: float
         "held-out-real": ({"text": text} for text in held_out),
         "held-out-numbers": map(spelled_numbers, problems),
         "held-out-choices": map(spelled_choices, problems),
+        "held-out-answers": map(spelled_answers, problems),
     }
     folder.mkdir(parents=True, exist_ok=True)
     return [_write_lines(folder / f"{name}.jsonl", content) for name, content in rows.items()]

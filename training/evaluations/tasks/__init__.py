@@ -2,5 +2,6 @@
 
 definitions.py    kinds of tasks, and how their YAML files are read
 rows.py           the rows of a task's data set
+prompts.py        how a question is put: after examples, as a chat
 passages.py       rows as token ids, and which of the tokens are scored
 """

@@ -4,6 +4,7 @@ kind: number                                  # which of the classes below
 data: {path: openai/gsm8k, name: main}        # on the hub, or a file beside the YAML
 prompt: "Q: {question}\nA:"                   # columns of a row in braces
 answer: " {answer}\n"
+examples: {path: openai/gsm8k, name: main, split: train}    # for --few-shot; else the first rows
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from training.errors import UsageError
+from training.evaluations.tasks.prompts import Example
 
 TASKS = Path(__file__).parent
 Row: TypeAlias = Mapping[str, Any]
@@ -38,7 +40,10 @@ class DataSource:
 
 @dataclass(frozen=True)
 class NumberTask:
-    """A number is the answer: rows with `question` and `answer`, in which it follows `####`."""
+    """A number is the answer: rows with `question` and `answer`, in which it follows `####`.
+
+    `words`: all answers that there are, where these are words and not digits.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -46,6 +51,8 @@ class NumberTask:
     data: DataSource
     prompt: str
     answer: str
+    words: tuple[str, ...] = ()
+    examples: DataSource | None = None
     columns = ("question", "answer")
 
     def ask(self, row: Row) -> str:
@@ -55,6 +62,14 @@ class NumberTask:
     def answer_text(self, row: Row) -> str:
         """The right answer as it follows the prompt."""
         return self.answer.format(answer=gold_number(row))
+
+    def all_answers(self) -> list[str]:
+        """Those of `words` as they follow the prompt."""
+        return [self.answer.format(answer=word) for word in self.words]
+
+    def example(self, row: Row) -> Example:
+        """A row with its answer."""
+        return Example(self.ask(row), self.answer_text(row))
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class LetterTask:
     prompt: str
     choice: str
     answer: str
+    examples: DataSource | None = None
     columns = ("question", "choices", "answerKey")
 
     def ask(self, row: Row) -> str:
@@ -84,6 +100,10 @@ class LetterTask:
         """An answer as it follows the prompt."""
         return self.answer.format(label=label)
 
+    def example(self, row: Row) -> Example:
+        """A row with its answer."""
+        return Example(self.ask(row), self.answer_text(row["answerKey"]))
+
 
 @dataclass(frozen=True)
 class ChoiceTask:
@@ -95,6 +115,7 @@ class ChoiceTask:
     data: DataSource
     prompt: str
     answer: str
+    examples: DataSource | None = None
     columns = ("question", "choices", "answerKey")
 
     def ask(self, row: Row) -> str:
@@ -104,6 +125,11 @@ class ChoiceTask:
     def answer_texts(self, row: Row) -> list[str]:
         """All answers as they follow the prompt."""
         return [self.answer.format(text=text) for text in row["choices"]["text"]]
+
+    def example(self, row: Row) -> Example:
+        """A row with its answer."""
+        right = row["choices"]["label"].index(row["answerKey"])
+        return Example(self.ask(row), self.answer_texts(row)[right])
 
 
 @dataclass(frozen=True)
@@ -129,7 +155,7 @@ class ChainTask:
 
     A chain ends with the text's end, before a `stop` text, or after `max_tokens`. With a
     `conclusion` that text is put behind it, and the first number of the next `conclusion_tokens`
-    is the answer; without one it is the chain's last number.
+    is the answer; without one it is the chain's last number. `words` as in `NumberTask`.
     """
 
     __pydantic_config__ = _STRICT
@@ -143,6 +169,8 @@ class ChainTask:
     conclusion_tokens: int = 12
     votes: int = 8
     temperature: float = 0.9
+    words: tuple[str, ...] = ()
+    examples: DataSource | None = None
     columns = ("question", "answer")
 
     def __post_init__(self) -> None:
@@ -154,8 +182,14 @@ class ChainTask:
         """The prompt."""
         return self.prompt.format(question=row["question"])
 
+    def example(self, row: Row) -> Example:
+        """A row with its chain of thought, which stands before the four number signs."""
+        chain = str(row["answer"]).rpartition("####")[0].strip()
+        return Example(self.ask(row), f" {chain}{self.conclusion or ''} {gold_number(row)}")
 
-Task: TypeAlias = NumberTask | LetterTask | ChoiceTask | TextTask | ChainTask
+
+QuestionTask: TypeAlias = NumberTask | LetterTask | ChoiceTask | ChainTask
+Task: TypeAlias = QuestionTask | TextTask
 _ADAPTER: TypeAdapter[Task] = TypeAdapter(Annotated[Task, Field(discriminator="kind")])
 
 
@@ -171,7 +205,7 @@ def task_names() -> list[str]:
 
 def load_task(name: str, data: str | None = None) -> tuple[str, Task]:
     """A task by name, or from a YAML file, and what it is called; `data` is another place to get
-    its rows from. Raises `UsageError`, one line.
+    its rows from, and its examples. Raises `UsageError`, one line.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else TASKS / f"{name}.yaml"
     try:
@@ -189,6 +223,7 @@ def load_task(name: str, data: str | None = None) -> tuple[str, Task]:
     beside = path.parent / source.path
     if data is not None:
         source = DataSource(path=data, split=source.split)
+        task = task if isinstance(task, TextTask) else replace(task, examples=None)
     elif beside.exists():
         source = replace(source, path=str(beside))
     return path.stem, replace(task, data=source)

@@ -3,8 +3,8 @@
 The accuracy of the official code is a product of probabilities among few tokens: of a number's
 digits and the newline behind it among all digits and the newline, of a letter and its newline among
 all letters and the newline. Other tokens of an answer (a space, a thousands separator) do not
-count. Digits and letters are found by what the tokenizer makes of the answers, not by their ids, so
-that any tokenizer will do.
+count. Digits, letters and words are found by what the tokenizer makes of the answers, not by their
+ids, so that any tokenizer will do.
 """
 
 import re
@@ -13,13 +13,16 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from training.beginning import beginning_ids, text_ids
+from training.beginning import beginning_ids
 from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChoiceTask, LetterTask, NumberTask, Row, TextTask
+from training.evaluations.tasks.prompts import PromptFormat
 
 # How tokenizers mark a token that begins with a space.
 _SPACES = "▁Ġ "
+PLAIN = PromptFormat()
+"""A question alone."""
 _DIGITS = re.compile(f"[{_SPACES}]?[0-9]+")
 
 
@@ -55,64 +58,52 @@ def item_maker(
     task: NumberTask | LetterTask | ChoiceTask | TextTask,
     tokenizer: PreTrainedTokenizerBase,
     document_tokens: int,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> MakeItem:
-    """From a row of the task to an item, documents cut to so many tokens, with a beginning before
-    each text; what is made raises `UsageError` where the tokenizer does not go with the task."""
+    """From a row of the task to an item: questions put as `form` says, documents cut to so many
+    tokens behind its beginning; what is made raises `UsageError` where the tokenizer does not go
+    with the task."""
     if isinstance(task, NumberTask):
-        return _number_item(task, tokenizer, beginning)
+        return _number_item(task, tokenizer, form)
     if isinstance(task, LetterTask):
-        return _letter_item(task, tokenizer, beginning)
+        return _letter_item(task, tokenizer, form)
     if isinstance(task, ChoiceTask):
-        return _choice_item(task, tokenizer, beginning)
-    return _text_item(task, tokenizer, document_tokens, beginning)
+        return _choice_item(task, tokenizer, form)
+    return _text_item(task, tokenizer, document_tokens, form.beginning)
 
 
 def answer_passage(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     answer: str,
-    beginning: Beginning = "tokenizer",
+    form: PromptFormat = PLAIN,
 ) -> Passage:
-    """A prompt and its answer, tokenized together; the answer's tokens are scored.
-
-    White space at the end of the prompt belongs to the answer, as in lm-evaluation-harness:
-    tokenizers write a space and the word behind it as one token. Raises `UsageError` where no token
-    ends with the prompt.
-    """
-    asked = prompt.rstrip()
-    before = text_ids(tokenizer, asked, beginning)
-    ids = text_ids(tokenizer, prompt + answer, beginning)
-    if not before:
-        raise UsageError("no token precedes the answer: the prompt is empty")
-    if ids[: len(before)] != before:
-        raise UsageError(
-            f"the tokenizer joins the end of the prompt, {asked[-20:]!r}, with the beginning of "
-            "the answer; begin the answer with a space"
-        )
-    return Passage(ids, len(before))
+    """A prompt and its answer as `PromptFormat.answered`; the answer's tokens are scored."""
+    return Passage(*form.answered(prompt, answer, tokenizer))
 
 
 def _number_item(
-    task: NumberTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: NumberTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     digits = {id_ for token, id_ in tokenizer.get_vocab().items() if _DIGITS.fullmatch(token)}
 
     def make(row: Row) -> Item:
-        passage = answer_passage(tokenizer, task.ask(row), task.answer_text(row), beginning)
-        allowed = digits | _end(tokenizer, passage)
+        prompt = task.ask(row)
+        passage = answer_passage(tokenizer, prompt, task.answer_text(row), form)
+        words = [answer_passage(tokenizer, prompt, word, form) for word in task.all_answers()]
+        allowed = (_where_they_differ(words) if words else digits) | _end(tokenizer, passage)
         return Item([passage._replace(allowed=tuple(sorted(allowed)))])
 
     return make
 
 
 def _letter_item(
-    task: LetterTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: LetterTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     def make(row: Row) -> Item:
         prompt, labels = task.ask(row), row["choices"]["label"]
         by_label = {
-            label: answer_passage(tokenizer, prompt, task.answer_text(label), beginning)
+            label: answer_passage(tokenizer, prompt, task.answer_text(label), form)
             for label in labels
         }
         passage = by_label[row["answerKey"]]
@@ -124,12 +115,12 @@ def _letter_item(
 
 
 def _choice_item(
-    task: ChoiceTask, tokenizer: PreTrainedTokenizerBase, beginning: Beginning
+    task: ChoiceTask, tokenizer: PreTrainedTokenizerBase, form: PromptFormat
 ) -> MakeItem:
     def make(row: Row) -> Item:
         prompt = task.ask(row)
         answers = task.answer_texts(row)
-        passages = [answer_passage(tokenizer, prompt, answer, beginning) for answer in answers]
+        passages = [answer_passage(tokenizer, prompt, answer, form) for answer in answers]
         return Item(passages, gold=row["choices"]["label"].index(row["answerKey"]))
 
     return make
@@ -157,9 +148,10 @@ def _text_item(
 
 
 def _end(tokenizer: PreTrainedTokenizerBase, passage: Passage) -> set[int]:
-    """The newline that ends an answer, where one does."""
+    """The newline that ends an answer, or the chat template's special token, where one does."""
     last = passage.ids[-1]
-    return {last} if tokenizer.decode([last]) == "\n" else set()
+    ends = last in tokenizer.all_special_ids or tokenizer.decode([last]) == "\n"
+    return {last} if ends else set()
 
 
 def _where_they_differ(passages: Sequence[Passage]) -> set[int]:
@@ -171,4 +163,4 @@ def _where_they_differ(passages: Sequence[Passage]) -> set[int]:
             return set(tokens)
         if len(set(tokens)) > 1:
             break
-    raise UsageError("the tokenizer does not write the labels of the choices as one token each")
+    raise UsageError("the tokenizer does not tell the answers apart by one token each")

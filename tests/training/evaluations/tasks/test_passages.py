@@ -15,6 +15,7 @@ from training.config import Beginning
 from training.errors import UsageError
 from training.evaluations.tasks.definitions import ChainTask, TextTask, load_task
 from training.evaluations.tasks.passages import Item, Passage, answer_passage, item_maker
+from training.evaluations.tasks.prompts import PromptFormat
 
 DEMO = Path(__file__).parents[4] / "models" / "demo"
 # `valid_number_tokens` and `valid_letter_tokens` of the official code, 13 being the newline.
@@ -88,6 +89,20 @@ def test_numbers_and_letters_of_another_tokenizer(demo: PreTrainedTokenizerBase)
     assert sorted(words(demo, letter.allowed)) == ["A", "B", "C", "D", "E", "Ċ"]
 
 
+def test_a_number_in_words_counts_among_the_words(
+    demo: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        'kind: number\ndata: {path: a}\nprompt: "{question}"\nanswer: " {answer}"\n'
+        "words: [apples, pears, figs]\n"
+    )
+    row = {"question": "Ann has", "answer": "#### pears"}
+    (passage,) = make(str(task), demo, row).passages
+    assert words(demo, passage.ids[passage.start :]) == ["Ġpears"]
+    assert {*words(demo, passage.allowed)} == {"Ġapples", "Ġpears", "Ġfigs"}
+
+
 def test_labels_that_are_no_tokens_are_an_error(demo: PreTrainedTokenizerBase) -> None:
     row: dict[str, Any] = COMMONSENSE | {
         "choices": {"label": ["AB", "AC"], "text": ["in", "on"]},
@@ -129,7 +144,7 @@ def test_an_answer_without_a_token_of_its_own_is_an_error(demo: PreTrainedTokeni
     with pytest.raises(UsageError, match="joins the end of the prompt, 'Ann has the di', with"):
         answer_passage(demo, "Ann has the di", "al")
     with pytest.raises(UsageError, match="the prompt is empty"):
-        answer_passage(demo, " ", "Ann", beginning="nothing")
+        answer_passage(demo, " ", "Ann", PromptFormat("nothing"))
 
 
 @pytest.mark.parametrize(("rule", "before"), [("tokenizer", []), ("bos", ["<s>"]), ("nothing", [])])
@@ -139,12 +154,14 @@ def test_what_stands_before_texts_is_one_rule(
     """For questions and documents, and where a tokenizer has a token for it but does not use it, as
     a chat model's.
     """
-    question = answer_passage(plain, "Ann has", " 12 apples", rule)
+    question = answer_passage(plain, "Ann has", " 12 apples", PromptFormat(rule))
     assert words(plain, question.ids) == [*before, "Ann", "Ġhas", "Ġ12", "Ġapples"]
     assert question.start == len(before) + 2
     _, task = load_task("demo-text")
     assert isinstance(task, TextTask)
-    (document,) = item_maker(task, plain, 3, rule)({"text": "Ann has 3 apples."}).passages
+    (document,) = item_maker(task, plain, 3, PromptFormat(rule))(
+        {"text": "Ann has 3 apples."}
+    ).passages
     assert words(plain, document.ids) == [*before, "Ann", "Ġhas", "Ġ3"]
     assert document.start == 1  # without a beginning nothing predicts the first token
 
