@@ -142,11 +142,11 @@ class Engine(NamedTuple):
 
     async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:
         """What a worker of each replica answers: all tensor-parallel ranks of one have the same
-        thoughts and counts.
+        thoughts and counts, and of several stages the last has them.
         """
         core = self.client.engine_core
         by_replica = await core.call_utility_all_async("collective_rpc", method, None, args, {})
-        return [by_rank[0] for by_rank in by_replica]
+        return [by_rank[-1] for by_rank in by_replica]
 
 
 class _StepStatistics(StatLoggerBase):

@@ -264,10 +264,34 @@ def test_tensor_parallel(
             assert_counted(difference(engine.thought_counts(), counts), asks, answers)
 
 
+@pytest.mark.parametrize("variant", ["default", "chunked prefill", "preempted"])
+def test_pipeline_parallel(
+    variant: str, checkpoint: Path, alone: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    settings = {**VARIANTS[variant], "enable_prefix_caching": False}
+    with thinking_engine(checkpoint, pipeline_parallel_size=2, **settings) as engine:
+        for name in ("mixed", "gated", "thinkers"):
+            asks, expected = alone[name]
+            counts, preemptions = engine.thought_counts(), engine.preemptions
+            answers = engine.run(asks)
+            assert_same(asks, answers, expected)
+            assert (engine.preemptions > preemptions) == (variant == "preempted")
+            assert_nothing_left(engine)
+            assert_counted(
+                difference(engine.thought_counts(), counts),
+                asks,
+                answers,
+                in_vain=variant == "preempted",
+                chunks=variant == "chunked prefill",
+            )
+
+
 def assert_nothing_left(engine: Engine) -> None:
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert not engine.scheduler.requests
     assert not engine.scheduler._num_drafts
+    assert not engine.scheduler._thought_tokens
     assert engine.scheduler.get_kv_cache_usage() == 0
 
 
