@@ -25,7 +25,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("engine_args", "words"),
     [
-        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
         ({"nnodes": 2}, "one model on several machines"),
         ({"data_parallel_backend": "ray"}, "data parallelism by Ray"),
         ({"data_parallel_multi_port_external_lb": True}, "several servers at once"),
