@@ -170,7 +170,9 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
     # docs/scale.md says why, of each.
     args = engine_args
     refusals = {
-        "one model on several machines (--nnodes)": args.nnodes > 1,
+        "replicas that are on several machines each (--nnodes, --data-parallel-size)": (
+            args.nnodes > 1 and args.data_parallel_size > 1
+        ),
         "data parallelism by Ray (--data-parallel-backend)": args.data_parallel_backend == "ray",
         "several servers at once (--data-parallel-multi-port-external-lb)": (
             args.data_parallel_multi_port_external_lb

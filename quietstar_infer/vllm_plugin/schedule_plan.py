@@ -143,9 +143,9 @@ class ThoughtPlan(NamedTuple):
     the first time; preempted ones are not sent again. `aborted`: the reason of each thought given
     up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
     every request of the batch is thinking and no thought ends before the last pass. `drafting`: how
-    the workers are to draft thought tokens, None = not at all; then `num_passes` is 1. `fed_tokens`:
-    with pipeline parallelism, the thought tokens that are fed, by request id: the first stage has
-    not sampled them. None where there is one stage.
+    the workers are to draft thought tokens, None = not at all; then `num_passes` is 1.
+    `fed_tokens`: with pipeline parallelism, the thought tokens that are fed, by request id: the
+    first stage has not sampled them. None where there is one stage.
     """
 
     steps: dict[str, ThoughtStep]

@@ -18,6 +18,7 @@ from server.engine.remote_replicas import (
     refuse_differences,
     start_deadline,
     watched,
+    watched_ranks,
 )
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
@@ -140,6 +141,13 @@ class Engine(NamedTuple):
         """What each replica says of itself, see `ThinkingWorkerMixin.identity`."""
         return await self._ask_replicas("identity")
 
+    async def rank_identities(self) -> Sequence[Mapping[str, Any]]:
+        """What each rank says of itself, see `ThinkingWorkerMixin.rank_identity`."""
+        core = self.client.engine_core
+        args = ("rank_identity", None, (), {})
+        by_replica = await core.call_utility_all_async("collective_rpc", *args)
+        return [rank for by_rank in by_replica for rank in by_rank]
+
     async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:
         """What a worker of each replica answers: all tensor-parallel ranks of one have the same
         thoughts and counts, and of several stages the last has them.
@@ -183,6 +191,10 @@ async def running_engine(
     Raises `StartError` where vLLM refuses the options or an alias is not allowed, `EngineFailed`
     where the engine does not start.
     """
+    if engine_args.node_rank > 0:
+        raise StartError(
+            f"--node-rank {engine_args.node_rank} is a node without an HTTP server: add --headless"
+        )
     config = engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     more_names = checked_aliases(aliases, names, setup.limits)
@@ -208,12 +220,16 @@ async def running_engine(
 
 @asynccontextmanager
 async def _checked_replicas(engine: Engine) -> AsyncIterator[None]:
-    """Those on other machines, for the length of a `with` block."""
-    if not num_remote(engine.config):
-        yield
-        return
-    refuse_differences(await engine.identities())
-    async with watched(engine.client):
+    """Those on other machines, and ranks there, for the length of a `with` block."""
+    if num_remote(engine.config):
+        refuse_differences("replica", await engine.identities())
+        async with watched(engine.client):
+            yield
+    elif engine.config.parallel_config.nnodes > 1:
+        refuse_differences("rank", await engine.rank_identities())
+        async with watched_ranks(engine.client, engine.config):
+            yield
+    else:
         yield
 
 

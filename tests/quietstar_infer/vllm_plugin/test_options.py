@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("engine_args", "words"),
     [
-        ({"nnodes": 2}, "one model on several machines"),
+        ({"nnodes": 2, "data_parallel_size": 2}, "replicas that are on several machines each"),
         ({"data_parallel_backend": "ray"}, "data parallelism by Ray"),
         ({"data_parallel_multi_port_external_lb": True}, "several servers at once"),
         ({"decode_context_parallel_size": 2}, "context parallelism"),
