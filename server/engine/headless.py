@@ -65,9 +65,11 @@ def _run_ranks(config: VllmConfig) -> None:
             raise engine_failure("this node did not start", file, str(error)) from error
     _stop_by_signal()
     processes = [worker.proc for worker in executor.workers]
+    ends = [each.sentinel for each in processes]
     try:
-        while not connection.wait([each.sentinel for each in processes], timeout=_SECONDS):
-            if not all(_is_connected_to(each.pid, port) for each in processes):
+        while not connection.wait(ends, timeout=_SECONDS):
+            are_connected = all(_is_connected_to(each.pid, port) for each in processes)
+            if not are_connected and not connection.wait(ends, timeout=0):
                 raise EngineFailed(_server_gone(host))
         raise EngineFailed("a part of the model on this node has ended, or its server has")
     except _Stopped:
