@@ -144,8 +144,9 @@ class Engine(NamedTuple):
     async def rank_identities(self) -> Sequence[Mapping[str, Any]]:
         """What each rank says of itself, see `ThinkingWorkerMixin.rank_identity`."""
         core = self.client.engine_core
-        args = ("rank_identity", None, (), {})
-        by_replica = await core.call_utility_all_async("collective_rpc", *args)
+        by_replica = await core.call_utility_all_async(
+            "collective_rpc", "rank_identity", None, (), {}
+        )
         return [rank for by_rank in by_replica for rank in by_rank]
 
     async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:

@@ -270,7 +270,7 @@ def test_pipeline_parallel(
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     # Of the two layers each stage has one, and 10 blocks.
     cache = {**SMALL_CACHE, "kv_cache_memory_bytes": 10 * 2 * BLOCK * 32 * 4}
-    settings = {**CHUNKED, **cache, "enable_prefix_caching": False}
+    settings: dict[str, Any] = {**CHUNKED, **cache, "enable_prefix_caching": False}
     with thinking_engine(checkpoint, pipeline_parallel_size=2, **settings) as engine:
         for name in ("mixed", "gated", "thinkers"):
             asks, expected = alone[name]
