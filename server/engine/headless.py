@@ -69,7 +69,8 @@ def _run_ranks(config: VllmConfig) -> None:
     try:
         while not connection.wait(ends, timeout=_SECONDS):
             are_connected = all(_is_connected_to(each.pid, port) for each in processes)
-            if not are_connected and not connection.wait(ends, timeout=0):
+            # A process that has just died has no connection either.
+            if not are_connected and not connection.wait(ends, timeout=_SECONDS):
                 raise EngineFailed(_server_gone(host))
         raise EngineFailed("a part of the model on this node has ended, or its server has")
     except _Stopped:
@@ -166,6 +167,9 @@ def _wait_for_end(
     while not connection.wait(manager.sentinels(), timeout=_SECONDS):
         is_connected = all(_is_connected(process.pid, addresses) for process in manager.processes)
         if was_connected and not is_connected:
+            # A process that has just died has no connection either.
+            if connection.wait(manager.sentinels(), timeout=_SECONDS):
+                return
             raise EngineFailed(_server_gone(host))
         if not was_connected and not is_connected and time.monotonic() > deadline:
             raise EngineFailed(
