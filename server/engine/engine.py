@@ -1,7 +1,7 @@
 """A running engine, and what was thought and counted in its workers."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -226,11 +226,11 @@ async def _checked_replicas(engine: Engine) -> AsyncIterator[None]:
         refuse_differences("replica", await engine.identities())
         async with watched(engine.client):
             yield
-    elif engine.config.parallel_config.nnodes > 1:
+        return
+    parallel = engine.config.parallel_config
+    if parallel.nnodes > 1 or parallel.distributed_executor_backend == "ray":
         refuse_differences("rank", await engine.rank_identities())
-        async with watched_ranks(engine.client, engine.config):
-            yield
-    else:
+    async with watched_ranks(engine.client) if parallel.nnodes > 1 else nullcontext():
         yield
 
 

@@ -110,9 +110,10 @@ async def watched(client: AsyncLLM) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def watched_ranks(client: AsyncLLM, config: VllmConfig) -> AsyncIterator[None]:
+async def watched_ranks(client: AsyncLLM) -> AsyncIterator[None]:
     """The same for ranks on other nodes."""
-    async with _running(_end_with_rank(client, config.parallel_config.master_port)):
+    port = client.vllm_config.parallel_config.master_port
+    async with _running(_end_with_rank(client, port)):
         yield
 
 
