@@ -13,6 +13,8 @@ files, but written to one of its own, which the official code does not open,
     thought_gate.{0,2}.{weight,bias}  the thought gate
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -33,6 +35,9 @@ GATE_FILE = "thought_gate.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 EMBED_TOKENS = "model.embed_tokens.weight"
 LM_HEAD = "lm_head.weight"
+
+# What a digest reads of each tensor.
+_SAMPLE_BYTES = 4096
 
 Shape = tuple[int, ...]
 
@@ -114,6 +119,26 @@ def _check_gate(found: Mapping[str, Shape], hidden_size: int, gate: GateConfig, 
 def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a local checkpoint but its gate's, by name, on the CPU."""
     return _load(folder, lambda name: not name.startswith(GATE_PREFIX))
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """A hash of the configuration and of the beginning of every tensor: the same for the same
+    checkpoint, and quick to compute for a large one.
+    """
+    config = json.dumps(read_json(folder / "config.json"), sort_keys=True)
+    digest = hashlib.sha256(config.encode())
+    for path in _safetensors_files(folder):
+        with path.open("rb") as file:
+            head = file.read(8)
+            size = int.from_bytes(head, "little")
+            tensors = file.read(size)
+            digest.update(tensors)
+            for name, entry in sorted(json.loads(tensors).items()):
+                if name != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    file.seek(len(head) + size + begin)
+                    digest.update(file.read(min(_SAMPLE_BYTES, end - begin)))
+    return digest.hexdigest()
 
 
 def load_gate(folder: Path, config: QuietStarConfig) -> ThoughtGate | None:

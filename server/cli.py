@@ -220,7 +220,8 @@ def _add_thinking_options(group: Any) -> None:
         type=int,
         metavar="N",
         help="passes that one engine step may run while all requests in the batch are thinking "
-        "(multi-step): faster, but a new request may wait for it (default: 16 on a CPU, 1 on CUDA)",
+        "(multi-step): faster, but a new request may wait for it (default: 16 on a CPU, 1 on CUDA; "
+        "always 1 with pipeline parallelism)",
     )
     group.add_argument(
         "--speculative-thoughts",
@@ -231,7 +232,7 @@ def _add_thinking_options(group: Any) -> None:
         metavar="auto|off|N",
         help="feed up to N drafted tokens of a thought in one pass: the same thoughts in fewer "
         "passes. auto: where and as many as pay, by measurement; not with asynchronous scheduling "
-        "(default: auto)",
+        "or pipeline parallelism (default: auto)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",

@@ -70,6 +70,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.utils import CoreEngineProcManager
 from vllm.v1.executor.abstract import Executor
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.metrics.loggers import StatLoggerBase, StatLoggerFactory
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 from vllm.v1.sample.logits_processor import LogitsProcessor
@@ -119,6 +120,7 @@ __all__ = [
     "IterationStats",
     "LogitsProcessor",
     "Logprob",
+    "MultiprocExecutor",
     "OnlineRenderer",
     "OpenAIBaseModel",
     "OpenAIServingChat",

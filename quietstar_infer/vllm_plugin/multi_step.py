@@ -47,15 +47,15 @@ class StepPasses(NamedTuple):
     has_last: bool
 
 
-def split_passes(plan: ThoughtPlan, num_rows: int, is_asynchronous: bool) -> StepPasses:
+def split_passes(plan: ThoughtPlan, num_rows: int, is_ahead: bool) -> StepPasses:
     """Which passes of an engine step with `num_rows` rows are decode-only.
 
-    Asynchronous scheduling asks for the samples of every engine step, so its last pass must be one
-    that vLLM prepares.
+    Where vLLM is ahead with scheduling, it asks for the samples of every engine step, so its last
+    pass must be one that vLLM prepares.
     """
     last = plan.num_passes - 1
     begins_with_decode = _is_decode_only(plan, num_rows, 0)
-    ends_with_decode = _is_decode_only(plan, num_rows, last) and not is_asynchronous
+    ends_with_decode = _is_decode_only(plan, num_rows, last) and not is_ahead
     has_first = plan.num_passes > 1 and not begins_with_decode
     has_last = not ends_with_decode
     return StepPasses(has_first, plan.num_passes - has_first - has_last, has_last)
@@ -103,7 +103,7 @@ class MultiStepMixin(ThinkingRunnerMixin):
             return self._run_until_one_ends(scheduler_output, plan)
         if plan.drafting is not None:
             return super()._run_passes(scheduler_output, intermediate_tensors)
-        passes = split_passes(plan, num_rows, bool(self.use_async_scheduling))
+        passes = split_passes(plan, num_rows, self._is_ahead)
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
             return super()._run_passes(scheduler_output, intermediate_tensors)
 

@@ -50,7 +50,7 @@ class ThinkingOptions:
     1 = multi-step is off, None = the default for the device (`default_thought_burst`).
     `speculative_thoughts`: how many tokens of a thought are drafted and fed in one pass, at most;
     "auto" = where and as many as pay, by measurement, 0 = none. Thoughts are the same. Never with
-    asynchronous scheduling.
+    asynchronous scheduling. Neither multi-step nor drafts with pipeline parallelism.
     """
 
     max_thought_budget: int = 16
@@ -89,12 +89,14 @@ def prepare_engine_args(engine_args: EngineArgs, options: ThinkingOptions) -> No
     if engine_args.tokenizer is not None:
         _check_tokenizer(engine_args.tokenizer, folder)
     config = QuietStarConfig.from_checkpoint(folder, options.embedding_mode)
+    # What the first stage feeds in a pass has been sampled on the last one in the pass before.
+    is_pipelined = engine_args.pipeline_parallel_size > 1
     setup = ThinkingSetup(
         config=config,
         limits=_limits(options, config),
         max_recorded_thought_tokens=options.max_recorded_thought_tokens,
-        max_thought_burst=_thought_burst(options),
-        speculative_thoughts=options.speculative_thoughts,
+        max_thought_burst=1 if is_pipelined else _thought_burst(options),
+        speculative_thoughts=0 if is_pipelined else options.speculative_thoughts,
     )
 
     architecture = thinking_architecture(read_json(folder / "config.json"), str(folder))
@@ -117,7 +119,7 @@ def _has_one_cpu_worker(engine_args: EngineArgs) -> bool:
     return (
         current_platform.is_cpu()
         and envs.VLLM_ENABLE_V1_MULTIPROCESSING
-        and engine_args.tensor_parallel_size == 1
+        and engine_args.tensor_parallel_size == engine_args.pipeline_parallel_size == 1
         and engine_args.distributed_executor_backend in (None, "mp", "uni")
     )
 
@@ -204,8 +206,9 @@ def _refuse_unsupported(engine_args: EngineArgs) -> None:
     # docs/scale.md says why, of each.
     args = engine_args
     refusals = {
-        "pipeline parallelism (--pipeline-parallel-size)": args.pipeline_parallel_size > 1,
-        "one model on several machines (--nnodes)": args.nnodes > 1,
+        "replicas that are on several machines each (--nnodes, --data-parallel-size)": (
+            args.nnodes > 1 and args.data_parallel_size > 1
+        ),
         "data parallelism by Ray (--data-parallel-backend)": args.data_parallel_backend == "ray",
         "several servers at once (--data-parallel-multi-port-external-lb)": (
             args.data_parallel_multi_port_external_lb

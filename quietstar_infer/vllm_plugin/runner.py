@@ -21,7 +21,7 @@ from vllm.v1.outputs import ModelRunnerOutput, SamplerOutput
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from quietstar_infer.vllm_plugin.model import QuietStarMixin
-from quietstar_infer.vllm_plugin.schedule_plan import attached_plan
+from quietstar_infer.vllm_plugin.schedule_plan import attach_thought_tokens, attached_plan
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attach_progress
 from quietstar_infer.vllm_plugin.thought_log import UnsampledThoughts
 from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets, text_positions
@@ -71,11 +71,23 @@ class ThinkingRunnerMixin(_Runner):
         result = self._run_passes(scheduler_output, intermediate_tensors)
         if (
             result is None
-            and not self.use_async_scheduling
+            and not self._is_ahead
             and not scheduler_output.has_structured_output_requests
         ):
             return self.sample_tokens(None)
         return result
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether vLLM sends a pass before the last has ended: then it asks for the samples of each
+        in a second call.
+        """
+        return bool(self.use_async_scheduling) or self._has_stages
+
+    @property
+    def _has_stages(self) -> bool:
+        """Whether this runner has a part of the model's layers only (pipeline parallelism)."""
+        return self.vllm_config.parallel_config.pipeline_parallel_size > 1
 
     def _run_passes(
         self,
@@ -113,7 +125,12 @@ class ThinkingRunnerMixin(_Runner):
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
         self._thoughts = self.thought_state.prepare_inputs(
-            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.drafting
+            rows,
+            position_R,
+            self.query_start_loc.np,
+            self.input_ids.gpu,
+            plan.drafting,
+            plan.fed_tokens,
         )
         self._restore_text_tokens(self._thoughts)
         self._discard_samples(rows.row_R[rows.unfinished])
@@ -145,7 +162,11 @@ class ThinkingRunnerMixin(_Runner):
 
     def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden_NH = super()._model_forward(*args, **kwargs)
-        if self._thoughts is not None:
+        if self._thoughts is not None and isinstance(hidden_NH, IntermediateTensors):
+            # All that is decided about thoughts is decided on the last stage.
+            self.thought_state.release(self._thoughts)
+            self._thoughts = None
+        elif self._thoughts is not None:
             self._thoughts = self.thought_state.process_hidden_states(self._thoughts, hidden_NH)
         return hidden_NH
 
@@ -168,6 +189,8 @@ class ThinkingRunnerMixin(_Runner):
         if self._progress is not None:
             attach_progress(output, self._progress)
             self._progress = None
+        if self._has_stages and thoughts is not None:
+            attach_thought_tokens(output, self.thought_state.sampled_tokens(thoughts))
         return output
 
     def _decide(self) -> ThoughtBatch | None:

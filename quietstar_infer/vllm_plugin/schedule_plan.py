@@ -149,6 +149,8 @@ class ThoughtPlan(NamedTuple):
     up before its end since the last engine step. `num_passes`: 1, or more in a multi-step, where
     every request of the batch is thinking and no thought ends before the last pass. `drafting`: how
     the workers are to draft thought tokens, None = not at all; then `num_passes` is 1.
+    `fed_tokens`: with pipeline parallelism, the thought tokens that are fed, by request id: the
+    first stage has not sampled them. None where there is one stage.
     """
 
     steps: dict[str, ThoughtStep]
@@ -156,6 +158,7 @@ class ThoughtPlan(NamedTuple):
     aborted: list[str]
     num_passes: int = 1
     drafting: Drafting | None = None
+    fed_tokens: dict[str, int] | None = None
 
 
 def attach_plan(output: SchedulerOutput, plan: ThoughtPlan) -> None:
@@ -177,6 +180,16 @@ def attach_passes_run(output: ModelRunnerOutput, number: int) -> ModelRunnerOutp
 def attached_passes_run(output: ModelRunnerOutput) -> int | None:
     """The inverse of `attach_passes_run`; None where nothing was reported: all were run."""
     return getattr(output, "passes_run", None)
+
+
+def attach_thought_tokens(output: ModelRunnerOutput, tokens: dict[str, int]) -> None:
+    """Report the thought tokens sampled in a pass, by request id."""
+    output.thought_tokens = tokens  # type: ignore[attr-defined]
+
+
+def attached_thought_tokens(output: ModelRunnerOutput) -> dict[str, int]:
+    """The inverse of `attach_thought_tokens`; empty where nothing was reported."""
+    return getattr(output, "thought_tokens", {})
 
 
 def later_pass(output: SchedulerOutput, number: int) -> SchedulerOutput:

@@ -15,6 +15,10 @@ Where every request of a batch is thinking and no other could join, the engine s
 *multi-step*: the workers run several passes before they report back, or fewer if a request arrives
 meanwhile, which saves what an engine step costs beside its pass. For long multi-steps thoughts are
 aligned (`alignment`).
+
+With pipeline parallelism, an engine step is scheduled before the last has ended, and only the last
+stage knows what was sampled. So a request is not scheduled again before its token, visible or of a
+thought, has come back; what a thought feeds goes to the workers with the plan.
 """
 
 import time
@@ -44,6 +48,7 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attach_plan,
     attached_passes_run,
     attached_plan,
+    attached_thought_tokens,
 )
 from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attached_progress
@@ -94,6 +99,8 @@ class ThinkingScheduler(AsyncScheduler):
         self._policy = DraftPolicy(setup.speculative_thoughts if is_synchronous else 0)
         # The drafts that there are for each request's next pass.
         self._num_drafts: dict[str, int] = {}
+        # With pipeline parallelism: the thought token that each request feeds next.
+        self._thought_tokens: dict[str, int] = {}
         self._step_began = 0.0
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
@@ -169,15 +176,18 @@ class ThinkingScheduler(AsyncScheduler):
     def _abort_thought(self, request: Request, reason: str) -> None:
         """Give up the thought that a request is in the middle of, if it is."""
         self._num_drafts.pop(request.request_id, None)
+        self._thought_tokens.pop(request.request_id, None)
         if self._thoughts.pop(request.request_id, None) is not None:
             self._aborted.append(reason)
 
     # --- before an engine step
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """vLLM's own, without the requests that wait with their next thought to be aligned."""
+        """vLLM's own, without the requests that wait with their next thought to be aligned, and
+        those whose last pass is still under way.
+        """
         self._step_began = time.monotonic()
-        for request in self._requests_to_align():
+        for request in (*self._requests_to_align(), *self._requests_in_mid_pass()):
             # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
         return super().schedule(*args, **kwargs)
@@ -203,6 +213,18 @@ class ThinkingScheduler(AsyncScheduler):
             request
             for request, step in beginning
             if self._alignment.should_wait(request.request_id, step, active)
+        ]
+
+    def _requests_in_mid_pass(self) -> list[Request]:
+        """With pipeline parallelism, requests whose next thought token is still to come: vLLM takes
+        them for prefills, of which one chunk may follow the other at once.
+        """
+        if not self.use_pp:
+            return []
+        return [
+            request
+            for request in self.running
+            if request.request_id in self._thoughts and request.num_in_flight_tokens > 0
         ]
 
     def _next_thought(self, request: Request) -> tuple[int, int]:
@@ -246,14 +268,29 @@ class ThinkingScheduler(AsyncScheduler):
         new_requests = self._new_requests(scheduler_output)
         attach_plan(
             scheduler_output,
-            ThoughtPlan(steps, new_requests, self._aborted, num_passes, drafting),
+            ThoughtPlan(
+                steps, new_requests, self._aborted, num_passes, drafting, self._fed_tokens(steps)
+            ),
         )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
-        for request_id, step in steps.items():
-            if _awaits_output(step, num_passes, drafting):
+        for request_id in scheduled:
+            request, awaited = self.requests[request_id], steps.get(request_id)
+            if (self.use_pp and not request.is_prefill_chunk) or (
+                awaited is not None and _awaits_output(awaited, num_passes, drafting)
+            ):
                 # Without a place for its token, vLLM does not schedule the request again.
-                self.requests[request_id].num_output_placeholders -= 1
+                request.num_output_placeholders -= 1
+
+    def _fed_tokens(self, steps: dict[str, ThoughtStep]) -> dict[str, int] | None:
+        """The thought tokens that these passes feed, where the workers do not know them."""
+        if not self.use_pp:
+            return None
+        return {
+            request_id: self._thought_tokens.pop(request_id)
+            for request_id, step in steps.items()
+            if step.phase > 0
+        }
 
     def _with_drafts(
         self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
@@ -351,6 +388,11 @@ class ThinkingScheduler(AsyncScheduler):
                 for request_id, number in progress.num_drafts.items()
                 if request_id in self.requests
             }
+        self._thought_tokens |= {
+            request_id: token
+            for request_id, token in attached_thought_tokens(model_runner_output).items()
+            if request_id in self._thoughts  # not preempted meanwhile
+        }
         failures = self._take_failures(model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         self._report(used, failures, outputs)
@@ -384,8 +426,6 @@ class ThinkingScheduler(AsyncScheduler):
     ) -> None:
         """Have a thought go on, or end, where its drafts have brought it."""
         if reached == step.budget:
-            if _awaits_output(step, 1, drafting):
-                request.num_output_placeholders += 1  # for the token, which is there
             return
         step, is_open = step.next(reached - step.phase), _is_open(step, drafting)
         if is_open:
@@ -430,8 +470,14 @@ class ThinkingScheduler(AsyncScheduler):
             self._begin_thought(request, step)
         elif run < planned:
             self._cut_short(request, step, planned, run)
-        elif _awaits_output(step, planned):
-            request.num_output_placeholders += 1  # for the token, which is there
+
+    def _update_request_with_output(
+        self, request: Request, new_token_ids: list[int], is_stale: bool = False
+    ) -> tuple[list[int], bool]:
+        if request.num_output_placeholders == 0 and not is_stale:
+            # It was taken back until the token is there.
+            request.num_output_placeholders = 1
+        return super()._update_request_with_output(request, new_token_ids, is_stale)
 
     def _begin_thought(self, request: Request, step: ThoughtStep) -> None:
         """Have a request think that was counted on to decode."""

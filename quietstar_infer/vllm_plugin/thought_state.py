@@ -13,6 +13,9 @@ vLLM's batch. The model runner calls, in this order:
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
 
+With pipeline parallelism, all from `decide` on is done on the last stage alone.
+`process_hidden_states` too; the other stages call `release` in its place.
+
 Between two passes a thought consists of what its slot holds (`slots`).
 
 Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
@@ -21,7 +24,7 @@ x_p; U tokens behind which a row with drafts samples one; W thoughts to be logge
 vocabulary.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,12 +187,13 @@ class ThoughtState:
         query_start_loc: npt.NDArray[np.int32],
         input_N: torch.Tensor,
         drafting: Drafting | None = None,
+        fed_tokens: Mapping[str, int] | None = None,
     ) -> ThoughtBatch:
         """Write START, thought tokens, drafts and END into the batch's input tokens, in their
         places.
 
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
-        all end.
+        all end. `fed_tokens`: see `ThoughtPlan`.
         """
         self._give_thoughts(rows)
         place_R = fed_places(rows, query_start_loc)
@@ -198,6 +202,8 @@ class ThoughtState:
         fed = self._fed(
             rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
         )
+        if fed_tokens:
+            self._keep(fed, [fed_tokens.get(request_id) for request_id in rows.request_ids])
         fed += self._ends(fed[rows.last])
         packed_F8 = upload(fed, self._device)
         inputs = unpack(packed_F8)
@@ -297,6 +303,31 @@ class ThoughtState:
         finished = unsampled.finish(sampled_N)
         self.metrics.add_gain_errors(finished.gain_errors)
         self.log.add(finished)
+
+    # --- pipeline parallelism
+
+    def release(self, batch: ThoughtBatch) -> None:
+        """Forget a pass, on a stage before the last: what the thoughts feed next comes with it."""
+        for request_id in batch.rows.request_ids:
+            self.slots.release(request_id)
+
+    def sampled_tokens(self, batch: ThoughtBatch) -> dict[str, int]:
+        """The thought tokens sampled in a pass, by request id; waits for the device."""
+        group = batch.rows.unfinished
+        slot_U, column_U = batch.inputs.slot[group], batch.inputs.column[group]
+        tokens = self.slots.token_SC[slot_U, column_U + 1].tolist()
+        return dict(zip(batch.rows.request_ids[group], tokens, strict=True))
+
+    def _keep(self, fed: list[ThoughtInputs], tokens: list[int | None]) -> None:
+        """Put what thoughts feed into their slots, where it is not None."""
+        cells = [
+            (each.slot, each.column, token)
+            for each, token in zip(fed, tokens, strict=True)
+            if token is not None
+        ]
+        cell_3K = async_tensor_h2d(np.array(cells, dtype=np.int64).T, device=self._device)
+        slot_K, column_K, token_K = cell_3K.unbind()
+        self.slots.token_SC[slot_K, column_K] = token_K.to(self.slots.token_SC.dtype)
 
     # --- decode-only passes
 

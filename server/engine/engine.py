@@ -1,7 +1,7 @@
 """A running engine, and what was thought and counted in its workers."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -20,6 +20,7 @@ from server.engine.remote_replicas import (
     refuse_differences,
     start_deadline,
     watched,
+    watched_ranks,
 )
 from server.engine.usage_ledger import UsageLedger, collect_usage
 from server.errors import EngineFailed, ExitStatus, StartError
@@ -145,13 +146,21 @@ class Engine(NamedTuple):
         """What each replica says of itself, see `ThinkingWorkerMixin.identity`."""
         return await self._ask_replicas("identity")
 
+    async def rank_identities(self) -> Sequence[Mapping[str, Any]]:
+        """What each rank says of itself, see `ThinkingWorkerMixin.rank_identity`."""
+        core = self.client.engine_core
+        by_replica = await core.call_utility_all_async(
+            "collective_rpc", "rank_identity", None, (), {}
+        )
+        return [rank for by_rank in by_replica for rank in by_rank]
+
     async def _ask_replicas(self, method: str, *args: Any) -> list[Any]:
         """What a worker of each replica answers: all tensor-parallel ranks of one have the same
-        thoughts and counts.
+        thoughts and counts, and of several stages the last has them.
         """
         core = self.client.engine_core
         by_replica = await core.call_utility_all_async("collective_rpc", method, None, args, {})
-        return [by_rank[0] for by_rank in by_replica]
+        return [by_rank[-1] for by_rank in by_replica]
 
 
 class _StepStatistics(StatLoggerBase):
@@ -188,6 +197,10 @@ async def running_engine(
     Raises `StartError` where vLLM refuses the options or an alias is not allowed, `EngineFailed`
     where the engine does not start.
     """
+    if engine_args.node_rank > 0:
+        raise StartError(
+            f"--node-rank {engine_args.node_rank} is a node without an HTTP server: add --headless"
+        )
     config = engine_config(engine_args)
     setup, names = thinking_setup(config), _model_names(engine_args)
     more_names = checked_aliases(aliases, names, setup.limits)
@@ -213,12 +226,16 @@ async def running_engine(
 
 @asynccontextmanager
 async def _checked_replicas(engine: Engine) -> AsyncIterator[None]:
-    """Those on other machines, for the length of a `with` block."""
-    if not num_remote(engine.config):
-        yield
+    """Those on other machines, and ranks there, for the length of a `with` block."""
+    if num_remote(engine.config):
+        refuse_differences("replica", await engine.identities())
+        async with watched(engine.client):
+            yield
         return
-    refuse_differences(await engine.identities())
-    async with watched(engine.client):
+    parallel = engine.config.parallel_config
+    if parallel.nnodes > 1 or parallel.distributed_executor_backend == "ray":
+        refuse_differences("rank", await engine.rank_identities())
+    async with watched_ranks(engine.client) if parallel.nnodes > 1 else nullcontext():
         yield
 
 

@@ -64,6 +64,11 @@ _REMEDIES = (
         ("failed core proc(s): {}", "failed core proc(s): {'enginecore': -9}"),
     ),
     Remedy(
+        ExitStatus.ADDRESS_TAKEN,
+        "the port at which the nodes meet is taken (--master-addr, --master-port)",
+        ("the server socket has failed to listen",),
+    ),
+    Remedy(
         ExitStatus.DISK_FULL,
         "make room, or point HF_HOME (models) and VLLM_CACHE_ROOT (compiled kernels) to another "
         "disk",

@@ -11,7 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quietstar_infer.checkpoint import INDEX_FILE, check_checkpoint, thought_tensor_shapes
+from quietstar_infer.checkpoint import (
+    INDEX_FILE,
+    check_checkpoint,
+    checkpoint_digest,
+    thought_tensor_shapes,
+)
 from quietstar_infer.config import END_TOKEN, START_TOKEN, QuietStarConfig
 from quietstar_infer.errors import CheckpointError
 from quietstar_infer.reference import ReferenceDecoder
@@ -175,3 +180,17 @@ def test_reset_mode_feeds_the_dash(checkpoint: Path) -> None:
     decoder = ReferenceDecoder.from_checkpoint(checkpoint, embedding_mode="reset")
     assert torch.equal(decoder.start_H, table[7])
     assert torch.equal(decoder.end_H, table[7])
+
+
+def test_a_digest_is_of_configuration_and_tensors(checkpoint: Path) -> None:
+    digest = checkpoint_digest(checkpoint)
+    config = checkpoint / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()), indent=4))
+    assert checkpoint_digest(checkpoint) == digest
+    edit_json(config, lambda fields: fields.update(rms_norm_eps=1e-3))
+    digests = {digest, checkpoint_digest(checkpoint)}
+    edit_tensors(checkpoint, lambda tensors: tensors["lm_head.weight"].mul_(2))
+    digests.add(checkpoint_digest(checkpoint))
+    edit_tensors(checkpoint, lambda tensors: tensors["talk_head.0.4.weight"].mul_(2))
+    digests.add(checkpoint_digest(checkpoint))
+    assert len(digests) == 4

@@ -166,7 +166,7 @@ def test_no_option_has_two_meanings() -> None:
         (["a", "--request-timeout", "inf"], "inf must be 0 (no limit) or more seconds"),
         ([str(DEMO), "--default-thought-budget", "17"], "must be from 0 to 16"),
         ([str(DEMO), "--default-thought-temperature", "nan"], "must be a number from 0"),
-        ([str(DEMO), "--pipeline-parallel-size", "2"], "pipeline parallelism"),
+        ([str(DEMO), "--prefill-context-parallel-size", "2"], "context parallelism"),
         ([str(DEMO), "--runner", "pooling"], "pooling"),
         ([str(DEMO), "--dtype", "float7"], "--dtype"),
         ([str(DEMO), "--port", "0", "--max-model-len", "9999999"], "max_model_len"),

@@ -180,7 +180,7 @@ class Engine:
 
     def take_thoughts(self, key: str) -> dict[str, list[dict[str, Any]]]:
         """What the first rank logged under a key; the others must have logged the same."""
-        first, *others = self.llm.collective_rpc("take_thoughts", args=(key,))
+        first, *others = self._ask_last_stage("take_thoughts", key)
         for other in others:
             assert {k: [t["token_ids"] for t in v] for k, v in other.items()} == {
                 k: [t["token_ids"] for t in v] for k, v in first.items()
@@ -189,14 +189,23 @@ class Engine:
         return result
 
     def thought_counts(self) -> ThoughtCounts:
-        """What has been counted since the engine started, by every rank alike."""
-        first, *others = self.llm.collective_rpc("thought_metrics")
+        """What has been counted since the engine started, by every rank of the last stage alike."""
+        first, *others = self._ask_last_stage("thought_metrics")
         assert all(other == first for other in others)
         return ThoughtCounts(**{name: first[name] for name in ThoughtCounts._fields})
 
     def thought_usage(self) -> dict[str, int]:
-        usage: dict[str, int] = self.llm.collective_rpc("thought_usage")[0]
-        return usage
+        """What thoughts hold on all ranks together, less what tensor parallelism holds twice."""
+        by_rank = self.llm.collective_rpc("thought_usage")[:: self._parallel.tensor_parallel_size]
+        return {name: sum(usage[name] for usage in by_rank) for name in by_rank[0]}
+
+    def _ask_last_stage(self, method: str, *args: Any) -> list[Any]:
+        """What the ranks answer that sample."""
+        return self.llm.collective_rpc(method, args=args)[-self._parallel.tensor_parallel_size :]
+
+    @property
+    def _parallel(self) -> Any:
+        return self.llm.llm_engine.vllm_config.parallel_config
 
 
 def _answer(completion: CompletionOutput, logged: list[dict[str, Any]]) -> Answer:

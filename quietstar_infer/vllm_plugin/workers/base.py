@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from vllm.config import VllmConfig
 from vllm.model_executor.model_loader.weight_checksum import compute_tensor_digests
 from vllm.v1.sample.sampler import Sampler
 
+from quietstar_infer.checkpoint import checkpoint_digest
 from quietstar_infer.plugin import installed_vllm_version
 from quietstar_infer.vllm_plugin.options import thinking_setup
 from quietstar_infer.vllm_plugin.thought_state import ThoughtState
@@ -53,11 +55,19 @@ class ThinkingWorkerMixin:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same in all replicas. Takes seconds for a large model."""
+        weights = compute_tensor_digests(self.model_runner.get_model())
+        return {**self._origin(), "weights": weights}
+
+    def rank_identity(self) -> dict[str, Any]:
+        """What must be the same in all ranks, each of which has another part of the weights."""
+        checkpoint = checkpoint_digest(Path(self.vllm_config.model_config.model))
+        return {**self._origin(), "checkpoint": checkpoint}
+
+    def _origin(self) -> dict[str, Any]:
         return {
             "quietstar": version("quietstar"),
             "vllm": installed_vllm_version(),
             "setup": asdict(thinking_setup(self.vllm_config)),
-            "weights": compute_tensor_digests(self.model_runner.get_model()),
         }
 
     def thought_usage(self) -> dict[str, int]:

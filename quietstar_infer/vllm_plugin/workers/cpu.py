@@ -2,7 +2,10 @@
 
 # First, as vLLM's own CPU worker demands: it replaces functions that other modules import by name.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
+from typing import Any
+
 from torch._dynamo.aot_compile_types import BundledAOTAutogradSerializableCallable
+from vllm.distributed import get_pp_group
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from quietstar_infer.vllm_plugin.multi_step import MultiStepMixin
@@ -18,6 +21,18 @@ BundledAOTAutogradSerializableCallable.finalize_loading = (  # type: ignore[attr
 
 class ThinkingCPURunner(MultiStepMixin, CPUModelRunner):
     """vLLM's CPU runner with thoughts."""
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        super().load_model(*args, **kwargs)
+        if not get_pp_group().is_first_rank:
+            # vLLM makes room for what the stage before sends in a warm-up, which the CPU worker
+            # skips where nothing is compiled. Can go when it does not need one.
+            model: Any = self.get_model()
+            self.intermediate_tensors = model.make_empty_intermediate_tensors(
+                batch_size=self.max_num_tokens,
+                dtype=self.model_config.dtype,
+                device=self.device,
+            )
 
 
 class ThinkingCPUWorker(ThinkingWorkerMixin, CPUWorker):

@@ -35,7 +35,7 @@ def processes() -> Iterator[tuple[int, str]]:
 
 def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", TINY, torch.float32)
-    arguments = {"model": str(model), "pipeline_parallel_size": 2}
+    arguments = {"model": str(model), "decode_context_parallel_size": 2}
     spec = EngineSpec(arguments, {"max_thought_budget": 2})
     with (
         launched_engine(spec) as broken,

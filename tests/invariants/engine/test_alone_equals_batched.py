@@ -292,10 +292,30 @@ def test_tensor_parallel(
             assert_counted(difference(engine.thought_counts(), counts), asks, answers)
 
 
+def test_pipeline_parallel(
+    checkpoint: Path, alone: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    # Of the two layers each stage has one, and 10 blocks.
+    cache = {**SMALL_CACHE, "kv_cache_memory_bytes": 10 * 2 * BLOCK * 32 * 4}
+    settings: dict[str, Any] = {**CHUNKED, **cache, "enable_prefix_caching": False}
+    with thinking_engine(checkpoint, pipeline_parallel_size=2, **settings) as engine:
+        for name in ("mixed", "gated", "thinkers"):
+            asks, expected = alone[name]
+            counts, preemptions = engine.thought_counts(), engine.preemptions
+            answers = engine.run(asks)
+            assert_same(asks, answers, expected)
+            assert engine.preemptions > preemptions
+            assert_nothing_left(engine)
+            counted = difference(engine.thought_counts(), counts)
+            assert_counted(counted, asks, answers, in_vain=None)
+
+
 def assert_nothing_left(engine: Engine) -> None:
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert not engine.scheduler.requests
     assert not engine.scheduler._num_drafts
+    assert not engine.scheduler._thought_tokens
     assert engine.scheduler.get_kv_cache_usage() == 0
 
 

@@ -19,9 +19,15 @@ PATTERN = r" [0-9]{1,2} [a-z]{3,5}\."
 BUDGETS = [0, 3, 8]
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_grammar_constrains_the_visible_text_only(asynchronous: bool) -> None:
-    with thinking_engine(DEMO, asynchronous=asynchronous) as engine:
+@pytest.mark.parametrize(
+    "settings", [{}, {"asynchronous": True}, {"pipeline_parallel_size": 2}], ids=str
+)
+def test_grammar_constrains_the_visible_text_only(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pipeline_parallel_size" in settings:
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    with thinking_engine(DEMO, **settings) as engine:
         outputs = engine.llm.generate(
             [TextPrompt(prompt="Ann has 3 apples. Now she has")] * len(BUDGETS),
             [

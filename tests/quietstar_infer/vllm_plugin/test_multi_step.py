@@ -29,17 +29,17 @@ def plan_of(phases: list[int], num_passes: int, budget: int = 8) -> ThoughtPlan:
     ],
 )
 def test_split(phases: list[int], num_passes: int, expected: StepPasses) -> None:
-    assert split_passes(plan_of(phases, num_passes), len(phases), is_asynchronous=False) == expected
+    assert split_passes(plan_of(phases, num_passes), len(phases), is_ahead=False) == expected
 
 
 def test_a_budget_of_one_has_no_decode_only_pass() -> None:
     plan = plan_of([0], num_passes=2, budget=1)
-    assert split_passes(plan, 1, is_asynchronous=False) == StepPasses(True, 0, True)
+    assert split_passes(plan, 1, is_ahead=False) == StepPasses(True, 0, True)
 
 
 def test_a_batch_with_another_request_is_prepared_by_vllm() -> None:
     plan = plan_of([2], num_passes=1)
-    assert split_passes(plan, 2, is_asynchronous=False) == StepPasses(False, 0, True)
+    assert split_passes(plan, 2, is_ahead=False) == StepPasses(False, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_a_batch_with_another_request_is_prepared_by_vllm() -> None:
 def test_asynchronous_scheduling_samples_after_every_engine_step(
     num_passes: int, expected: StepPasses
 ) -> None:
-    assert split_passes(plan_of([2], num_passes), 1, is_asynchronous=True) == expected
+    assert split_passes(plan_of([2], num_passes), 1, is_ahead=True) == expected

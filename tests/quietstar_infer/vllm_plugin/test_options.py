@@ -26,8 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("engine_args", "words"),
     [
-        ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
-        ({"nnodes": 2}, "one model on several machines"),
+        ({"nnodes": 2, "data_parallel_size": 2}, "replicas that are on several machines each"),
         ({"data_parallel_backend": "ray"}, "data parallelism by Ray"),
         ({"data_parallel_multi_port_external_lb": True}, "several servers at once"),
         ({"decode_context_parallel_size": 2}, "context parallelism"),
@@ -82,7 +81,7 @@ def test_heads_that_the_cpu_has_no_attention_for_are_refused(tmp_path: Path) -> 
     checkpoint = write_random_checkpoint(tmp_path, "llama", head_dim=24)
     args = EngineArgs(model=str(checkpoint), dtype="float32")
     prepare_engine_args(args, ThinkingOptions())
-    with pytest.raises(CheckpointError, match="size of 24 .* takes 32, 64"):
+    with pytest.raises(CheckpointError, match=r"size of 24 .* takes 32, 64"):
         check_vllm_config(args.create_engine_config())
 
 

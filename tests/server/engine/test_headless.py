@@ -1,5 +1,5 @@
-"""Replicas on a node without an HTTP server: they take part, and each side ends with the other,
-with one sentence.
+"""Replicas on a node without an HTTP server, or a part of a model: they take part, and each side
+ends with the other, with one sentence.
 """
 
 import os
@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,14 @@ def replica_options(port: int) -> list[str]:
     ]
 
 
+def part_options(port: int) -> list[str]:
+    """Of both sides: one model, a half on each."""
+    return [
+        *("--pipeline-parallel-size", "2", "--nnodes", "2"),
+        *("--master-addr", "127.0.0.1", "--master-port", str(port)),
+    ]
+
+
 class Cluster(NamedTuple):
     server: RunningServer
     node: RunningServer
@@ -62,6 +70,16 @@ def cluster() -> Iterator[Cluster]:
         running_server(MODEL, *LASTING, *options, "--allow-return-thoughts") as server,
     ):
         yield Cluster(server, node)
+
+
+def other_checkpoint(folder: Path) -> Path:
+    """Of the same shapes."""
+    other = folder / "other"
+    shutil.copytree(MODEL, other, copy_function=shutil.copyfile)
+    (file,) = [file for file in other.glob("*.safetensors") if "lm_head.weight" in load_file(file)]
+    tensors = load_file(file)
+    save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"] * 2}, file)
+    return other
 
 
 def last_line(process: RunningServer) -> str:
@@ -112,17 +130,25 @@ def test_both_end_when_the_replica_of_a_node_is_killed(cluster: Cluster) -> None
 
 def test_a_node_with_another_checkpoint_is_refused(tmp_path: Path) -> None:
     """And ends, because its server has."""
-    other = tmp_path / "other"
-    shutil.copytree(MODEL, other, copy_function=shutil.copyfile)
-    (file,) = [file for file in other.glob("*.safetensors") if "lm_head.weight" in load_file(file)]
-    tensors = load_file(file)
-    save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"] * 2}, file)
     options = replica_options(free_port())
-    with running_node(other, *options, "--data-parallel-start-rank", "1") as node:
+    with running_node(
+        other_checkpoint(tmp_path), *options, "--data-parallel-start-rank", "1"
+    ) as node:
         line = failed_start(ExitStatus.BAD_OPTION, *options)
         assert "replica 1 has another checkpoint than replica 0: start all nodes" in line
         assert node.process.wait(60) == ExitStatus.ENGINE_FAILED
         assert "the server at 127.0.0.1 has ended, or has refused this node" in last_line(node)
+
+
+def test_another_checkpoint_is_refused_on_a_node_with_a_part_of_the_model(
+    tmp_path: Path,
+) -> None:
+    options = part_options(free_port())
+    with running_node(other_checkpoint(tmp_path), *options, "--node-rank", "1") as node:
+        line = failed_start(ExitStatus.BAD_OPTION, *options)
+        assert "rank 1 has another checkpoint than rank 0: start all nodes" in line
+        assert node.process.wait(60) == ExitStatus.ENGINE_FAILED
+        assert "has ended" in last_line(node)
 
 
 def test_a_server_does_not_wait_forever_for_a_replica() -> None:
@@ -139,13 +165,34 @@ def test_a_node_does_not_wait_forever_for_a_server() -> None:
     assert f"no server waits for replicas on 127.0.0.1 port {port}" in line
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_server_does_not_wait_forever_for_a_node() -> None:
+    port = free_port()
+    line = failed_start(ExitStatus.ENGINE_FAILED, *part_options(port), seconds=5)
+    assert "the other nodes (1) have not all come up within 5 s" in line
+    assert f"--node-rank, --master-addr 127.0.0.1 and --master-port {port}" in line
+
+
+def test_a_node_does_not_wait_forever_for_the_first() -> None:
+    port = free_port()
+    options = ("--headless", *part_options(port), "--node-rank", "1")
+    line = failed_start(ExitStatus.ENGINE_FAILED, *options, seconds=5)
+    assert f"no server waits for this node on 127.0.0.1 port {port}" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (replica_options, "cannot wait for replicas on 127.0.0.1 port {port}"),
+        (part_options, "the port at which the nodes meet is taken"),
+    ],
+)
+def test_a_port_that_is_taken_is_named(options: Callable[[int], list[str]], words: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        line = failed_start(ExitStatus.ADDRESS_TAKEN, *replica_options(port))
-    assert f"cannot wait for replicas on 127.0.0.1 port {port}" in line
+        line = failed_start(ExitStatus.ADDRESS_TAKEN, *options(port))
+    assert words.format(port=port) in line
 
 
 @pytest.mark.parametrize(
@@ -163,3 +210,14 @@ def test_a_node_must_know_its_replicas(options: dict[str, int], words: str) -> N
     engine_args = AsyncEngineArgs(model=str(MODEL), data_parallel_size=2, **options)  # type: ignore[arg-type]
     with pytest.raises(StartError, match=words):
         check_node_options(engine_args)
+
+
+def test_the_first_node_of_a_model_has_the_server() -> None:
+    engine_args = AsyncEngineArgs(model=str(MODEL), pipeline_parallel_size=2, nnodes=2)
+    with pytest.raises(StartError, match="--node-rank, from 1 to 1: node 0 has the HTTP server"):
+        check_node_options(engine_args)
+
+
+def test_the_other_nodes_have_none() -> None:
+    line = failed_start(ExitStatus.BAD_OPTION, *part_options(free_port()), "--node-rank", "1")
+    assert "--node-rank 1 is a node without an HTTP server: add --headless" in line

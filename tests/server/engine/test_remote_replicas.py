@@ -11,7 +11,7 @@ ONE = {"vllm": "1", "quietstar": "2", "setup": {"limits": 3}, "weights": {"lm_he
 
 
 def test_equal_replicas_are_accepted() -> None:
-    refuse_differences([ONE, dict(ONE), dict(ONE)])
+    refuse_differences("replica", [ONE, dict(ONE), dict(ONE)])
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,12 @@ def test_equal_replicas_are_accepted() -> None:
 )
 def test_a_difference_is_named(other: dict[str, Any], words: str) -> None:
     with pytest.raises(StartError, match=words):
-        refuse_differences([ONE, ONE, ONE | other])
+        refuse_differences("replica", [ONE, ONE, ONE | other])
+
+
+def test_ranks_are_compared_by_their_checkpoints() -> None:
+    """Each has other weights."""
+    one = {"vllm": "1", "quietstar": "2", "setup": {}, "checkpoint": "4"}
+    refuse_differences("rank", [one, dict(one)])
+    with pytest.raises(StartError, match="rank 1 has another checkpoint than rank 0"):
+        refuse_differences("rank", [one, one | {"checkpoint": "5"}])
