@@ -108,14 +108,15 @@ def cost_summary(items: Items, cell: Cell) -> dict[str, float]:
 
 def mixing_weight(items: Items, cell: Cell) -> dict[str, float] | None:
     """The mean weight of the thoughts at those tokens that were thought about; None where there
-    were none, or where a server did not tell.
+    were none, or where a server did not tell that of each.
     """
     weights = [
         [weight for weight in item["outcomes"][cell.key].get("weights", ()) if weight is not None]
         for item in items
     ]
+    num_thoughts = sum(Cost(**item["outcomes"][cell.key]["cost"]).thoughts for item in items)
     known = [found for found in weights if found]
-    if not known:
+    if not known or sum(map(len, known)) < num_thoughts:
         return None
     return asdict(mean(list(map(sum, known)), list(map(len, known))))
 

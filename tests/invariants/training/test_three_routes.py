@@ -246,6 +246,8 @@ def _number(sample: dict[str, Any]) -> int:
 def evaluate(folder: Path, tasks: Sequence[str], *more: str) -> dict[str, Any]:
     """The results of our own command line."""
     command = ["evaluate", str(DEMO), "--tasks", *tasks, "--out", str(folder), "--limit", "2"]
+    # All thoughts are returned.
+    command += ["--heat-maps", "2"]
     assert main([*command, "--budgets", "0", "3", *more]) == 0
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found

@@ -43,10 +43,17 @@ def test_the_mean_weight_is_that_of_what_was_thought_about() -> None:
     items = [document([1.0, 1.0], [1.0, 1.0]), document([1.0], [1.0]), document([1.0], [1.0])]
     items[0]["outcomes"]["4"]["weights"] = [0.25, None]
     items[1]["outcomes"]["4"]["weights"] = [0.75]
+    for item, thoughts in zip(items, (1, 1, 0), strict=True):
+        for cell in ("0", "4"):
+            cost = {"tokens": 2, "thoughts": thoughts if cell == "4" else 0}
+            item["outcomes"][cell]["cost"] = cost
     found = mixing_weight(items, Cell(4))
     assert found is not None
     assert found["value"] == pytest.approx(0.5)
     assert mixing_weight(items, Cell(0)) is None
+    # Of one document the server has not told it.
+    items[2]["outcomes"]["4"]["cost"]["thoughts"] = 1
+    assert mixing_weight(items, Cell(4)) is None
 
 
 def test_costs_are_those_of_all_items_together() -> None:
