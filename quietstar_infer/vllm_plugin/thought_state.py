@@ -13,8 +13,8 @@ vLLM's batch. The model runner calls, in this order:
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
 
-With pipeline parallelism, all from `decide` on is done on the last stage alone.
-`process_hidden_states` too; the other stages call `release` in its place.
+With pipeline parallelism, all from `process_hidden_states` on is done on the last stage alone; the
+other stages call `release` in its place.
 
 Between two passes a thought consists of what its slot holds (`slots`).
 
