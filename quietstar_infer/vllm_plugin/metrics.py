@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan
+from quietstar_infer.vllm_plugin.speculation.passes import PassOutcome
 
 # Upper bounds. The weight is the output of a linear layer: it may be negative (away from the
 # thought's prediction) and above 1 (beyond it).
@@ -128,15 +129,14 @@ class ThoughtMetrics:
     def count_pass(self, num_scheduled_tokens: Mapping[str, int], plan: ThoughtPlan) -> None:
         """Count a pass; an engine step without rows only tells of ended requests."""
         last = sum(step.is_last for step in plan.steps.values())
-        drafted = sum(step.num_drafts > 0 for step in plan.steps.values())
         thinking = sum(not step.is_gate for step in plan.steps.values())
         self._passes += bool(num_scheduled_tokens)
         self._rows += len(num_scheduled_tokens)
         self._thinking_rows += thinking
-        # Each pass of a thought but the last samples one; with drafts, it is known later how many.
-        self._thought_tokens += thinking - drafted - last
+        # Each pass of a thought but the last samples one.
+        self._thought_tokens += thinking - last
         self._finished += last
-        self._aborted.update(plan.aborted)
+        self.count_aborted(plan.aborted)
 
     def count_decode_only_passes(self, num_rows: int, num_passes: int) -> None:
         """Count passes of which every row feeds one thought token and samples the next."""
@@ -146,13 +146,19 @@ class ThoughtMetrics:
         self._thinking_rows += rows
         self._thought_tokens += rows
 
-    def add_verified(self, drafted: int, accepted: int, *, has_ended: bool) -> None:
-        """Count what has become of a row's drafts."""
-        self._drafted += drafted
-        self._drafts_accepted += accepted
-        # Behind the last right one the thought's own rule has said what follows, or END has.
-        self._thought_tokens += accepted + (not has_ended)
-        self._finished += has_ended
+    def add_drafted_pass(self, num_rows: int, outcome: PassOutcome) -> None:
+        """Count a pass with drafts of so many rows, and what came of it."""
+        self._passes += 1
+        self._rows += num_rows
+        self._thinking_rows += num_rows
+        self._drafted += outcome.drafted
+        self._drafts_accepted += outcome.accepted
+        self._thought_tokens += outcome.found
+        self._finished += outcome.ended
+
+    def count_aborted(self, reasons: Sequence[str]) -> None:
+        """Count thoughts that were given up before their end."""
+        self._aborted.update(reasons)
 
     def add_weights(self, weight_L1: torch.Tensor) -> None:
         """Count the mixing weights, (L, 1), of thoughts that ended."""

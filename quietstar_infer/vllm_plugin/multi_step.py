@@ -1,11 +1,11 @@
 """Multi-step: several passes in one engine step, where every row of the batch is thinking.
 
-The scheduler asks for it (`ThoughtPlan`). With drafts, passes are run until a thought has ended;
-vLLM prepares only the first, and only if it feeds text. Without drafts, the scheduler says how many
-passes (`num_passes`). Of these, only the first and the last can contain START, END or a visible
-token; vLLM prepares these. All between are *decode-only*: every row feeds one thought token and
-samples the next. From one to the next, positions and sequence lengths grow by one and the sampled
-tokens become the fed ones, all on the device.
+The scheduler asks for it (`ThoughtPlan`). With drafts, passes are run until the thoughts have
+ended; vLLM prepares only the first, and only if it feeds a prompt. Without drafts, the scheduler
+says how many passes (`num_passes`). Of these, only the first and the last can contain START, END or
+a visible token; vLLM prepares these. All between are *decode-only*: every row feeds one thought
+token and samples the next. From one to the next, positions and sequence lengths grow by one and the
+sampled tokens become the fed ones, all on the device.
 
 Of what vLLM prepares for a batch, only positions, lengths and attention metadata have to be made
 anew for a pass that follows another. This module alone does so.
@@ -13,6 +13,7 @@ anew for a pass that follows another. This module alone does so.
 Shapes: R rows of the batch, H hidden.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,14 +28,16 @@ from vllm.v1.worker.gpu_model_runner import ExecuteModelState
 
 from quietstar_infer.vllm_plugin.runner import ThinkingRunnerMixin
 from quietstar_infer.vllm_plugin.schedule_plan import (
+    Drafting,
     ThoughtPlan,
+    ThoughtStep,
     attach_passes_run,
     attached_plan,
     later_pass,
 )
-from quietstar_infer.vllm_plugin.speculation.steps import steps_after, with_drafts
-from quietstar_infer.vllm_plugin.thought_rows import collect_rows, position_offsets
-from quietstar_infer.vllm_plugin.thought_state import DecodeBatch, ThoughtBatch
+from quietstar_infer.vllm_plugin.speculation.drafted import DraftedPass, DraftedThoughts
+from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
+from quietstar_infer.vllm_plugin.thought_state import DecodeBatch
 
 
 class StepPasses(NamedTuple):
@@ -65,6 +68,14 @@ def _is_decode_only(plan: ThoughtPlan, num_rows: int, number: int) -> bool:
     """Whether the pass that comes `number` passes after the first is decode-only."""
     return 0 < num_rows == len(plan.steps) and all(
         step.is_decode_only_after(number) for step in plan.steps.values()
+    )
+
+
+def _feed_prompts(scheduler_output: SchedulerOutput, steps: Mapping[str, ThoughtStep]) -> bool:
+    """Whether a row feeds more of its text than x_p: then vLLM has to prepare the pass."""
+    return any(
+        scheduler_output.num_scheduled_tokens[request_id] > 1 + step.num_extra_tokens
+        for request_id, step in steps.items()
     )
 
 
@@ -99,10 +110,8 @@ class MultiStepMixin(ThinkingRunnerMixin):
         """
         plan = attached_plan(scheduler_output)
         num_rows = len(scheduler_output.num_scheduled_tokens)
-        if plan.drafting is not None and plan.drafting.goes_on:
-            return self._run_until_one_ends(scheduler_output, plan)
         if plan.drafting is not None:
-            return super()._run_passes(scheduler_output, intermediate_tensors)
+            return self._run_with_drafts(scheduler_output, plan, plan.drafting)
         passes = split_passes(plan, num_rows, self._is_ahead)
         if passes == StepPasses(has_first=False, num_decode_only=0, has_last=True):
             return super()._run_passes(scheduler_output, intermediate_tensors)
@@ -127,78 +136,84 @@ class MultiStepMixin(ThinkingRunnerMixin):
         assert self.execute_model_state is not None, "the pass has run"
         self.thought_state.process_logits(self._thoughts, self.execute_model_state.logits)
         self.execute_model_state = None
-        self._set_text_positions(self._thoughts)
-
-    def _set_text_positions(self, thoughts: ThoughtBatch) -> None:
-        """As if vLLM's scheduler had set it: x_p is the next token to compute."""
-        num_computed = self.input_batch.num_computed_tokens_cpu
-        num_computed[thoughts.rows.row_R] = thoughts.position_R
-        for row in thoughts.verified:
-            num_computed[row.drafted.own.row] = row.drafted.own.position
+        # As if vLLM's scheduler had set it: x_p is the next token to compute.
+        rows = self._thoughts.rows
+        position = [each.position for each in self._thoughts.fed[: len(rows.steps)]]
+        self.input_batch.num_computed_tokens_cpu[rows.row_R] = position
 
     # --- passes with drafts
 
-    def _run_until_one_ends(self, scheduler_output: SchedulerOutput, plan: ThoughtPlan) -> None:
-        """Run passes until a thought has ended, or a request interrupts them. The last of them is
-        left to be sampled, as by vLLM's `execute_model`.
+    def _run_with_drafts(
+        self, scheduler_output: SchedulerOutput, plan: ThoughtPlan, drafting: Drafting
+    ) -> None:
+        """Run passes until the thoughts have ended, or a request interrupts them. The last of them
+        is left to be sampled, as by vLLM's `execute_model`.
         """
         steps, num_passes, num_tokens = plan.steps, 0, 0
-        if any(step.is_first for step in steps.values()):
-            # x_p, and a prompt before it, are for vLLM to prepare.
+        if _feed_prompts(scheduler_output, steps):
             super()._run_passes(scheduler_output)
-            thoughts = self._decide()
-            assert thoughts is not None, "all rows of a multi-step think"
-            self._set_text_positions(thoughts)
+            num_passes, num_tokens = 1, scheduler_output.total_num_scheduled_tokens
+            if self.is_interrupted or any(step.is_last for step in steps.values()):
+                reached = {request_id: step.phase for request_id, step in steps.items()}
+                return self._end_drafts(ThoughtProgress(reached, num_passes, num_tokens))
+            self._end_first_pass()
+            steps = {request_id: step.next() for request_id, step in steps.items()}
         else:
+            self.thought_state.metrics.count_aborted(plan.aborted)
             self._update_states(scheduler_output)
-            thoughts = self._run_drafted_pass(scheduler_output, plan)
+        thoughts = self._begin_drafted(steps, drafting)
         while True:
-            assert self._progress is not None, "drafts were asked for"
-            num_passes += 1
-            num_tokens += sum(1 + step.num_extra_tokens for step in plan.steps.values())
-            if thoughts.num_visible or self.is_interrupted:
+            laid_out = self.thought_state.next_drafted_pass(thoughts)
+            self._run_drafted_pass(thoughts, laid_out)
+            num_passes, num_tokens = num_passes + 1, num_tokens + len(laid_out.token_N)
+            if self.is_interrupted or not thoughts.goes_on():
                 break
-            steps = steps_after(plan.steps, self._progress)
-            steps = with_drafts(steps, self._progress.num_drafts, self.max_num_tokens - len(steps))
-            plan = plan._replace(steps=steps, aborted=[])
-            thoughts = self._run_drafted_pass(scheduler_output, plan)
+        self._leave_to_be_sampled(scheduler_output, thoughts)
+        self._end_drafts(ThoughtProgress(thoughts.reached(), num_passes, num_tokens))
+
+    def _end_drafts(self, progress: ThoughtProgress) -> None:
         self.is_interrupted = False
-        self._progress = self._progress._replace(num_passes=num_passes, num_tokens=num_tokens)
-        self._decided = thoughts
+        self._progress = progress
 
-    def _run_drafted_pass(
-        self, scheduler_output: SchedulerOutput, plan: ThoughtPlan
-    ) -> ThoughtBatch:
-        """A pass of thoughts alone, none of which is in a first pass, prepared here."""
-        row_of = self.input_batch.req_id_to_index
-        rows = collect_rows(plan.steps, row_of)
+    def _begin_drafted(
+        self, steps: Mapping[str, ThoughtStep], drafting: Drafting
+    ) -> DraftedThoughts:
+        batch = self.input_batch
+        in_order = [steps[request_id] for request_id in batch.req_ids]
         # By vLLM's count, x_p is every row's next token to compute.
-        position_R = self.input_batch.num_computed_tokens_cpu[rows.row_R].astype(np.int64)
-        start_R, length_R = np.empty_like(position_R), np.empty_like(position_R)
-        start_R[rows.row_R] = position_R + position_offsets(rows)
-        length_R[rows.row_R] = [1 + step.num_extra_tokens for step in rows.steps]
-        lengths = dict(zip(self.input_batch.req_ids, length_R.tolist(), strict=True))
-        self.thought_state.metrics.count_pass(lengths, plan)
+        position_R = batch.num_computed_tokens_cpu[: len(in_order)].astype(np.int64)
+        text_tokens = [
+            int(batch.token_ids_cpu[row, position]) if step.is_first else -1
+            for row, (step, position) in enumerate(zip(in_order, position_R, strict=True))
+        ]
+        return self.thought_state.begin_drafted(
+            batch.req_ids, in_order, position_R, text_tokens, drafting
+        )
 
-        graph = self._prepare_pass(start_R, length_R)
-        self._thoughts = self.thought_state.prepare_inputs(
-            rows, position_R, self.query_start_loc.np, self.input_ids.gpu, plan.drafting
-        )
-        hidden_NH = self._forward(length_R, graph)
-        last_R = self.query_start_loc.gpu[1 : len(rows.steps) + 1].long() - 1
-        sample_RH = hidden_NH[last_R]
-        # Rows whose drafts did not end their thought have no use for these logits.
-        is_needed = len(self._thoughts.rows.steps) > 0
+    def _run_drafted_pass(self, thoughts: DraftedThoughts, laid_out: DraftedPass) -> None:
+        graph = self._prepare_pass(laid_out.start_R, laid_out.length_R)
+        token_N = async_tensor_h2d(laid_out.token_N, device=self.device)
+        self.input_ids.gpu[: len(token_N)] = token_N
+        # What thinks is known to the loop, not to the forward pass.
+        self._thoughts = None
+        hidden_NH = self._forward(laid_out.length_R, graph)
+        self.thought_state.verify_drafts(thoughts, laid_out, hidden_NH)
+
+    def _leave_to_be_sampled(
+        self, scheduler_output: SchedulerOutput, thoughts: DraftedThoughts
+    ) -> None:
+        """Leave the state that vLLM's sampling of an engine step finds after its forward pass."""
+        self._thoughts = self.thought_state.end_drafted(thoughts)
+        hidden_RH = thoughts.hidden_RH
+        # Those of rows whose thought has not ended are discarded.
+        any_ended = len(self._thoughts.rows.steps) > 0
         model: Any = self.get_model()
-        logits_RV = model.compute_logits(sample_RH) if is_needed else hidden_NH[:0]
+        logits_RV = model.compute_logits(hidden_RH) if any_ended else hidden_RH[:0]
         self.execute_model_state = ExecuteModelState(
-            scheduler_output, logits_RV, None, None, hidden_NH, sample_RH, None, None, None, None
+            scheduler_output, logits_RV, None, None, hidden_RH, hidden_RH, None, None, None, None
         )
-        self.discard_request_mask.np[: len(rows.steps)] = False
-        self._discard_samples(self._thoughts.rows.row_R[self._thoughts.rows.unfinished])
-        thoughts = self._decide()
-        assert thoughts is not None, "they were prepared"
-        return thoughts
+        self.discard_request_mask.np[: len(hidden_RH)] = False
+        self._decided = self._decide()
 
     # --- decode-only passes
 

@@ -129,8 +129,8 @@ class ThinkingRunnerMixin(_Runner):
             position_R,
             self.query_start_loc.np,
             self.input_ids.gpu,
-            plan.drafting,
             plan.fed_tokens,
+            is_learning=plan.drafting is not None,
         )
         self._restore_text_tokens(self._thoughts)
         self._discard_samples(rows.row_R[rows.unfinished])
@@ -205,8 +205,6 @@ class ThinkingRunnerMixin(_Runner):
             if row_D.size > 0:
                 self._discard_samples(row_D)
         self._unsampled = self.thought_state.process_logits(thoughts, logits_NV)
-        if thoughts.drafting is not None:
-            self._progress = self.thought_state.draft(thoughts)
         return thoughts
 
     def _none_is_visible(self, thoughts: ThoughtBatch) -> bool:

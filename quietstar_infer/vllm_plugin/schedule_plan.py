@@ -28,26 +28,21 @@ class ThoughtStep:
         gate pass      x_p         [p]             keep the base hidden state; sample x_{p+1}, or
         phase 0        START       [p+1]           sample t_1
 
-    A pass may feed `num_drafts` drafted tokens behind its own (`speculation`), and END behind them
-    where they complete the thought. How far it gets, up to the visible token, is decided in it.
+    Where tokens are drafted (`speculation`), a pass may do the work of several of these.
     """
 
     phase: int
     budget: int
     index: int
     is_gated: bool = False
-    num_drafts: int = 0
 
     @classmethod
     def first(cls, budget: int, index: int, is_gated: bool = False) -> "ThoughtStep":
         return cls(GATE_PHASE if is_gated else 0, budget, index, is_gated)
 
     def next(self, num_passes: int = 1) -> "ThoughtStep":
-        """The pass so many passes later, without drafts; each right draft is a pass, too."""
+        """The pass so many passes later; each right draft is a pass, too."""
         return ThoughtStep(self.phase + num_passes, self.budget, self.index, self.is_gated)
-
-    def with_drafts(self, number: int) -> "ThoughtStep":
-        return ThoughtStep(self.phase, self.budget, self.index, self.is_gated, number)
 
     @property
     def is_gate(self) -> bool:
@@ -63,19 +58,6 @@ class ThoughtStep:
     def is_last(self) -> bool:
         return self.phase == self.budget
 
-    @property
-    def feeds_end(self) -> bool:
-        return self.phase + self.num_drafts == self.budget
-
-    @property
-    def is_undecided(self) -> bool:
-        """Whether it is decided in the pass if the visible token is sampled."""
-        return self.is_gate or (self.num_drafts > 0 and self.feeds_end)
-
-    def ends_with(self, accepted: int) -> bool:
-        """Whether the thought has ended with a pass in which so many drafts were right."""
-        return self.feeds_end and accepted == self.num_drafts
-
     def ends_within(self, num_passes: int) -> bool:
         """Whether the last of so many passes, this one included, is the thought's last."""
         return self.phase + num_passes - 1 == self.budget
@@ -85,7 +67,7 @@ class ThoughtStep:
         the next, without another token in the same pass.
         """
         later = self.next(num_passes)
-        return 0 <= later.phase < self.budget and not later.is_first and not self.num_drafts
+        return 0 <= later.phase < self.budget and not later.is_first
 
     @property
     def remaining_passes(self) -> int:
@@ -94,10 +76,10 @@ class ThoughtStep:
 
     @property
     def num_extra_tokens(self) -> int:
-        """How many tokens are fed beside the one that vLLM counts: START behind x_p, drafts, END
-        behind the last thought token.
+        """How many tokens are fed beside the one that vLLM counts: START behind x_p, END behind the
+        last thought token.
         """
-        return int(self.is_first) + self.num_drafts + int(self.feeds_end)
+        return int(self.is_first) + int(self.is_last)
 
     @property
     def offset(self) -> int:
@@ -129,16 +111,17 @@ class ThinkingRequest(NamedTuple):
 
 
 class Drafting(NamedTuple):
-    """How thought tokens are drafted in an engine step.
+    """How thought tokens are drafted in an engine step, in which every request of the batch is
+    thinking and none could join it.
 
     `max_drafts`: the most that a row feeds in a pass. `least_chance`: how likely a draft must be
-    right, with all before it. `goes_on`: whether the workers may run passes until a thought has
-    ended, because every request of the batch is thinking and none could join it.
+    right, with all before it. `patience`: how long those whose thought has ended may wait for the
+    others, in passes of the whole batch.
     """
 
     max_drafts: int
     least_chance: float
-    goes_on: bool
+    patience: float
 
 
 class ThoughtPlan(NamedTuple):

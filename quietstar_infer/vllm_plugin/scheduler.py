@@ -52,7 +52,6 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
 )
 from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress, attached_progress
-from quietstar_infer.vllm_plugin.speculation.steps import with_drafts
 from quietstar_infer.vllm_plugin.thought_usage import ThoughtUsage, attach_usage
 
 logger = init_logger(__name__)
@@ -97,8 +96,6 @@ class ThinkingScheduler(AsyncScheduler):
         # Drafts need each pass's outcome before the next is scheduled.
         is_synchronous = not self.scheduler_config.async_scheduling
         self._policy = DraftPolicy(setup.speculative_thoughts if is_synchronous else 0)
-        # The drafts that there are for each request's next pass.
-        self._num_drafts: dict[str, int] = {}
         # With pipeline parallelism: the thought token that each request feeds next.
         self._thought_tokens: dict[str, int] = {}
         self._step_began = 0.0
@@ -169,13 +166,11 @@ class ThinkingScheduler(AsyncScheduler):
         self._abort_thought(request, str(RequestStatus.get_finished_reason(request.status)))
         self._params.pop(request.request_id, None)
         self._usage.pop(request.request_id, None)
-        self._num_drafts.pop(request.request_id, None)
         self._alignment.remove_request(request.request_id)
         return super()._free_request(request, *args, **kwargs)
 
     def _abort_thought(self, request: Request, reason: str) -> None:
         """Give up the thought that a request is in the middle of, if it is."""
-        self._num_drafts.pop(request.request_id, None)
         self._thought_tokens.pop(request.request_id, None)
         if self._thoughts.pop(request.request_id, None) is not None:
             self._aborted.append(reason)
@@ -198,7 +193,7 @@ class ThinkingScheduler(AsyncScheduler):
         """
         if self._max_passes == 1 or not self._thoughts:
             return []
-        if self._policy.drafting(len(self.running), all_think=True, goes_on=True) is not None:
+        if self._policy.drafting(len(self.running)) is not None:
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []
@@ -236,20 +231,13 @@ class ThinkingScheduler(AsyncScheduler):
         return index, params.budget_at(index)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
-        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens and drafts, and take
-        back the progress of those that stay unfinished.
+        """Plan the thoughts of what vLLM has scheduled: add their meta-tokens, and take back the
+        progress of those that stay unfinished.
         """
         scheduled = scheduler_output.num_scheduled_tokens
         steps = self._next_steps(scheduled)
         could_go_on = self._could_go_on(steps, num_rows=len(scheduled))
-        drafting = None
-        if steps:
-            all_think = len(steps) == len(scheduled)
-            drafting = self._policy.drafting(
-                len(scheduled), all_think=all_think, goes_on=could_go_on
-            )
-        if drafting is not None:
-            steps = self._with_drafts(steps, scheduler_output)
+        drafting = self._policy.drafting(len(scheduled)) if could_go_on else None
         num_passes = 1
         if could_go_on and drafting is None:
             num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
@@ -291,14 +279,6 @@ class ThinkingScheduler(AsyncScheduler):
             for request_id, step in steps.items()
             if step.phase > 0
         }
-
-    def _with_drafts(
-        self, steps: dict[str, ThoughtStep], scheduler_output: SchedulerOutput
-    ) -> dict[str, ThoughtStep]:
-        """The passes with the drafts that there are for them."""
-        room = self.scheduler_config.max_num_batched_tokens - len(steps)
-        numbers = {request_id: self._num_drafts.pop(request_id, 0) for request_id in steps}
-        return with_drafts(steps, numbers, room - scheduler_output.total_num_scheduled_tokens)
 
     def _new_requests(self, scheduler_output: SchedulerOutput) -> dict[str, ThinkingRequest]:
         """What the workers need to know of thinking requests that they have not met."""
@@ -377,17 +357,10 @@ class ThinkingScheduler(AsyncScheduler):
             # What comes of a step from before a preemption changes no progress.
             if request.num_stale_output_tokens > 0:
                 continue
-            if progress is not None and not step.is_gate:
-                self._go_on(request, step, plan.drafting, progress.reached[request_id])
+            if progress is not None:
+                self._go_on(request, step, progress.reached[request_id])
             else:
                 self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
-        if progress is not None:
-            # Some requests may have been aborted meanwhile.
-            self._num_drafts |= {
-                request_id: number
-                for request_id, number in progress.num_drafts.items()
-                if request_id in self.requests
-            }
         self._thought_tokens |= {
             request_id: token
             for request_id, token in attached_thought_tokens(model_runner_output).items()
@@ -414,24 +387,16 @@ class ThinkingScheduler(AsyncScheduler):
             tokens = sum(
                 progress.reached[request_id] + 1 - step.phase
                 for request_id, step in plan.steps.items()
-                if not step.is_gate
             )
         if len(plan.steps) == num_rows and not any(step.is_gate for step in plan.steps.values()):
             self._policy.observe_thoughts(
                 num_rows, tokens, seconds, is_drafting=progress is not None
             )
 
-    def _go_on(
-        self, request: Request, step: ThoughtStep, drafting: Drafting | None, reached: int
-    ) -> None:
+    def _go_on(self, request: Request, step: ThoughtStep, reached: int) -> None:
         """Have a thought go on, or end, where its drafts have brought it."""
-        if reached == step.budget:
-            return
-        step, is_open = step.next(reached - step.phase), _is_open(step, drafting)
-        if is_open:
-            self._begin_thought(request, step)
-        else:
-            self._thoughts[request.request_id] = step
+        if reached < step.budget:
+            self._begin_thought(request, step.next(reached - step.phase))
 
     def _take_failures(self, model_runner_output: ModelRunnerOutput) -> dict[str, str]:
         """Have the requests end in an error of which no token could be sampled (`SampleCheck`);
@@ -525,7 +490,7 @@ class ThinkingScheduler(AsyncScheduler):
 
 def _is_open(step: ThoughtStep, drafting: Drafting | None) -> bool:
     """Whether it is decided in the engine step if the request's visible token is sampled in it."""
-    return step.is_undecided or (drafting is not None and drafting.goes_on)
+    return step.is_gate or drafting is not None
 
 
 def _awaits_output(step: ThoughtStep, num_passes: int, drafting: Drafting | None = None) -> bool:
@@ -540,7 +505,7 @@ def _has_ended(
     request_id: str, step: ThoughtStep, num_passes: int, progress: ThoughtProgress | None
 ) -> bool:
     """Whether a thought has ended with an engine step that began with this pass."""
-    if progress is not None and not step.is_gate:
+    if progress is not None:
         return progress.reached[request_id] == step.budget
     return step.ends_within(num_passes)
 

@@ -15,8 +15,7 @@ Int64Array = npt.NDArray[np.int64]
 
 
 class ThoughtRows(NamedTuple):
-    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones;
-    then those that feed drafts, in whichever pass.
+    """A batch's thinking rows, ordered: gate passes, then first passes, middle ones, last ones.
 
     The order makes every group that is treated alike a slice.
     """
@@ -27,12 +26,6 @@ class ThoughtRows(NamedTuple):
     num_gates: int
     num_first: int
     num_last: int
-    num_drafted: int = 0
-
-    @property
-    def num_plain(self) -> int:
-        """The number of rows without drafts."""
-        return len(self.steps) - self.num_drafted
 
     @property
     def gates(self) -> slice:
@@ -49,43 +42,22 @@ class ThoughtRows(NamedTuple):
     @property
     def unfinished(self) -> slice:
         """First and middle passes: their logits are the next thought token's."""
-        return slice(self.num_gates, self.num_plain - self.num_last)
+        return slice(self.num_gates, len(self.steps) - self.num_last)
 
     @property
     def last(self) -> slice:
         """Last passes, which feed END behind t_b: base and thought are mixed."""
-        return slice(self.num_plain - self.num_last, self.num_plain)
-
-    @property
-    def drafted(self) -> slice:
-        """Passes that feed drafts: what they turn out to be is known when these are verified."""
-        return slice(self.num_plain, len(self.steps))
+        return slice(len(self.steps) - self.num_last, len(self.steps))
 
     @property
     def ends(self) -> slice:
-        """Among the places of the rows without drafts: the ENDs, which come after all others."""
-        return slice(self.num_plain, self.num_plain + self.num_last)
+        """Among the places of what they feed: the ENDs, which come after all others."""
+        return slice(len(self.steps), len(self.steps) + self.num_last)
 
     @property
     def fed(self) -> slice:
         """Among the same places: where the thoughts feed a token, so all but the gates'."""
-        return slice(self.num_gates, self.num_plain + self.num_last)
-
-    def with_ended(
-        self, request_ids: list[str], steps: list[ThoughtStep], rows: list[int]
-    ) -> "ThoughtRows":
-        """The rows without those that feed drafts, but with thoughts among these that have ended
-        with them: so many more in their last pass.
-        """
-        plain = slice(0, self.num_plain)
-        return ThoughtRows(
-            self.request_ids[plain] + request_ids,
-            self.steps[plain] + steps,
-            np.concatenate([self.row_R[plain], rows]).astype(np.int64),
-            self.num_gates,
-            self.num_first,
-            self.num_last + len(steps),
-        )
+        return slice(self.num_gates, len(self.steps) + self.num_last)
 
 
 def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) -> ThoughtRows:
@@ -94,18 +66,15 @@ def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) ->
     first: list[tuple[str, ThoughtStep]] = []
     middle: list[tuple[str, ThoughtStep]] = []
     last: list[tuple[str, ThoughtStep]] = []
-    drafted: list[tuple[str, ThoughtStep]] = []
     for request_id, step in steps.items():
-        if step.num_drafts:
-            group = drafted
-        elif step.is_gate:
+        if step.is_gate:
             group = gates
         elif step.is_first:
             group = first
         else:
             group = last if step.is_last else middle
         group.append((request_id, step))
-    ordered = [*gates, *first, *middle, *last, *drafted]
+    ordered = [*gates, *first, *middle, *last]
     return ThoughtRows(
         request_ids=[request_id for request_id, _ in ordered],
         steps=[step for _, step in ordered],
@@ -113,7 +82,6 @@ def collect_rows(steps: Mapping[str, ThoughtStep], row_of: Mapping[str, int]) ->
         num_gates=len(gates),
         num_first=len(first),
         num_last=len(last),
-        num_drafted=len(drafted),
     )
 
 
@@ -139,7 +107,7 @@ def position_offsets(rows: ThoughtRows) -> npt.NDArray[np.int32]:
 
 def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> Int64Array:
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
-    first pass, else t_k. Drafts and END come after it. In a gate pass: where x_p is.
+    first pass, else t_k. END comes after it. In a gate pass: where x_p is.
     """
     ends_R = query_start_loc[rows.row_R + 1].astype(np.int64)
     is_first_R = np.array([step.is_first for step in rows.steps], dtype=np.int64)

@@ -5,13 +5,15 @@ vLLM's batch. The model runner calls, in this order:
 
     add_request            once, before the request's first pass
     prepare_inputs         before the model: what each thought feeds
-    process_hidden_states  after the model: verify drafts; keep the base hidden state, or mix it
-                           with the thought's
+    process_hidden_states  after the model: keep the base hidden state, or mix it with the thought's
     decide                 after the language-model head: which of the gated requests think
     process_logits         after the language-model head: sample the next thought tokens
-    draft                  at the pass's end: what the thoughts are likely to say next
     process_samples        after vLLM's sampler: log the thoughts that were asked for
     remove_request         once, when the request has ended
+
+Where thought tokens are drafted, whole thoughts are run at once, pass by pass: `begin_drafted`,
+then `next_drafted_pass` and `verify_drafts` for each, `end_drafted`; what follows the last is as
+above.
 
 With pipeline parallelism, all from `process_hidden_states` on is done on the last stage alone; the
 other stages call `release` in its place.
@@ -19,9 +21,8 @@ other stages call `release` in its place.
 Between two passes a thought consists of what its slot holds (`slots`).
 
 Shapes: N tokens of the batch (of logits: rows), R thinking rows, G of them in their gate pass and L
-in their last pass, F places: of what those without drafts feed beside x_p, and, in gate passes, of
-x_p; U tokens behind which a row with drafts samples one; W thoughts to be logged, H hidden, V
-vocabulary.
+in their last pass, F places: of what they feed beside x_p, and, in gate passes, of x_p; U rows that
+sample a thought token, W thoughts to be logged, H hidden, V vocabulary.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,12 +40,10 @@ from quietstar_infer.vllm_plugin.model import QuietStarMixin
 from quietstar_infer.vllm_plugin.options import thinking_setup
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting, ThinkingRequest, ThoughtStep
 from quietstar_infer.vllm_plugin.slots import ThoughtSlots
-from quietstar_infer.vllm_plugin.speculation.drafter import DraftedThought
-from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
+from quietstar_infer.vllm_plugin.speculation.drafted import DraftedPass, DraftedThoughts
 from quietstar_infer.vllm_plugin.speculation.speculator import ThoughtSpeculator
-from quietstar_infer.vllm_plugin.speculation.verification import DraftedRow, VerifiedRow
 from quietstar_infer.vllm_plugin.thought_log import ThoughtLog, ThoughtOwner, UnsampledThoughts
-from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, fed_places
+from quietstar_infer.vllm_plugin.thought_rows import ThoughtRows, collect_rows, fed_places
 from quietstar_infer.vllm_plugin.thought_sampler import (
     ThoughtInputs,
     ThoughtSampler,
@@ -57,23 +56,19 @@ from quietstar_infer.vllm_plugin.thought_sampler import (
 class ThoughtBatch(NamedTuple):
     """The thoughts of one pass.
 
-    `position_R`: where the text tokens that they are about lie in their requests. `fed`: what those
-    without drafts feed, of `rows` in order, then the ENDs; `packed_F8` is the same on the device,
-    and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
-    it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
-    `drafting`: how to draft for the next pass, None = not at all. `weight_L1`: the mixing weights,
-    once known. Of gate passes `base_GH`: the base hidden states, once known; `thinks_G`: the
-    outcome, once decided.
+    `fed`: what they feed, of `rows` in order, then the ENDs; `packed_F8` is the same on the device,
+    and `inputs` are its columns. `continuing`: the batch's rows whose thoughts go on, where drafts
+    have brought those in `rows` to their end. `weight_L1`: the mixing weights, once known. Of gate
+    passes `base_GH`: the base hidden states, once known; `thinks_G`: the outcome, once decided.
+    `is_learning`: tokens are drafted, from what is sampled now.
     """
 
     rows: ThoughtRows
-    position_R: npt.NDArray[np.int64]
     fed: list[ThoughtInputs]
     packed_F8: torch.Tensor
     inputs: ThoughtInputs
-    drafting: Drafting | None = None
-    drafted: tuple[DraftedRow, ...] = ()
-    verified: tuple[VerifiedRow, ...] = ()
+    is_learning: bool = False
+    continuing: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     weight_L1: torch.Tensor | None = None
     base_GH: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
@@ -82,12 +77,6 @@ class ThoughtBatch(NamedTuple):
     def beginning(self) -> npt.NDArray[np.int64]:
         """The batch's rows in which, in their gate pass, a thought was decided for."""
         return self.rows.row_R[self.rows.gates][self.thinks_G]
-
-    @property
-    def continuing(self) -> npt.NDArray[np.int64]:
-        """The batch's rows whose drafts did not bring the thought to its end."""
-        rows = [row.drafted.own.row for row in self.verified if not row.has_ended]
-        return np.array(rows, dtype=np.int64)
 
     @property
     def num_visible(self) -> int:
@@ -148,7 +137,14 @@ class ThoughtState:
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
         self.metrics = ThoughtMetrics(device)
         self.speculator = (
-            ThoughtSpeculator(self.slots, self.sampler, self.metrics, device)
+            ThoughtSpeculator(
+                self.slots,
+                self.sampler,
+                self.metrics,
+                self._vocab_size,
+                vllm_config.scheduler_config.max_num_batched_tokens,
+                device,
+            )
             if setup.speculative_thoughts
             else None
         )
@@ -170,8 +166,6 @@ class ThoughtState:
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
         self.slots.release(request_id)
-        if self.speculator is not None:
-            self.speculator.forget(request_id)
 
     def remove_request(self, request_id: str) -> None:
         """A request, thinking or not, has ended."""
@@ -186,22 +180,20 @@ class ThoughtState:
         position_R: npt.NDArray[np.int64],
         query_start_loc: npt.NDArray[np.int32],
         input_N: torch.Tensor,
-        drafting: Drafting | None = None,
         fed_tokens: Mapping[str, int] | None = None,
+        *,
+        is_learning: bool = False,
     ) -> ThoughtBatch:
-        """Write START, thought tokens, drafts and END into the batch's input tokens, in their
-        places.
+        """Write START, thought tokens and END into the batch's input tokens, in their places.
 
+        `position_R`: where the text tokens that the thoughts are about lie in their requests.
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
-        all end. `fed_tokens`: see `ThoughtPlan`.
+        all end. `fed_tokens`: see `ThoughtPlan`; `is_learning`: see `ThoughtBatch`.
         """
-        self._give_thoughts(rows)
+        self._give_thoughts(rows.request_ids, rows.steps)
         place_R = fed_places(rows, query_start_loc)
-        plain = slice(0, rows.num_plain)
-        phases = [step.phase for step in rows.steps[plain]]
-        fed = self._fed(
-            rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
-        )
+        phases = [step.phase for step in rows.steps]
+        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
         if fed_tokens:
             self._keep(fed, [fed_tokens.get(request_id) for request_id in rows.request_ids])
         fed += self._ends(fed[rows.last])
@@ -210,16 +202,12 @@ class ThoughtState:
         if rows.num_gates < len(fed):
             slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
             input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
-        drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
-        return ThoughtBatch(rows, position_R, fed, packed_F8, inputs, drafting, drafted)
+        return ThoughtBatch(rows, fed, packed_F8, inputs, is_learning)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """Gate and first passes: keep the base hidden state, x_p's. With drafts: find out how far
-        the thought has got. Last passes: put the mixed hidden state in the place of END's, which
-        the language-model head reads.
+        """Gate and first passes: keep the base hidden state, x_p's. Last passes: put the mixed
+        hidden state in the place of END's, which the language-model head reads.
         """
-        if batch.drafted:
-            batch = self._verify(batch, hidden_NH)
         rows, inputs = batch.rows, batch.inputs
         if rows.num_gates:
             base_GH = hidden_NH[inputs.place[rows.gates]]
@@ -275,7 +263,7 @@ class ThoughtState:
             is_greedy = self._are_greedy(rows.request_ids[unfinished])
             packed_U8 = batch.packed_F8[unfinished]
             self.sampler(logits_NV, packed_U8, self.slots.token_SC, is_greedy)
-            if batch.drafting is not None:
+            if batch.is_learning:
                 self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
         unsampled = self._to_be_logged(batch, logits_NV)
@@ -283,20 +271,6 @@ class ThoughtState:
         for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
         return unsampled
-
-    def draft(self, batch: ThoughtBatch) -> ThoughtProgress:
-        """Draft what the thoughts are likely to say next, those that begin with the next pass, too;
-        returns how far each has got.
-        """
-        assert batch.drafting is not None, "drafts were asked for"
-        numbers = self._speculator.propose(self._to_be_drafted(batch), batch.drafting)
-        reached = {
-            request_id: step.phase
-            for request_id, step in zip(batch.rows.request_ids, batch.rows.steps, strict=True)
-            if not step.is_gate
-        }
-        reached |= {row.drafted.request_id: row.reached for row in batch.verified}
-        return ThoughtProgress(reached, numbers)
 
     def process_samples(self, unsampled: UnsampledThoughts, sampled_N: torch.Tensor) -> None:
         """Log thoughts, now that the visible tokens of the batch's rows are sampled, (N,)."""
@@ -366,91 +340,51 @@ class ThoughtState:
         assert self.speculator is not None, "drafts were asked for"
         return self.speculator
 
-    def _prepare_drafts(
+    def begin_drafted(
         self,
-        rows: ThoughtRows,
+        request_ids: list[str],
+        steps: list[ThoughtStep],
         position_R: npt.NDArray[np.int64],
-        place_R: npt.NDArray[np.int64],
-        input_N: torch.Tensor,
-    ) -> tuple[DraftedRow, ...]:
-        """Write what rows with drafts feed into the batch's input tokens, in their places."""
-        group = rows.drafted
-        if group.start == group.stop:
-            return ()
-        where = zip(
-            rows.request_ids[group],
-            rows.steps[group],
-            self._fed(
-                rows.request_ids[group],
-                rows.row_R[group],
-                place_R[group],
-                [step.phase for step in rows.steps[group]],
-                position_R[group],
-            ),
-            strict=True,
-        )
-        drafted = [self._speculator.take(*each) for each in where]
-        self._speculator.feed(drafted, input_N)
-        return tuple(drafted)
-
-    def _verify(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
-        """Find out which drafts were right; returns the batch with thoughts that have ended behind
-        the others in their last pass.
+        text_tokens: list[int],
+        drafting: Drafting,
+    ) -> DraftedThoughts:
+        """Begin to run the thoughts of a whole batch, row by row, from these passes on, about the
+        text tokens at these positions; `text_tokens` are these, where they are still to be fed,
+        else -1.
         """
-        first = [row for row in batch.drafted if row.step.is_first]
-        if first:
-            place = [row.own.place - 1 for row in first]
-            self.slots.base_SH[[row.own.slot for row in first]] = hidden_NH[place]
-        verified = self._speculator.verify(
-            batch.drafted,
-            hidden_NH,
-            self._model.compute_logits,
-            is_greedy=self._are_greedy([row.request_id for row in batch.drafted]),
-            is_learning=batch.drafting is not None,
-        )
-        batch = batch._replace(drafted=(), verified=verified)
-        ended = [row for row in verified if row.has_ended]
-        plain = slice(0, batch.rows.num_plain)
-        rows = batch.rows.with_ended(
-            [row.drafted.request_id for row in ended],
-            [row.drafted.step.next(row.accepted) for row in ended],
-            [row.drafted.own.row for row in ended],
-        )
-        if not ended:
-            return batch._replace(rows=rows, position_R=batch.position_R[plain])
-        positions = [row.drafted.own.position for row in ended]
-        fed = batch.fed[plain] + [row.last_input for row in ended]
-        fed += self._ends(fed[rows.last])
-        packed_F8 = upload(fed, self._device)
-        return batch._replace(
-            rows=rows,
-            position_R=np.concatenate([batch.position_R[plain], positions]).astype(np.int64),
-            fed=fed,
-            packed_F8=packed_F8,
-            inputs=unpack(packed_F8),
+        self._give_thoughts(request_ids, steps)
+        rows = np.arange(len(steps))
+        fed = self._fed(request_ids, rows, rows, [step.phase for step in steps], position_R)
+        temperatures = [self._thinkers[each].request.temperature for each in request_ids]
+        hidden_RH = torch.zeros_like(self.slots.base_SH[: len(steps)])
+        return DraftedThoughts(
+            request_ids, steps, fed, temperatures, text_tokens, drafting, hidden_RH
         )
 
-    def _to_be_drafted(self, batch: ThoughtBatch) -> list[DraftedThought]:
-        """The thoughts that go on or may begin with the next pass, and are not complete."""
-        rows = batch.rows
-        found: list[DraftedThought] = []
-        begins = batch.thinks_G.tolist()
-        positions = batch.position_R.tolist()
-        for index, (request_id, step) in enumerate(zip(rows.request_ids, rows.steps, strict=True)):
-            if (step.is_gate and not begins[index]) or (step.is_last and step.is_gated):
-                continue  # it will be decided in a gate pass if the request thinks
-            known = 0 if step.is_last or step.is_gate else step.phase + 1
-            given = 0 if step.is_last else self.slots.num_given(self.slots.find(request_id))
-            where = (step.budget, given, positions[index] + step.is_last)
-            request = self._thinkers[request_id].request
-            found.append(DraftedThought(request_id, known, *where, request))
-        for row in batch.verified:
-            if not row.has_ended:
-                request_id, own = row.drafted.request_id, row.drafted.own
-                where = (row.drafted.step.budget, own.num_given, own.position)
-                request = self._thinkers[request_id].request
-                found.append(DraftedThought(request_id, row.reached + 1, *where, request))
-        return [thought for thought in found if thought.known < thought.budget]
+    def next_drafted_pass(self, thoughts: DraftedThoughts) -> DraftedPass:
+        """What the thoughts that have not ended feed next."""
+        return self._speculator.next_pass(thoughts)
+
+    def verify_drafts(
+        self, thoughts: DraftedThoughts, laid_out: DraftedPass, hidden_NH: torch.Tensor
+    ) -> None:
+        """Find out, from what the model made of such a pass, how far each thought has got."""
+        self._speculator.verify(thoughts, laid_out, hidden_NH, self._model.compute_logits)
+
+    def end_drafted(self, thoughts: DraftedThoughts) -> ThoughtBatch:
+        """The thoughts that have ended, as in a last pass whose tokens are `hidden_RH`'s rows: the
+        mixed hidden states are put into these.
+        """
+        request_ids, steps, last = thoughts.ended()
+        rows = collect_rows(
+            dict(zip(request_ids, steps, strict=True)),
+            {request_id: each.row for request_id, each in zip(request_ids, last, strict=True)},
+        )
+        fed = last + self._ends(last)
+        packed_F8 = upload(fed, self._device)
+        continuing = np.flatnonzero(~thoughts.has_ended_R)
+        batch = ThoughtBatch(rows, fed, packed_F8, unpack(packed_F8), continuing=continuing)
+        return self.process_hidden_states(batch, thoughts.hidden_RH)
 
     # --- parts
 
@@ -476,10 +410,11 @@ class ThoughtState:
             fed.append(ThoughtInputs(row, place, slot, phase, request.seed, position, bits, given))
         return fed
 
-    def _give_thoughts(self, rows: ThoughtRows) -> None:
+    def _give_thoughts(self, request_ids: list[str], steps: list[ThoughtStep]) -> None:
         """Put the given ones of the thoughts that begin, or may, with a pass into their slots."""
-        begin = slice(0, rows.first.stop)
-        for request_id, step in zip(rows.request_ids[begin], rows.steps[begin], strict=True):
+        for request_id, step in zip(request_ids, steps, strict=True):
+            if step.index or not (step.is_gate or step.is_first):
+                continue
             if given := self._thinkers[request_id].request.given(step):
                 self.slots.give(request_id, given)
 

@@ -6,11 +6,10 @@ thought's own rule, which is a function of logits and noise (`sampling`), says w
 a draft is right or wrong: the thought goes on behind the last right one, as if each token had had a
 pass of its own.
 
-ngrams.py        what thoughts have said so far: after which tokens, which were likely
-drafter.py       each request's drafts for its next pass, and how sure they are
-verification.py  the rows of a batch that feed drafts, and which of these were right
-speculator.py    all of that, on what a worker keeps of its thoughts
-steps.py         the passes of thoughts with drafts
-progress.py      what the scheduler learns of it with an engine step's output
-policy.py        how many drafts pay: by what passes take and how often drafts are right
+ngrams.py      what thoughts have said so far: after which tokens, which were likely
+passes.py      what a pass with drafts feeds, and what came of it: compiled
+drafted.py     the thoughts of a whole batch while such passes are run, one after the other
+speculator.py  all of that, on what a worker keeps of its thoughts
+progress.py    what the scheduler learns of it with an engine step's output
+policy.py      how many drafts pay: by what passes take and how often drafts are right
 """

@@ -9,8 +9,7 @@ A table of fixed size without chains: what falls on a taken place replaces what 
 requests' together, because a short answer has no earlier thoughts. Compiled (numba), because a
 draft has to take microseconds.
 
-Shapes: S entries of the table, K candidates, R rows, C columns of a slot, U learnt tokens, D
-drafts.
+Shapes: S entries of the table, K candidates, C columns of a slot, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from numba import njit  # type: ignore[import-untyped]
 from vllm.triton_utils import dispatcher
 
 from quietstar_infer.sampling import GOLDEN_RATIO, MULTIPLIERS, SALTS
-from quietstar_infer.vllm_plugin.thought_rows import Int64Array
 
 NUM_CANDIDATES = 16
 # Lengths of contexts, longest first. The last, 0, is the length of the thought so far alone.
@@ -51,57 +49,80 @@ def _attributes(value: Any) -> Mapping[str, Any]:
 dispatcher.vars = _attributes  # type: ignore[attr-defined]
 
 
-class DraftRequests(NamedTuple):
-    """What drafts depend on, of R thoughts.
-
-    `known_R`: how many tokens of each are known, in its row of the tokens from column 1 on.
-    `budget_R`: how many it will have. `seed_R`, `position_R` and `temperature_R`: of its noise.
+class NgramTable(NamedTuple):
+    """The table: of each entry the key of its context, never 0, and the likeliest tokens behind it
+    with their logits, likeliest first.
     """
 
-    known_R: Int64Array
-    budget_R: Int64Array
-    seed_R: Int64Array
-    position_R: Int64Array
-    temperature_R: Float32Array
+    key_S: npt.NDArray[np.uint64]
+    token_SK: Int32Array
+    logit_SK: Float32Array
 
-
-class ThoughtNgrams:
-    """The table."""
-
-    def __init__(self) -> None:
-        self._key_S = np.zeros(_SIZE, dtype=np.uint64)
-        self._token_SK = np.zeros((_SIZE, NUM_CANDIDATES), dtype=np.int32)
-        self._logit_SK = np.zeros((_SIZE, NUM_CANDIDATES), dtype=np.float32)
-
-    def learn(
-        self,
-        token_RC: Int32Array,
-        row_U: Int64Array,
-        known_U: Int64Array,
-        candidate_UK: Int64Array,
-        logit_UK: Float32Array,
-    ) -> None:
-        """Keep what could follow the first `known_U` tokens of thoughts, each in its row of
-        `token_RC` from column 1 on: the likeliest tokens, and their logits.
-        """
-        _learn(
-            self._key_S,
-            self._token_SK,
-            self._logit_SK,
-            token_RC,
-            row_U,
-            known_U,
-            candidate_UK,
-            logit_UK,
+    @classmethod
+    def empty(cls) -> "NgramTable":
+        return cls(
+            np.zeros(_SIZE, dtype=np.uint64),
+            np.zeros((_SIZE, NUM_CANDIDATES), dtype=np.int32),
+            np.zeros((_SIZE, NUM_CANDIDATES), dtype=np.float32),
         )
 
-    def draft(
-        self, token_RC: Int32Array, requests: DraftRequests
-    ) -> tuple[Int32Array, Int64Array, Int64Array]:
-        """Draft the rest of thoughts: tokens (R, D), the place in `ORDERS` of the context that each
-        comes from, (R, D), and how many there are, (R,).
-        """
-        return _draft(self._key_S, self._token_SK, self._logit_SK, token_RC, *requests)  # type: ignore[no-any-return]
+
+@njit(cache=True)
+def learn_token(table, is_borne_V, token_C, known, logits_V):  # type: ignore[no-untyped-def]
+    """Keep what could follow the first `known` tokens of a thought, which lie in its slot from
+    column 1 on, and that the model has borne the last of them; nothing, if a logit is not a number
+    or infinite.
+    """
+    token_K = np.empty(NUM_CANDIDATES, dtype=np.int32)
+    logit_K = np.empty(NUM_CANDIDATES, dtype=np.float32)
+    if not _likeliest(logits_V, token_K, logit_K):
+        return
+    if known > 0:
+        is_borne_V[token_C[known]] = True
+    for order in ORDERS:
+        if order > known:
+            continue
+        key = _context_key(token_C, known, order)
+        place = _place(key, len(table.key_S))
+        table.key_S[place] = key
+        table.token_SK[place] = token_K
+        table.logit_SK[place] = logit_K
+
+
+@njit(cache=True)
+def _likeliest(logits_V, token_K, logit_K):  # type: ignore[no-untyped-def]
+    """Find the likeliest tokens, in order; False where a logit is NaN or infinite. Those at -inf
+    are never sampled.
+    """
+    token_K[:] = 0
+    logit_K[:] = -np.inf
+    least = logit_K[-1]
+    for token in range(len(logits_V)):
+        logit = logits_V[token]
+        if logit > least:
+            place = len(logit_K) - 1
+            while place > 0 and logit_K[place - 1] < logit:
+                logit_K[place], token_K[place] = logit_K[place - 1], token_K[place - 1]
+                place -= 1
+            logit_K[place], token_K[place] = logit, token
+            least = logit_K[-1]
+        elif np.isnan(logit):
+            return False
+    return np.isfinite(logit_K[0])
+
+
+@njit(cache=True)
+def draft_token(table, token_C, known, seed, position, temperature):  # type: ignore[no-untyped-def]
+    """What is likely to follow the first `known` tokens of a thought, from column 1 on, with the
+    noise of its place: the place in `ORDERS` of the context that it comes from, -1 if there is
+    none, and the token.
+    """
+    which, place = _longest_context(table.key_S, token_C, known)
+    if which < 0:
+        return which, np.int32(0)
+    return which, _choose(
+        table.token_SK[place], table.logit_SK[place], seed, position, known, temperature
+    )
 
 
 @njit(cache=True)
@@ -121,50 +142,6 @@ def _context_key(token_C, known, order):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _place(key, size):  # type: ignore[no-untyped-def]
     return np.int64((key >> np.uint64(20)) % np.uint64(size))
-
-
-@njit(cache=True)
-def _learn(key_S, token_SK, logit_SK, token_RC, row_U, known_U, candidate_UK, logit_UK):  # type: ignore[no-untyped-def]
-    for index in range(len(row_U)):
-        known = known_U[index]
-        for order in ORDERS:
-            if order > known:
-                continue
-            key = _context_key(token_RC[row_U[index]], known, order)
-            place = _place(key, len(key_S))
-            key_S[place] = key
-            token_SK[place] = candidate_UK[index]
-            logit_SK[place] = logit_UK[index]
-
-
-@njit(cache=True)
-def _draft(  # type: ignore[no-untyped-def]
-    key_S, token_SK, logit_SK, token_RC, known_R, budget_R, seed_R, position_R, temperature_R
-):
-    rows, columns = token_RC.shape
-    token_RD = np.zeros((rows, columns), dtype=np.int32)
-    order_RD = np.zeros((rows, columns), dtype=np.int64)
-    number_R = np.zeros(rows, dtype=np.int64)
-    token_C = np.zeros(columns, dtype=np.int32)
-    for row in range(rows):
-        token_C[:] = token_RC[row]
-        for known in range(known_R[row], budget_R[row]):
-            which, place = _longest_context(key_S, token_C, known)
-            if which < 0:
-                break
-            token = _choose(
-                token_SK[place],
-                logit_SK[place],
-                seed_R[row],
-                position_R[row],
-                known,
-                temperature_R[row],
-            )
-            token_C[known + 1] = token
-            token_RD[row, number_R[row]] = token
-            order_RD[row, number_R[row]] = which
-            number_R[row] += 1
-    return token_RD, order_RD, number_R
 
 
 @njit(cache=True)

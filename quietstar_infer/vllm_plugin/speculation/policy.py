@@ -1,22 +1,27 @@
 """Whether and how many drafts pay: by what passes take, and how often drafts are right.
 
-A draft costs what one more token adds to a pass, and saves a pass of its request if it is right. A
-pass takes a + c·n for n tokens, of which a is shared by the rows of the batch: with R of them, a
-draft that is right with probability q pays where q·(a/R + c) > c. Both are measured as the engine
-runs.
+A draft costs what one more token adds to a pass, and saves a pass of its request if it is right. An
+engine step takes s + a·p + c·n for p passes and n tokens. The a of a pass is shared by the rows of
+the batch: with R of them, a draft that is right with probability q pays where q·(a/R + c) > c. A
+thought that has ended waits for the others of the batch as long as that costs less than an engine
+step more: s/a passes of the whole batch. All three are measured as the engine runs.
 
-Where every row of the batch thinks, the alternative is a multi-step, whose passes are cheaper:
-which of the two gets more tokens thought in a second is measured, too, for each size of batch, and
-the loser is tried again now and then. In a batch with requests that do not think, these would wait
-for longer passes: there nothing is drafted.
+The alternative is a multi-step, whose passes are cheaper: which of the two gets more tokens thought
+in a second is measured, too, for each size of batch, and the loser is tried again now and then. In
+a batch with requests that do not think, these would wait for longer passes: there nothing is
+drafted.
 """
 
 from typing import Literal
 
+import numpy as np
+
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting
 
-# As if a pass had been measured before the first: what a token adds, as a share of the rest.
-_PRIOR_SLOPE = 0.05
+# As if engine steps had been measured before the first: what one, a pass and a token takes, in
+# passes; and steps that tell these apart.
+_PRIOR = (1.0, 1.0, 0.05)
+_PRIOR_STEPS = ((1, 1), (1, 32), (8, 8))
 _FADE = 0.995
 # More than a thought can have.
 _MANY = 1 << 20
@@ -26,6 +31,8 @@ _WINDOW = 300
 _AT_FIRST, _FIRST_INTERVAL, _LAST_INTERVAL = 2, 16, 128
 # The share of a new window in what is remembered of either way: one alone may be noise.
 _NEW = 0.5
+# Passes that a thought which has ended waits for others at most.
+_MOST_PATIENCE = 8.0
 # Up to so many rows drafts are expected to pay until it is measured.
 _FEW_ROWS = 2
 
@@ -34,36 +41,35 @@ SpeculativeThoughts = Literal["auto"] | int
 
 
 class PassCost:
-    """What passes and their tokens take, fitted to what engine steps took lately."""
+    """What engine steps take, fitted to what they took lately: so much of their own, for each pass,
+    and for each token.
+    """
 
     def __init__(self) -> None:
-        self._pp = self._pn = self._nn = self._pt = self._nt = 0.0
+        self._products = np.zeros((3, 3))
+        self._seconds = np.zeros(3)
 
     def add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
         """Learn from an engine step of so many passes with so many tokens in all."""
-        if not self._pp:
-            per_pass = seconds / (num_passes + _PRIOR_SLOPE * num_tokens)
-            for number in (1, 32):
-                self._add(1, number, per_pass * (1 + _PRIOR_SLOPE * number))
+        if not self._seconds.any():
+            of_step, of_pass, of_token = _PRIOR
+            per_pass = seconds / (of_step + of_pass * num_passes + of_token * num_tokens)
+            for passes, tokens in _PRIOR_STEPS:
+                share = of_step + of_pass * passes + of_token * tokens
+                self._add(passes, tokens, share * per_pass)
         self._add(num_passes, num_tokens, seconds)
 
     def _add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
-        self._pp = self._pp * _FADE + num_passes**2
-        self._pn = self._pn * _FADE + num_passes * num_tokens
-        self._nn = self._nn * _FADE + num_tokens**2
-        self._pt = self._pt * _FADE + num_passes * seconds
-        self._nt = self._nt * _FADE + num_tokens * seconds
+        known = np.array([1.0, num_passes, num_tokens])
+        self._products = self._products * _FADE + np.outer(known, known)
+        self._seconds = self._seconds * _FADE + known * seconds
 
-    def least_chance(self, num_rows: int) -> float:
-        """The probability of being right from which on a draft pays, with so many rows."""
-        if not self._pp:
-            return 0.0
-        spread = max(self._pp * self._nn - self._pn**2, 1e-12)
-        per_token = (self._pp * self._nt - self._pn * self._pt) / spread
-        per_pass = (self._nn * self._pt - self._pn * self._nt) / spread
-        if per_token <= 0:
-            return 0.0
-        return per_token / (per_token + max(per_pass, 0.0) / num_rows)
+    def fitted(self) -> tuple[float, float, float]:
+        """Seconds of a step of its own, of a pass and of a token; nothing takes less than none."""
+        if not self._seconds.any():
+            return _PRIOR
+        of_step, of_pass, of_token = np.linalg.lstsq(self._products, self._seconds)[0].tolist()
+        return max(of_step, 0.0), max(of_pass, 0.0), max(of_token, 0.0)
 
 
 class _Rates:
@@ -107,17 +113,16 @@ class DraftPolicy:
         self._cost = PassCost()
         self._rates: dict[int, _Rates] = {}
 
-    def drafting(self, num_rows: int, *, all_think: bool, goes_on: bool) -> Drafting | None:
-        """How to draft in a batch of so many rows, None = not at all. `all_think`: each of them is
-        in a thought or may begin one; `goes_on`: the alternative is a multi-step.
-        """
-        if self._mode == 0:
+    def drafting(self, num_rows: int) -> Drafting | None:
+        """How to draft in a batch of so many rows, each of which thinks; None = a multi-step."""
+        if self._mode == 0 or (self._mode == "auto" and not self._rates_of(num_rows).is_drafting):
             return None
+        of_step, of_pass, of_token = self._cost.fitted()
+        patience = min(of_step / max(of_pass, 1e-9), _MOST_PATIENCE)
         if self._mode != "auto":
-            return Drafting(self._mode, 0.0, goes_on)
-        if not all_think or not self._rates_of(num_rows).is_drafting:
-            return None
-        return Drafting(_MANY, self._cost.least_chance(num_rows), goes_on)
+            return Drafting(self._mode, 0.0, patience)
+        pays_from = of_token / max(of_token + of_pass / num_rows, 1e-9)
+        return Drafting(_MANY, pays_from, patience)
 
     def observe_passes(self, num_passes: int, num_tokens: int, seconds: float) -> None:
         """Learn what an engine step with drafts has taken."""

@@ -7,14 +7,13 @@ from vllm.v1.outputs import ModelRunnerOutput
 
 class ThoughtProgress(NamedTuple):
     """`reached`: by request, the phase that it has got to, as if each of its tokens had had a pass
-    of its own; its budget where the thought has ended. `num_drafts`: how many drafts there are for
-    its next pass. `num_passes` and `num_tokens`: what the engine step has run.
+    of its own; its budget where the thought has ended. `num_passes` and `num_tokens`: what the
+    engine step has run.
     """
 
     reached: dict[str, int]
-    num_drafts: dict[str, int]
-    num_passes: int = 1
-    num_tokens: int = 0
+    num_passes: int
+    num_tokens: int
 
 
 def attach_progress(output: ModelRunnerOutput, progress: ThoughtProgress) -> None:
