@@ -35,7 +35,7 @@ from quietstar_infer.vllm_plugin.schedule_plan import (
     attached_plan,
     later_pass,
 )
-from quietstar_infer.vllm_plugin.speculation.drafted import DraftedPass, DraftedThoughts
+from quietstar_infer.vllm_plugin.speculation.drafted import DraftedThoughts
 from quietstar_infer.vllm_plugin.speculation.progress import ThoughtProgress
 from quietstar_infer.vllm_plugin.thought_state import DecodeBatch
 
@@ -163,12 +163,11 @@ class MultiStepMixin(ThinkingRunnerMixin):
             self._update_states(scheduler_output)
         thoughts = self._begin_drafted(steps, drafting)
         while True:
-            laid_out = self.thought_state.next_drafted_pass(thoughts)
-            self._run_drafted_pass(thoughts, laid_out)
-            num_passes, num_tokens = num_passes + 1, num_tokens + len(laid_out.token_N)
+            self._run_drafted_pass(thoughts)
             if self.is_interrupted or not thoughts.goes_on():
                 break
         self._leave_to_be_sampled(scheduler_output, thoughts)
+        num_passes, num_tokens = num_passes + thoughts.num_passes, num_tokens + thoughts.num_tokens
         self._end_drafts(ThoughtProgress(thoughts.reached(), num_passes, num_tokens))
 
     def _end_drafts(self, progress: ThoughtProgress) -> None:
@@ -190,8 +189,9 @@ class MultiStepMixin(ThinkingRunnerMixin):
             batch.req_ids, in_order, position_R, text_tokens, drafting
         )
 
-    def _run_drafted_pass(self, thoughts: DraftedThoughts, laid_out: DraftedPass) -> None:
-        graph = self._prepare_pass(laid_out.start_R, laid_out.length_R)
+    def _run_drafted_pass(self, thoughts: DraftedThoughts) -> None:
+        laid_out = self.thought_state.next_drafted_pass(thoughts)
+        graph = self._prepare_pass(laid_out.start_R, laid_out.length_R, laid_out.position_N)
         token_N = async_tensor_h2d(laid_out.token_N, device=self.device)
         self.input_ids.gpu[: len(token_N)] = token_N
         # What thinks is known to the loop, not to the forward pass.
@@ -235,7 +235,7 @@ class MultiStepMixin(ThinkingRunnerMixin):
         # The fed token lies behind x_p, START and the thought tokens before it.
         fed_position_R = position_R + 1 + np.array(phases)
         token_R = self.thought_state.fed_tokens(batch)
-        graph = self._prepare_pass(fed_position_R, np.ones_like(fed_position_R))
+        graph = self._prepare_pass(fed_position_R, np.ones_like(fed_position_R), fed_position_R)
         self.input_ids.gpu[:num_rows] = token_R
         return self._loop(batch, graph, num_rows, number)
 
@@ -263,25 +263,26 @@ class MultiStepMixin(ThinkingRunnerMixin):
     # --- passes that vLLM does not prepare
 
     def _prepare_pass(
-        self, start_R: npt.NDArray[np.int64], length_R: npt.NDArray[np.int64]
+        self,
+        start_R: npt.NDArray[np.int64],
+        length_R: npt.NDArray[np.int64],
+        position_N: npt.NDArray[np.int64],
     ) -> PassGraph:
-        """Prepare a pass that feeds so many tokens of each row, from these positions on; what they
-        are is to be written into the input tokens.
+        """Prepare a pass that feeds so many tokens of each row, from these positions on, so at
+        `position_N`; what they are is to be written into the input tokens.
         """
-        rows, total = len(start_R), int(length_R.sum())
-        ends_R = length_R.cumsum()
-        within_N = self.arange_np[:total] - np.repeat(ends_R - length_R, length_R)
+        rows, total = len(start_R), len(position_N)
+        end_R = start_R + length_R
         with self.synchronize_input_prep():
             self.input_batch.block_table.commit_block_table(rows)
             self.query_start_loc.np[0] = 0
-            self.query_start_loc.np[1 : rows + 1] = ends_R
+            length_R.cumsum(out=self.query_start_loc.np[1 : rows + 1])
             self.query_start_loc.np[rows + 1 :].fill(total)
             self.query_start_loc.copy_to_gpu()
-            self.optimistic_seq_lens_cpu[:rows] = torch.from_numpy(start_R + length_R)
+            self.optimistic_seq_lens_cpu[:rows] = torch.from_numpy(end_R)
             self.optimistic_seq_lens_cpu[rows:].fill_(0)
-            position_N = np.repeat(start_R, length_R) + within_N
             self.positions[:total] = async_tensor_h2d(position_N, device=self.device)
-            self.seq_lens[:rows] = async_tensor_h2d(start_R + length_R, device=self.device)
+            self.seq_lens[:rows] = async_tensor_h2d(end_R, device=self.device)
             self.seq_lens[rows:].fill_(0)
         mode, batch, _, tokens_across_ranks, _ = self._determine_batch_execution_and_padding(
             num_tokens=total,

@@ -61,6 +61,9 @@ class DraftedThoughts:
         self.thought_R["temperature"] = temperatures
         self.thought_R["text_token"] = text_tokens
         self.is_greedy = not any(temperatures)
+        self._is_kept_R = np.zeros(len(fed), dtype=np.bool_)
+        self.num_passes = self.num_tokens = 0
+        self.num_going_on = len(self.thought_R)
         # How long those that have ended have waited for the others, in passes of the whole batch.
         self._waited = 0.0
 
@@ -70,15 +73,27 @@ class DraftedThoughts:
         has_ended: npt.NDArray[np.bool_] = self.thought_R["has_ended"]
         return has_ended
 
+    def advance(self, hidden_NH: torch.Tensor, num_ended: int) -> None:
+        """A pass has been run and settled, in which so many thoughts have ended: keep their hidden
+        states.
+        """
+        self.num_passes += 1
+        self.num_tokens += len(hidden_NH)
+        if num_ended:
+            fresh_R = self.has_ended_R & ~self._is_kept_R
+            row_E = np.flatnonzero(fresh_R)
+            end_E = self.thought_R["place"][row_E] + self.thought_R["num_drafts"][row_E] + 1
+            self.hidden_RH[row_E] = hidden_NH[end_E]
+            self._is_kept_R |= fresh_R
+            self.num_going_on -= num_ended
+
     def goes_on(self) -> bool:
         """Whether another pass is worth it: until all thoughts have ended, or those that have would
         wait for the others longer than it takes to go on without them.
         """
-        num_ended = int(self.has_ended_R.sum())
+        num_ended = len(self.thought_R) - self.num_going_on
         self._waited += num_ended / len(self.thought_R)
-        return num_ended < len(self.thought_R) and (
-            num_ended == 0 or self._waited <= self.drafting.patience
-        )
+        return self.num_going_on > 0 and (num_ended == 0 or self._waited <= self.drafting.patience)
 
     def reached(self) -> dict[str, int]:
         """By request, the phase that its thought has got to."""

@@ -25,6 +25,9 @@ from quietstar_infer.sampling import GOLDEN_RATIO, MULTIPLIERS, SALTS
 NUM_CANDIDATES = 16
 # Lengths of contexts, longest first. The last, 0, is the length of the thought so far alone.
 ORDERS = np.array([6, 4, 3, 2, 1, 0])
+# Where the levels of how far a draft is before the next likeliest begin, in nats.
+_LEADS = np.array([0.25, 0.5, 1.0, 2.0, 4.0], dtype=np.float32)
+NUM_KINDS = len(ORDERS) * (len(_LEADS) + 1)
 _SIZE = 1 << 15
 _MASK = 0xFFFFFFFF
 _FIRST_SALT, _SECOND_SALT = SALTS
@@ -114,15 +117,19 @@ def _likeliest(logits_V, token_K, logit_K):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def draft_token(table, token_C, known, seed, position, temperature):  # type: ignore[no-untyped-def]
     """What is likely to follow the first `known` tokens of a thought, from column 1 on, with the
-    noise of its place: the place in `ORDERS` of the context that it comes from, -1 if there is
-    none, and the token.
+    noise of its place: the kind of draft, by which it is counted how often such are right, and the
+    token. The kind is -1 where nothing is known.
     """
     which, place = _longest_context(table.key_S, token_C, known)
     if which < 0:
         return which, np.int32(0)
-    return which, _choose(
+    token, lead = _choose(
         table.token_SK[place], table.logit_SK[place], seed, position, known, temperature
     )
+    level = 0
+    while level < len(_LEADS) and lead >= _LEADS[level]:
+        level += 1
+    return which * (len(_LEADS) + 1) + level, token
 
 
 @njit(cache=True)
@@ -158,19 +165,21 @@ def _longest_context(key_S, token_C, known):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _choose(token_K, logit_K, seed, position, step, temperature):  # type: ignore[no-untyped-def]
-    """`sampling.draw_thought_tokens` among the candidates."""
+    """`sampling.draw_thought_tokens` among the candidates, and how far before the next it is."""
     if temperature == 0:
-        return token_K[0]
+        return token_K[0], logit_K[0] - logit_K[1]
     first, second = _row_keys(seed, position, step)
-    chosen, best = token_K[0], -np.inf
+    chosen, best, next_best = token_K[0], -np.inf, -np.inf
     for index in range(len(token_K)):
         bits = _scramble(((np.uint64(token_K[index]) * GOLDEN_RATIO) & _MASK) ^ first)
         bits = _scramble(bits ^ second)
         uniform = (np.float64(bits >> 8) + 0.5) * 2.0**-24
         value = logit_K[index] - temperature * np.log(-np.log1p(-uniform))
         if value > best:
-            chosen, best = token_K[index], value
-    return chosen
+            chosen, best, next_best = token_K[index], value, best
+        elif value > next_best:
+            next_best = value
+    return chosen, np.float32(best - next_best)
 
 
 @njit(cache=True)

@@ -3,7 +3,7 @@
 Compiled (numba): between two passes of a small model, everything here has to take microseconds.
 
 Shapes: R thoughts, one in each row of the batch; N tokens of a pass, U of them behind which one is
-sampled, O lengths of contexts, V vocabulary, S slots, C columns of a slot.
+sampled, D kinds of drafts, V vocabulary, S slots, C columns of a slot.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba import njit  # type: ignore[import-untyped]
 
 from quietstar_infer.vllm_plugin.speculation.ngrams import (
-    ORDERS,
+    NUM_KINDS,
     Float32Array,
     Int32Array,
     draft_token,
@@ -22,7 +22,7 @@ from quietstar_infer.vllm_plugin.speculation.ngrams import (
 from quietstar_infer.vllm_plugin.thought_rows import Int64Array
 from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs
 
-# After so many drafts from contexts of a length, what was seen before counts half.
+# After so many drafts of a kind, what was seen before counts half.
 _HALF_LIFE = 512
 
 THOUGHT = np.dtype(
@@ -53,16 +53,17 @@ THOUGHT = np.dtype(
 class FedTokens(NamedTuple):
     """Room for what a pass feeds.
 
-    `token_N`, `position_N`: the tokens, and where they lie in their requests. `order_N`: of a
-    draft, the place in `ORDERS` of the context that it comes from; -1 if it is given. `length_R`:
-    how many tokens each row feeds. `input_U8`: those behind which one is sampled, as
-    `ThoughtInputs`, whose rows are those of their logits.
+    `token_N`, `position_N`: the tokens, and where they lie in their requests. `kind_N`: of drafts
+    (`draft_token`); -1 if given. `length_R`: how many tokens each row feeds, from position
+    `start_R` on. `input_U8`: those behind which one is sampled, as `ThoughtInputs`, whose rows are
+    those of their logits.
     """
 
     token_N: Int32Array
     position_N: Int64Array
-    order_N: Int64Array
+    kind_N: Int64Array
     length_R: Int64Array
+    start_R: Int64Array
     input_U8: Int64Array
 
     @classmethod
@@ -72,6 +73,7 @@ class FedTokens(NamedTuple):
             np.zeros(num_tokens, dtype=np.int64),
             np.zeros(num_tokens, dtype=np.int64),
             np.zeros(num_rows, dtype=np.int64),
+            np.zeros(num_rows, dtype=np.int64),
             np.zeros((num_tokens, len(ThoughtInputs._fields)), dtype=np.int64),
         )
 
@@ -79,22 +81,22 @@ class FedTokens(NamedTuple):
 class DraftRecord(NamedTuple):
     """How often drafts are right.
 
-    `right_O` of `tested_O` drafts, by the length of their context; only what comes behind right
-    ones is put to the test. `is_borne_V`: tokens that thoughts have fed and the model has borne. A
+    `right_D` of `tested_D` drafts of each kind; only what comes behind right ones is put to the
+    test. `is_borne_V`: tokens that thoughts have fed and the model has borne. A
     wrong draft must do no harm: of one that overflows, vLLM's attention on the CPU would take NaN
     into the tokens before it, because it reads a block to its end, with weights of 0 behind the
     text.
     """
 
-    right_O: npt.NDArray[np.float64]
-    tested_O: npt.NDArray[np.float64]
+    right_D: npt.NDArray[np.float64]
+    tested_D: npt.NDArray[np.float64]
     is_borne_V: npt.NDArray[np.bool_]
 
     @classmethod
     def empty(cls, vocab_size: int) -> "DraftRecord":
         """As if of two drafts one had been right."""
-        orders = len(ORDERS)
-        return cls(np.full(orders, 1.0), np.full(orders, 2.0), np.zeros(vocab_size, dtype=np.bool_))
+        right_D, tested_D = np.full(NUM_KINDS, 1.0), np.full(NUM_KINDS, 2.0)
+        return cls(right_D, tested_D, np.zeros(vocab_size, dtype=np.bool_))
 
 
 class PassOutcome(NamedTuple):
@@ -131,7 +133,7 @@ def lay_out(  # type: ignore[no-untyped-def]
             thought.place = place
             token_C[:] = token_SC[thought.slot]
             most = min(max_drafts, thought.budget - thought.known, max(room, 0))
-            number = _draft(thought, table, record, token_C, fed.order_N, most, least_chance)
+            number = _draft(thought, table, record, token_C, fed.kind_N, most, least_chance)
             room -= number
             thought.num_drafts = number
             completes = thought.known + number == thought.budget
@@ -145,6 +147,8 @@ def lay_out(  # type: ignore[no-untyped-def]
                     sampled += 1
                 place += 1
         fed.length_R[row] = place - first
+        # Of a row that feeds nothing it does not matter.
+        fed.start_R[row] = fed.position_N[first] if place > first else thought.position
     return place, sampled
 
 
@@ -161,24 +165,24 @@ def _ask_for_sample(input_8, row, place, thought, index):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def _draft(thought, table, record, token_C, order_N, most, least_chance):  # type: ignore[no-untyped-def]
+def _draft(thought, table, record, token_C, kind_N, most, least_chance):  # type: ignore[no-untyped-def]
     """Put drafts of a thought behind its known tokens; returns how many there are."""
     chance, number = 1.0, 0
     while number < most:
         known = thought.known + number
         if thought.num_given > 0:
-            order = -1
+            kind = -1
         else:
-            order, token = draft_token(
+            kind, token = draft_token(
                 table, token_C, known, thought.seed, thought.position, thought.temperature
             )
-            if order < 0 or not record.is_borne_V[token]:
+            if kind < 0 or not record.is_borne_V[token]:
                 break
-            chance *= record.right_O[order] / record.tested_O[order]
+            chance *= record.right_D[kind] / record.tested_D[kind]
             if chance < least_chance or chance == 0.0:
                 break
             token_C[known + 1] = token
-        order_N[thought.place + 1 + number] = order
+        kind_N[thought.place + 1 + number] = kind
         number += 1
     return number
 
@@ -200,7 +204,7 @@ def settle(  # type: ignore[no-untyped-def]
         right = 0
         while right < number and fed.token_N[first + right] == sampled_U[start + right]:
             right += 1
-        _count(record, fed.order_N[first : first + number], right)
+        _count(record, fed.kind_N[first : first + number], right)
         num_sampled = number + 1 - completes
         for index in range(min(right + 1, num_sampled)):
             learn_token(
@@ -222,20 +226,20 @@ def settle(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _count(record, order_D, right):  # type: ignore[no-untyped-def]
+def _count(record, kind_D, right):  # type: ignore[no-untyped-def]
     """Learn how often drafts are right: the first so many of these were; what comes after the first
     wrong one was not put to the test.
     """
-    for index in range(min(right + 1, len(order_D))):
-        order = order_D[index]
-        if order < 0:
+    for index in range(min(right + 1, len(kind_D))):
+        kind = kind_D[index]
+        if kind < 0:
             continue
-        record.tested_O[order] += 1.0
+        record.tested_D[kind] += 1.0
         if index < right:
-            record.right_O[order] += 1.0
-        if record.tested_O[order] > _HALF_LIFE:
-            record.tested_O[order] *= 0.5
-            record.right_O[order] *= 0.5
+            record.right_D[kind] += 1.0
+        if record.tested_D[kind] > _HALF_LIFE:
+            record.tested_D[kind] *= 0.5
+            record.right_D[kind] *= 0.5
 
 
 @njit(cache=True)

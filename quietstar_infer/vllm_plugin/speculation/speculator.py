@@ -7,8 +7,10 @@ of a slot.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 
@@ -80,13 +82,13 @@ class ThoughtSpeculator:
             drafting.max_drafts,
             drafting.least_chance,
         )
-        length_R = fed.length_R[: len(thoughts.thought_R)]
-        first_R = length_R.cumsum() - length_R
-        position_N = fed.position_N[:num_tokens]
-        # Rows that have ended feed nothing; where they are does not matter.
-        start_R = position_N[np.minimum(first_R, num_tokens - 1)]
+        rows = len(thoughts.thought_R)
         return DraftedPass(
-            fed.token_N[:num_tokens], position_N, length_R, start_R, fed.input_U8[:num_sampled]
+            fed.token_N[:num_tokens],
+            fed.position_N[:num_tokens],
+            fed.length_R[:rows],
+            fed.start_R[:rows],
+            fed.input_U8[:num_sampled],
         )
 
     def verify(
@@ -99,12 +101,9 @@ class ThoughtSpeculator:
         """Sample behind the tokens of each thought as it would have, one by one, and see how many
         of its drafts were right. What was sampled behind these is in its slot then.
         """
-        thought_R = thoughts.thought_R
-        had_ended_R = thoughts.has_ended_R.copy()
-        row_B = np.flatnonzero(thought_R["text_token"] >= 0)
-        if row_B.size:
-            place_B = thought_R["place"][row_B] - 1
-            self._slots.base_SH[thought_R["slot"][row_B]] = hidden_NH[place_B]
+        thought_R, num_rows = thoughts.thought_R, thoughts.num_going_on
+        if thoughts.num_passes == 0:
+            self._keep_base(thought_R, hidden_NH)
         packed_U8 = async_tensor_h2d(laid_out.input_U8, device=self._device)
         logits_UV = compute_logits(hidden_NH[unpack(packed_U8).place])
         assert logits_UV is not None, "every rank has all logits"
@@ -120,11 +119,15 @@ class ThoughtSpeculator:
                 contiguous_logits(logits_UV),
             )
         )
-        row_E = np.flatnonzero(thoughts.has_ended_R & ~had_ended_R)
-        if row_E.size:
-            end_E = thought_R["place"][row_E] + thought_R["num_drafts"][row_E] + 1
-            thoughts.hidden_RH[row_E] = hidden_NH[end_E]
-        self._metrics.add_drafted_pass(int((~had_ended_R).sum()), outcome)
+        thoughts.advance(hidden_NH, outcome.ended)
+        self._metrics.add_drafted_pass(num_rows, outcome)
+
+    def _keep_base(self, thought_R: npt.NDArray[Any], hidden_NH: torch.Tensor) -> None:
+        """Keep x_p's hidden states, where it has been fed."""
+        row_B = np.flatnonzero(thought_R["text_token"] >= 0)
+        if row_B.size:
+            place_B = thought_R["place"][row_B] - 1
+            self._slots.base_SH[thought_R["slot"][row_B]] = hidden_NH[place_B]
 
     def learn(self, inputs: Sequence[ThoughtInputs], logits_NV: torch.Tensor) -> None:
         """Learn from the logits, in their rows, behind tokens that are the thoughts' own."""

@@ -314,7 +314,6 @@ def test_pipeline_parallel(
 def assert_nothing_left(engine: Engine) -> None:
     assert engine.thought_usage() == {"slots": 0, "recorded_tokens": 0}
     assert not engine.scheduler.requests
-    assert not engine.scheduler._num_drafts
     assert not engine.scheduler._thought_tokens
     assert engine.scheduler.get_kv_cache_usage() == 0
 
