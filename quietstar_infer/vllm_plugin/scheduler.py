@@ -22,6 +22,7 @@ thought, has come back; what a thought feeds goes to the workers with the plan.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -98,6 +99,7 @@ class ThinkingScheduler(AsyncScheduler):
         self._policy = DraftPolicy(setup.speculative_thoughts if is_synchronous else 0)
         # With pipeline parallelism: the thought token that each request feeds next.
         self._thought_tokens: dict[str, int] = {}
+        self._clock = _engine_clock(self.vllm_config)
         self._step_began = 0.0
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
@@ -181,7 +183,7 @@ class ThinkingScheduler(AsyncScheduler):
         """vLLM's own, without the requests that wait with their next thought to be aligned, and
         those whose last pass is still under way.
         """
-        self._step_began = time.monotonic()
+        self._step_began = self._clock()
         for request in (*self._requests_to_align(), *self._requests_in_mid_pass()):
             # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
@@ -380,7 +382,7 @@ class ThinkingScheduler(AsyncScheduler):
         progress: ThoughtProgress | None,
     ) -> None:
         """Tell the policy what the engine step has taken."""
-        seconds = time.monotonic() - self._step_began
+        seconds = self._clock() - self._step_began
         tokens = num_rows * num_passes
         if progress is not None:
             self._policy.observe_passes(progress.num_passes, progress.num_tokens, seconds)
@@ -486,6 +488,14 @@ class ThinkingScheduler(AsyncScheduler):
                 usage = used.get(output.request_id)
                 if usage is not None and usage.key:
                     attach_usage(output, usage)
+
+
+def _engine_clock(vllm_config: VllmConfig) -> Callable[[], float]:
+    """Seconds, to compare engine steps by. Where the engine is its own worker, those that this
+    thread computes: what else the machine does says nothing about a step.
+    """
+    is_alone = vllm_config.parallel_config.world_size == 1
+    return time.thread_time if current_platform.is_cpu() and is_alone else time.monotonic
 
 
 def _is_open(step: ThoughtStep, drafting: Drafting | None) -> bool:

@@ -18,17 +18,17 @@ import numpy as np
 
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting
 
-# As if engine steps had been measured before the first: what one, a pass and a token takes, in
-# passes; and steps that tell these apart.
-_PRIOR = (1.0, 1.0, 0.05)
-_PRIOR_STEPS = ((1, 1), (1, 32), (8, 8))
+# What a step, a pass and a token is expected to take, in passes, and steps that tell these apart.
+_EXPECTED = np.array([1.5, 1.0, 0.04])
+_EXPECTED_STEPS = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 32.0], [1.0, 8.0, 8.0], [1.0, 8.0, 64.0]])
 _FADE = 0.995
 # More than a thought can have.
 _MANY = 1 << 20
 # Thought tokens after which the two ways are compared.
 _WINDOW = 300
-# After so many windows of the better way comes one of the other; at first, after few.
-_AT_FIRST, _FIRST_INTERVAL, _LAST_INTERVAL = 2, 16, 128
+# After so many windows of the better way comes one of the other: twice as many each time. Few rows
+# draft from the beginning, which tells little until there is something to draft from.
+_FIRST_INTERVAL_OF_FEW, _FIRST_INTERVAL, _LAST_INTERVAL = 2, 16, 128
 # The share of a new window in what is remembered of either way: one alone may be noise.
 _NEW = 0.5
 # Passes that a thought which has ended waits for others at most.
@@ -43,43 +43,46 @@ SpeculativeThoughts = Literal["auto"] | int
 class PassCost:
     """What engine steps take, fitted to what they took lately: so much of their own, for each pass,
     and for each token.
+
+    Steps that are all alike do not tell these apart. So some whose shares are expected ones are
+    fitted with them, which weigh little against many that differ.
     """
 
     def __init__(self) -> None:
         self._products = np.zeros((3, 3))
-        self._seconds = np.zeros(3)
+        self._times = np.zeros(3)
+        self._seconds = self._expected = 0.0
 
     def add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
         """Learn from an engine step of so many passes with so many tokens in all."""
-        if not self._seconds.any():
-            of_step, of_pass, of_token = _PRIOR
-            per_pass = seconds / (of_step + of_pass * num_passes + of_token * num_tokens)
-            for passes, tokens in _PRIOR_STEPS:
-                share = of_step + of_pass * passes + of_token * tokens
-                self._add(passes, tokens, share * per_pass)
-        self._add(num_passes, num_tokens, seconds)
-
-    def _add(self, num_passes: int, num_tokens: int, seconds: float) -> None:
-        known = np.array([1.0, num_passes, num_tokens])
-        self._products = self._products * _FADE + np.outer(known, known)
-        self._seconds = self._seconds * _FADE + known * seconds
+        step = np.array([1.0, num_passes, num_tokens])
+        self._products = self._products * _FADE + np.outer(step, step)
+        self._times = self._times * _FADE + step * seconds
+        self._seconds = self._seconds * _FADE + seconds
+        self._expected = self._expected * _FADE + float(step @ _EXPECTED)
 
     def fitted(self) -> tuple[float, float, float]:
         """Seconds of a step of its own, of a pass and of a token; nothing takes less than none."""
-        if not self._seconds.any():
-            return _PRIOR
-        of_step, of_pass, of_token = np.linalg.lstsq(self._products, self._seconds)[0].tolist()
-        return max(of_step, 0.0), max(of_pass, 0.0), max(of_token, 0.0)
+        if not self._expected:
+            of_step, of_pass, of_token = _EXPECTED.tolist()
+            return of_step, of_pass, of_token
+        expected = _EXPECTED * (self._seconds / self._expected)
+        products = self._products + _EXPECTED_STEPS.T @ _EXPECTED_STEPS
+        times = self._times + _EXPECTED_STEPS.T @ (_EXPECTED_STEPS @ expected)
+        of_step, of_pass, of_token = np.linalg.solve(products, times).clip(0).tolist()
+        return of_step, of_pass, of_token
 
 
 class _Rates:
     """Thought tokens per second with drafts and in multi-steps, of batches of about one size."""
 
-    def __init__(self, *, is_drafting: bool) -> None:
+    def __init__(self, *, is_drafting: bool, interval: int) -> None:
+        """Begin with one way, and try the other after so many windows."""
         self.is_drafting = is_drafting
         self._rate: dict[bool, float] = {}
         self._tokens = self._seconds = 0.0
-        self._interval, self._windows_left = _FIRST_INTERVAL // 2, _AT_FIRST
+        self._interval = self._windows_left = interval
+        self._is_trial = False
 
     def add(self, tokens: int, seconds: float, *, is_drafting: bool) -> None:
         if is_drafting != self.is_drafting:
@@ -94,15 +97,16 @@ class _Rates:
         before = self._rate.get(self.is_drafting, rate)
         self._rate[self.is_drafting] = _NEW * rate + (1 - _NEW) * before
         self._tokens = self._seconds = 0.0
-        self._windows_left -= 1
-        if self._windows_left > 0:
-            if len(self._rate) == 2:
-                self.is_drafting = self._rate[True] > self._rate[False]
-            return
-        # Now the other way, for one window.
-        self.is_drafting = not self.is_drafting
-        self._interval = min(2 * self._interval, _LAST_INTERVAL)
-        self._windows_left = self._interval + 1
+        if self._is_trial:
+            self._interval = min(2 * self._interval, _LAST_INTERVAL)
+            self._windows_left = self._interval
+        else:
+            self._windows_left -= 1
+        if len(self._rate) == 2:
+            self.is_drafting = self._rate[True] > self._rate[False]
+        self._is_trial = self._windows_left == 0
+        if self._is_trial:
+            self.is_drafting = not self.is_drafting
 
 
 class DraftPolicy:
@@ -139,5 +143,7 @@ class DraftPolicy:
     def _rates_of(self, num_rows: int) -> _Rates:
         size = num_rows.bit_length()
         if size not in self._rates:
-            self._rates[size] = _Rates(is_drafting=num_rows <= _FEW_ROWS)
+            is_few = num_rows <= _FEW_ROWS
+            interval = _FIRST_INTERVAL_OF_FEW if is_few else _FIRST_INTERVAL
+            self._rates[size] = _Rates(is_drafting=is_few, interval=interval)
         return self._rates[size]
