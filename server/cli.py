@@ -230,9 +230,9 @@ def _add_thinking_options(group: Any) -> None:
         nargs="?",
         default=ThinkingOptions.speculative_thoughts,
         metavar="auto|off|N",
-        help="feed up to N drafted tokens of a thought in one pass: the same thoughts in fewer "
-        "passes. auto: where and as many as pay, by measurement; not with asynchronous scheduling "
-        "or pipeline parallelism (default: auto)",
+        help="feed up to N drafted tokens of a thought in one pass of a multi-step: the same "
+        "thoughts in fewer passes. auto: where and as many as pay, by measurement; not with "
+        "asynchronous scheduling or pipeline parallelism (default: auto)",
     )
     group.add_argument(
         "--max-recorded-thought-tokens",

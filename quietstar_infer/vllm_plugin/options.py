@@ -48,9 +48,10 @@ class ThinkingOptions:
     `max_thought_burst`: how many passes an engine step may run (multi-step) while all requests
     of the batch think; except with one CPU worker, a new request may have to wait for as many.
     1 = multi-step is off, None = the default for the device (`default_thought_burst`).
-    `speculative_thoughts`: how many tokens of a thought are drafted and fed in one pass, at most;
-    "auto" = where and as many as pay, by measurement, 0 = none. Thoughts are the same. Never with
-    asynchronous scheduling. Neither multi-step nor drafts with pipeline parallelism.
+    `speculative_thoughts`: how many tokens of a thought are drafted and fed in one pass of a
+    multi-step, at most; "auto" = where and as many as pay, by measurement, 0 = none. Thoughts are
+    the same. Never with asynchronous scheduling. Neither multi-step nor drafts with pipeline
+    parallelism.
     """
 
     max_thought_budget: int = 16

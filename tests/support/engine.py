@@ -56,7 +56,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         ("synchronous", False, 1, 0),
         ("asynchronous", True, 1, 0),
         ("multi-step", False, 4, 0),
-        ("speculative", False, 1, 8),
+        ("speculative", False, 4, 8),
     )
 }
 

@@ -116,7 +116,8 @@ def lay_out(  # type: ignore[no-untyped-def]
 ):
     """Say what the next pass feeds: of each thought that has not ended x_p, if it is still to be
     fed, its own next token, drafts as far as they are likely enough to be right, and END where they
-    complete it. Returns the numbers N and U.
+    complete it; of the others END once more, because no row of a batch may be without tokens.
+    Returns the numbers N and U.
     """
     # x_p, a token of its own and END: those there is room for.
     room = len(fed.token_N) - 3 * len(thoughts_R)
@@ -125,7 +126,11 @@ def lay_out(  # type: ignore[no-untyped-def]
     for row in range(len(thoughts_R)):
         thought = thoughts_R[row]
         first = place
-        if not thought.has_ended:
+        if thought.has_ended:
+            fed.token_N[place] = end_token_id
+            fed.position_N[place] = thought.position + thought.budget + 2
+            place += 1
+        else:
             if thought.text_token >= 0:
                 fed.token_N[place] = thought.text_token
                 fed.position_N[place] = thought.position
@@ -147,8 +152,7 @@ def lay_out(  # type: ignore[no-untyped-def]
                     sampled += 1
                 place += 1
         fed.length_R[row] = place - first
-        # Of a row that feeds nothing it does not matter.
-        fed.start_R[row] = fed.position_N[first] if place > first else thought.position
+        fed.start_R[row] = fed.position_N[first]
     return place, sampled
 
 

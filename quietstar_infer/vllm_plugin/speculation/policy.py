@@ -18,9 +18,12 @@ import numpy as np
 
 from quietstar_infer.vllm_plugin.schedule_plan import Drafting
 
-# What a step, a pass and a token is expected to take, in passes, and steps that tell these apart.
+# What a step, a pass and a token is expected to take, in passes, and steps that tell these apart,
+# with their weight.
 _EXPECTED = np.array([1.5, 1.0, 0.04])
-_EXPECTED_STEPS = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 32.0], [1.0, 8.0, 8.0], [1.0, 8.0, 64.0]])
+_EXPECTED_STEPS = (
+    np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 32.0], [1.0, 8.0, 8.0], [1.0, 8.0, 64.0]]) / 4
+)
 _FADE = 0.995
 # More than a thought can have.
 _MANY = 1 << 20

@@ -55,6 +55,8 @@ class ThoughtSpeculator:
         self._table = NgramTable.empty()
         self._record = DraftRecord.empty(vocab_size)
         self._fed = FedTokens.for_at_most(max_tokens, slots.base_SH.shape[0])
+        # Of a pass in which all feed their last token and END: vLLM computes no logits of no rows.
+        self._none_sampled = np.zeros(0, np.int32), np.zeros((0, vocab_size), np.float32)
         self._end_token_id = int(slots.token_SC[0, slots.end_column])
 
     def warm_up(self) -> None:
@@ -104,10 +106,13 @@ class ThoughtSpeculator:
         thought_R, num_rows = thoughts.thought_R, thoughts.num_going_on
         if thoughts.num_passes == 0:
             self._keep_base(thought_R, hidden_NH)
-        packed_U8 = async_tensor_h2d(laid_out.input_U8, device=self._device)
-        logits_UV = compute_logits(hidden_NH[unpack(packed_U8).place])
-        assert logits_UV is not None, "every rank has all logits"
-        sampled_U = self._sampler(logits_UV, packed_U8, self._slots.token_SC, thoughts.is_greedy)
+        sampled_U, logits_UV = self._none_sampled
+        if len(laid_out.input_U8):
+            packed_U8 = async_tensor_h2d(laid_out.input_U8, device=self._device)
+            logits = compute_logits(hidden_NH[unpack(packed_U8).place])
+            assert logits is not None, "every rank has all logits"
+            sampled = self._sampler(logits, packed_U8, self._slots.token_SC, thoughts.is_greedy)
+            sampled_U, logits_UV = sampled.cpu().numpy(), contiguous_logits(logits)
         outcome = PassOutcome(
             *settle(
                 thought_R,
@@ -115,8 +120,8 @@ class ThoughtSpeculator:
                 self._record,
                 self._host_tokens(),
                 self._fed,
-                sampled_U.cpu().numpy(),
-                contiguous_logits(logits_UV),
+                sampled_U,
+                logits_UV,
             )
         )
         thoughts.advance(hidden_NH, outcome.ended)

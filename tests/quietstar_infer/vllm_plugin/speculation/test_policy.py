@@ -2,26 +2,49 @@
 
 import pytest
 
-from quietstar_infer.vllm_plugin.schedule_plan import Drafting
 from quietstar_infer.vllm_plugin.speculation.policy import DraftPolicy, PassCost
+
+
+def measure(cost: PassCost | DraftPolicy, of_step: float, of_pass: float, of_token: float) -> None:
+    """Engine steps that take so long, of all kinds."""
+    observe = cost.add if isinstance(cost, PassCost) else cost.observe_passes
+    for number in range(2000):
+        passes, tokens = 1 + number % 4, 3 + number * 7 % 50
+        observe(passes, tokens, of_step + of_pass * passes + of_token * tokens)
+
+
+@pytest.mark.parametrize(
+    "expected", [(2e-3, 1e-3, 1e-4), (0.0, 3e-2, 1e-4), (1e-3, 5e-2, 3e-2), (5e-4, 4e-4, 0.0)]
+)
+def test_what_steps_passes_and_tokens_take(expected: tuple[float, float, float]) -> None:
+    cost = PassCost()
+    measure(cost, *expected)
+    assert cost.fitted() == pytest.approx(expected, rel=0.1, abs=0.03 * max(expected))
+
+
+def test_steps_that_are_all_alike_tell_what_was_expected() -> None:
+    cost = PassCost()
+    before = cost.fitted()
+    for _ in range(1000):
+        cost.add(5, 20, 0.1)
+    of_step, of_pass, of_token = cost.fitted()
+    assert of_step + 5 * of_pass + 20 * of_token == pytest.approx(0.1, rel=1e-3)
+    assert of_pass / of_token == pytest.approx(before[1] / before[2], rel=0.2)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 64])
 def test_a_draft_pays_from_the_measured_chance_on(rows: int) -> None:
-    cost = PassCost()
-    # A pass takes 1 ms, and each token 0.1 ms; engine steps of one pass or more.
-    for number in range(1000):
-        passes, tokens = 1 + number % 4, 3 + number * 7 % 50
-        cost.add(passes, tokens, 1e-3 * passes + 1e-4 * tokens)
-    assert cost.least_chance(rows) == pytest.approx(0.1 / (0.1 + 1 / rows), rel=0.02)
-
-
-def test_before_anything_is_measured_every_draft_is_fed() -> None:
-    assert PassCost().least_chance(1) == 0
+    policy = DraftPolicy("auto")
+    measure(policy, 2e-3, 1e-3, 1e-4)
+    think(policy, rows, 0.6, 2000)
+    drafting = policy.drafting(rows)
+    assert drafting is not None
+    assert drafting.least_chance == pytest.approx(0.1 / (0.1 + 1 / rows), rel=0.1)
+    assert drafting.patience == pytest.approx(2, rel=0.1)
 
 
 def drafts(policy: DraftPolicy, rows: int) -> bool:
-    return policy.drafting(rows, all_think=True, goes_on=True) is not None
+    return policy.drafting(rows) is not None
 
 
 def think(policy: DraftPolicy, rows: int, factor: float, steps: int) -> list[bool]:
@@ -58,12 +81,11 @@ def test_each_size_of_batch_is_judged_by_itself() -> None:
     assert not drafts(policy, 17)
 
 
-def test_nothing_is_drafted_beside_requests_that_do_not_think() -> None:
-    assert DraftPolicy("auto").drafting(1, all_think=False, goes_on=False) is None
-
-
 def test_a_fixed_number_and_none() -> None:
-    for all_think in (True, False):
-        policy = DraftPolicy(5)
-        assert policy.drafting(8, all_think=all_think, goes_on=False) == Drafting(5, 0.0, False)
-        assert DraftPolicy(0).drafting(1, all_think=all_think, goes_on=True) is None
+    policy = DraftPolicy(5)
+    for _ in range(3):
+        drafting = policy.drafting(8)
+        assert drafting is not None
+        assert (drafting.max_drafts, drafting.least_chance) == (5, 0.0)
+        assert DraftPolicy(0).drafting(1) is None
+        think(policy, 8, 9.0, 1000)
