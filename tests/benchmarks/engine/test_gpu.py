@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.engine.engine_handle import EngineHandle
 from benchmarks.engine.gpu import GpuSettings, measure_passes, passes_table
-from benchmarks.engine.measures import Pair
+from benchmarks.engine.measures.pairs import Pair
 from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import ignore
