@@ -19,19 +19,21 @@ _PROBLEMS = 2000
 # What is given of a document as its prompt.
 _BEGINNING = 2
 # What is left of it as the answer to the rest: in the demonstration's problems a number, what is
-# counted, a full stop. One more token follows.
+# counted, a full stop.
 _ANSWER = 3
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids of texts without end, and how they are thought about: with thoughts of `budget`
-    tokens where these are expected to save more than `threshold` nats.
+    """Token ids of texts, over and over, and how they are thought about: with thoughts of `budget`
+    tokens where these are expected to save more than `threshold` nats. `end`: the token that ends
+    an answer, where the tokenizer has one.
     """
 
     budget: int
     threshold: float
     ids: Iterator[tuple[int, ...]]
+    end: tuple[int, ...]
 
     @classmethod
     def of(cls, settings: Settings) -> "Texts":
@@ -52,6 +54,7 @@ class Texts:
             min(config.default_thought_budget, settings.mixed_budget),
             config.default_thought_threshold or config.effort_thresholds.medium,
             itertools.cycle(ids),
+            () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,),
         )
 
     @property
@@ -61,23 +64,23 @@ class Texts:
 
     def documents(self, number: int) -> tuple[Request, ...]:
         """The next documents, given token by token."""
-        return self._given(number, _BEGINNING)
+        return tuple(self._given(ids, _BEGINNING) for ids in itertools.islice(self.ids, number))
 
     def answers(self, number: int) -> tuple[Request, ...]:
-        """The next short answers, given token by token, each with one more token, sampled.
+        """The next short answers, given token by token, with their end.
 
         Times count from a request's first token: that is the last one of the question, so that the
         answer's first token counts, and the prefill does not.
         """
-        requests = self._given(number, -_ANSWER - 1)
-        return tuple(replace(request, tokens=request.tokens + 1) for request in requests)
-
-    def _given(self, number: int, place: int) -> tuple[Request, ...]:
-        """Texts as prompts up to a place, and from there on as what is given token by token."""
         return tuple(
-            Request(ids[:place], self.budget, len(ids[place:]), self.threshold, ids[place:])
+            self._given(ids + self.end, len(ids) - _ANSWER - 1)
             for ids in itertools.islice(self.ids, number)
         )
+
+    def _given(self, ids: tuple[int, ...], place: int) -> Request:
+        """A text as the prompt up to a place, and from there on given token by token."""
+        given = ids[place:]
+        return Request(ids[:place], self.budget, len(given), self.threshold, given)
 
 
 def groups(requests: Sequence[Request], batch: int) -> list[Load]:

@@ -12,6 +12,8 @@ from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import ignore
 
+pytestmark = pytest.mark.slow
+
 
 def test_milliseconds_per_pass(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
