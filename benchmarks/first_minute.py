@@ -100,8 +100,9 @@ def traffic(url: str, seconds: float, user: int, begun: float) -> Iterator[Answe
     """
     draw, prompts = random.Random(user), texts(user)
     end = time.perf_counter() + seconds
+    is_over = False
     with httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS) as client:
-        while time.perf_counter() < end:
+        while not is_over:
             for kind in draw.sample(list(KINDS), len(KINDS)):
                 path, body = path_and_body(kind, next(prompts))
                 sent = time.perf_counter()
@@ -110,6 +111,7 @@ def traffic(url: str, seconds: float, user: int, begun: float) -> Iterator[Answe
                 if answer.is_error:
                     raise RefusedError(f"{kind}: {answer.status_code}, {answer.text[:200]}")
                 yield Answered(kind, sent - begun, took)
+            is_over = time.perf_counter() >= end
 
 
 def minute(url: str, seconds: float, users: Sequence[int], begun: float) -> list[Answered]:

@@ -13,7 +13,8 @@ several times, and the median of the repetitions' ratios counts.
 | adaptive | time per visible token of texts that are thought about where it pays | at budget 0 |
 |          | requests without thoughts beside such | the same where none thinks |
 | speculative | time per visible token of texts, with drafts of thoughts where these pay | without |
-|          | the same, thought about where it pays | at budget 0 |
+|          | the same of documents and answers, thought about where it pays | at budget 0 |
+|          | the same | thought about at every token, without drafts |
 | context  | growth of the time per visible token with the context | that of stock vLLM |
 
 table.py     which lines there are, one by one
