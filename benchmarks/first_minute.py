@@ -8,6 +8,7 @@ each other, in both minutes alike: that is the second minute's own ratio.
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -205,13 +206,19 @@ def first_minute_command(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit status: 0, 1 where a request was refused or broke off, 2 for a
     server or file that cannot be reached."""
     options = make_options_parser().parse_args(arguments)
-    users, begun = range(options.users), time.perf_counter()
+    users, load_before, begun = range(options.users), os.getloadavg()[0], time.perf_counter()
     try:
         first = minute(options.url, options.seconds, users, begun)
         # Other texts than before.
         others = range(options.users, 2 * options.users)
         second = minute(options.url, options.seconds, others, begun)
         lines = kind_times(first, second)
+        load_after = os.getloadavg()[0]
+        print(
+            f"load average here {load_before:.1f} before, {load_after:.1f} after, "
+            f"{os.cpu_count()} cores",
+            end="\n\n",
+        )
         print(times_table(lines))
         if options.json:
             _write_figures(options, lines)

@@ -24,7 +24,8 @@ def test_a_row_for_every_kind(
     file = tmp_path / "figures.json"
     options = ["--seconds", "0.001", "--users", "2", "--json", str(file)]
     assert first_minute_command([demo_server.url, *options]) == 0
-    _, _, *rows = capsys.readouterr().out.splitlines()
+    head, _, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("load average")
     assert [row.split("|")[1].strip() for row in rows] == list(KINDS)
     figures = json.loads(file.read_text())
     assert figures["users"] == 2
