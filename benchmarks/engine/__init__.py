@@ -1,7 +1,7 @@
 """What thinking costs, beside stock vLLM: `python -m benchmarks.engine`.
 
 cli.py            the commands: table, profile, gpu
-measures.py       `table`: ratios and what they are to reach
+measures/         `table`: ratios and what they are to reach
 profile.py        `profile`: where the time of an engine step goes
 gpu.py            `gpu`: milliseconds per pass by batch and budget
 engine_handle.py  starts and controls a process with an engine
@@ -13,5 +13,5 @@ load.py           the requests that an engine is measured with, and the times of
 shapes.py         models of random weights, and base models of checkpoints for stock vLLM
 official.py       generation as in the official code, for comparison
 machine.py        the machine that it all ran on
-report.py         tables, JSON, plot
+report.py         table, JSON, plot
 """

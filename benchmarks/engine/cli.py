@@ -14,7 +14,9 @@ import torch
 from benchmarks.engine.engine_handle import EngineEndedError
 from benchmarks.engine.gpu import GpuSettings, PassTime, measure_passes, passes_table
 from benchmarks.engine.machine import Machine, describe_machine
-from benchmarks.engine.measures import DOCUMENTS, NAMES, Measured, Progress, Settings, measure
+from benchmarks.engine.measures.measured import Measured
+from benchmarks.engine.measures.settings import NAMES, Progress, Settings
+from benchmarks.engine.measures.table import measure
 from benchmarks.engine.profile import Profile, ProfileSettings, profile, profile_table
 from benchmarks.engine.report import measures_table, write_json, write_plot
 from benchmarks.engine.shapes import SHAPES
@@ -126,10 +128,9 @@ def _add_table(commands: Any) -> None:
     parser.add_argument(
         "--documents",
         type=Path,
-        default=DOCUMENTS,
         metavar="FILE",
-        help='texts to be thought about where it pays, lines of JSON with a "text" (default: '
-        "held-out ones of the demonstration)",
+        help='texts to be thought about, lines of JSON with a "text", measured over and over where '
+        "they are too few (default: held-out ones of the demonstration, all different)",
     )
     parser.set_defaults(run=run_table)
 

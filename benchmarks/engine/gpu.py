@@ -15,10 +15,11 @@ import torch
 
 from benchmarks.engine.engine_handle import EngineHandle, launched_engine
 from benchmarks.engine.load import Load, per_token, random_requests
-from benchmarks.engine.measures import GIB, MS, Progress
-from benchmarks.engine.report import table
+from benchmarks.engine.measures.pairs import GIB
+from benchmarks.engine.measures.settings import MS, Progress
 from benchmarks.engine.shapes import MISTRAL_7B, Shape, write_model
 from benchmarks.engine.spec import EngineSpec
+from benchmarks.tables import table
 
 COPIED_BYTES = 1 << 28
 COPIES = 20

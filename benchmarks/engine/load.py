@@ -14,7 +14,8 @@ _FIRST_WORD = 4
 class Request:
     """One request: `tokens` visible tokens, a thought of `budget` tokens before each of which it is
     expected to save more than `threshold` nats, or before all, if that is 0. With a budget they may
-    be given, not sampled: the first are then those of `text`.
+    be given, not sampled: they are then those of `text`. `temperature` is that of the thought
+    tokens and of the visible ones.
     """
 
     prompt: tuple[int, ...]
@@ -22,6 +23,7 @@ class Request:
     tokens: int
     threshold: float = 0.0
     text: tuple[int, ...] = ()
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)

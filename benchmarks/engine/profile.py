@@ -16,11 +16,12 @@ import torch
 
 from benchmarks.engine.engine_handle import EngineHandle, launched_engine
 from benchmarks.engine.load import Load, per_token, random_requests
-from benchmarks.engine.measures import MS, Progress, engine_arguments
-from benchmarks.engine.report import table
+from benchmarks.engine.measures.pairs import engine_arguments
+from benchmarks.engine.measures.settings import MS, Progress
 from benchmarks.engine.shapes import LARGER, Shape, write_base_model, write_model
 from benchmarks.engine.spec import EngineSpec
 from benchmarks.engine.timers import OUTPUTS, PARTS, Breakdown
+from benchmarks.tables import table
 from quietstar_infer.config import read_json
 
 TIMED_ENGINE = "benchmarks.engine.timed_engine"

@@ -1,4 +1,4 @@
-"""Tables, JSON and a plot of what was measured."""
+"""A table, JSON and a plot of what was measured."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,30 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.machine import Machine
-from benchmarks.engine.measures import Measured
+from benchmarks.engine.measures.measured import Measured
+from benchmarks.tables import table
 
 # Raised when a field of the JSON changes its meaning or is removed.
 SCHEMA = 1
 HEADER = ("measure", "model", "case", "", "against", "ratio", "spread", "to reach", "reached")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
-    """A Markdown table, aligned; columns from `numbers_from` on are flush right."""
-    cells = [list(header), *map(list, rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if i < numbers_from else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join(
-        "-" * (width + 2) if i < numbers_from else "-" * (width + 1) + ":"
-        for i, width in enumerate(widths)
-    )
-    return "\n".join([line(header), f"|{rule}|", *(line(row) for row in rows)])
 
 
 def measures_table(measures: Sequence[Measured]) -> str:

@@ -35,14 +35,15 @@ def prepare(spec: EngineSpec, engine_args: EngineArgs) -> None:
 
 
 def sampling_params(spec: EngineSpec, request: Request) -> SamplingParams:
-    """Temperature 1, the API's default; no answer ends before its last token."""
+    """vLLM's parameters of a request; no answer ends before its last token."""
     thoughts = {
         "thought_budget": request.budget,
+        "thought_temperature": request.temperature,
         "thought_threshold": request.threshold,
         "thought_forced_tokens": request.text,
     }
     return SamplingParams(
-        temperature=1.0,
+        temperature=request.temperature,
         ignore_eos=True,
         max_tokens=request.tokens,
         extra_args=None if spec.thinking is None else thoughts,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.engine.measures import Pair, engine_arguments, pair
+from benchmarks.engine.measures.pairs import Pair, engine_arguments, pair
 from benchmarks.engine.shapes import write_base_model
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import ignore

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.engine.engine_handle import EngineEndedError, launched_engine
 from benchmarks.engine.load import Load
-from benchmarks.engine.measures import Pair
+from benchmarks.engine.measures.pairs import Pair
 from benchmarks.engine.shapes import TINY, write_model
 from benchmarks.engine.spec import EngineSpec
 

@@ -7,10 +7,12 @@ import pytest
 
 from benchmarks.engine.engine_handle import EngineHandle
 from benchmarks.engine.gpu import GpuSettings, measure_passes, passes_table
-from benchmarks.engine.measures import Pair
+from benchmarks.engine.measures.pairs import Pair
 from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import ignore
+
+pytestmark = pytest.mark.slow
 
 
 def test_milliseconds_per_pass(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

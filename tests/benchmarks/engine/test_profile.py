@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.engine import profile as profile_module
 from benchmarks.engine.engine_handle import EngineHandle, launched_engine
-from benchmarks.engine.measures import Pair
+from benchmarks.engine.measures.pairs import Pair
 from benchmarks.engine.profile import Profile, ProfileSettings, profile_table
 from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec

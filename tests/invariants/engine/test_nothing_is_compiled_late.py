@@ -12,14 +12,14 @@ from vllm.compilation.counter import compilation_counter
 
 from quietstar_infer.params import ThoughtParams
 from quietstar_infer.vllm_plugin.options import ThinkingOptions
-from quietstar_infer.vllm_plugin.speculation import ngrams
+from quietstar_infer.vllm_plugin.speculation import passes
 from tests.support.checkpoints import write_random_gate
 from tests.support.engine import Ask, thinking_engine
 
 pytestmark = pytest.mark.slow
 
 DRAFTING: dict[str, Any] = {
-    name: function for name, function in vars(ngrams).items() if hasattr(function, "signatures")
+    name: function for name, function in vars(passes).items() if hasattr(function, "signatures")
 }
 PROMPT = [5, 8, 13, 21, 34]
 

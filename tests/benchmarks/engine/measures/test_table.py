@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.engine import measures
-from benchmarks.engine.measures import NAMES, Pair, Settings, measure
+from benchmarks.engine.measures import pairs
+from benchmarks.engine.measures.pairs import Pair
+from benchmarks.engine.measures.settings import NAMES, Settings
+from benchmarks.engine.measures.table import measure
 from benchmarks.engine.shapes import TINY
 from benchmarks.engine.spec import EngineSpec
 from tests.support.benchmarking import MEASURED, ignore
@@ -36,6 +38,10 @@ def settings(checkpoint: Path) -> Settings:
         arrival_batch=2,
         adaptive_batches=(1, 2),
         adaptive_tokens=4,
+        warm_up_tokens=1,
+        drafted_documents=1,
+        answers=1,
+        larger_drafted_batches=(1,),
         contexts=(16, 40),
         context_batch=2,
     )
@@ -51,17 +57,19 @@ def test_every_measure_has_its_lines(
         started.extend([spec, stock])
         yield replace(both, name=rest["name"], limit=rest["limit"])
 
-    monkeypatch.setattr(measures, "pair", instead)
+    monkeypatch.setattr(pairs, "pair", instead)
     table = list(measure(settings, "cpu", ignore))
     assert [m.name for m in table] == [
         *("pass", "pass", "company", "arrival", "adaptive", "adaptive", "adaptive", "official"),
-        *("speculative", "speculative", "speculative"),
+        *("speculative",) * 9,
         *("pass", "pass", "context"),
     ]
     assert {m.name for m in table} == set(NAMES)
     assert [m.limit for m in table] == [
         *(0.8, 1.0, 1.15, 1.3, 1.6, 1.6, 1.1, 500),
-        *(0.6, 1.03, 1.4),
+        *(1.03, 0.6, 0.6, 1.03),  # after the start; batch 1, greedy, too; batch 2
+        *(1.4, 1.0, 2.5, 1.0),  # documents and answers, by budget 0 and by thinking everywhere
+        1.03,
         *(1.0, 1.0, 1.1),
     ]
     for measured in table:
@@ -73,11 +81,12 @@ def test_every_measure_has_its_lines(
     assert [spec.thinking is None for spec in started] == [
         *(False, True),
         *(False, False),
+        *(False, False),
         *(False, True),
     ]
-    assert started[4].arguments == started[5].arguments
+    assert started[6].arguments == started[7].arguments
     drafts = [spec.thinking["speculative_thoughts"] for spec in started if spec.thinking]
-    assert drafts == [0, "auto", 0, 0]
+    assert drafts == [0, "auto", 0, "auto", 0, 0]
     assert "enforce_eager" not in started[0].arguments
 
 
@@ -91,7 +100,7 @@ def test_only_the_engines_of_the_selected_measures_are_started(
         names.append(rest["name"])
         yield both
 
-    monkeypatch.setattr(measures, "pair", instead)
+    monkeypatch.setattr(pairs, "pair", instead)
     (measured,) = measure(replace(settings, only=("arrival",)), "cpu", ignore)
     assert measured.name == "arrival"
     assert names == [settings.checkpoint.name]
