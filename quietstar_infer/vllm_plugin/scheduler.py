@@ -100,7 +100,8 @@ class ThinkingScheduler(AsyncScheduler):
         # With pipeline parallelism: the thought token that each request feeds next.
         self._thought_tokens: dict[str, int] = {}
         self._clock = _engine_clock(self.vllm_config)
-        self._step_began = 0.0
+        # When the last engine step ended, or this one began; None before the first.
+        self._step_began: float | None = None
         if self._limits.max_budget > 0:
             # A thought lies behind its text token: START, thought tokens, END.
             self.num_lookahead_tokens = self._limits.max_budget + 2
@@ -183,7 +184,8 @@ class ThinkingScheduler(AsyncScheduler):
         """vLLM's own, without the requests that wait with their next thought to be aligned, and
         those whose last pass is still under way.
         """
-        self._step_began = self._clock()
+        if self._clock is time.monotonic:
+            self._step_began = time.monotonic()  # the engine may have had nothing to do
         for request in (*self._requests_to_align(), *self._requests_in_mid_pass()):
             # The count goes up before vLLM compares it: this skips the coming step alone.
             request.next_decode_eligible_step = self.current_step + 2
@@ -382,7 +384,10 @@ class ThinkingScheduler(AsyncScheduler):
         progress: ThoughtProgress | None,
     ) -> None:
         """Tell the policy what the engine step has taken."""
-        seconds = self._clock() - self._step_began
+        began, self._step_began = self._step_began, self._clock()
+        if began is None:
+            return
+        seconds = self._step_began - began
         tokens = num_rows * num_passes
         if progress is not None:
             self._policy.observe_passes(progress.num_passes, progress.num_tokens, seconds)

@@ -37,7 +37,7 @@ _NEW = 0.5
 # Passes that a thought which has ended waits for others at most.
 _MOST_PATIENCE = 8.0
 # Up to so many rows drafts are expected to pay until it is measured.
-_FEW_ROWS = 2
+_FEW_ROWS = 4
 
 SpeculativeThoughts = Literal["auto"] | int
 """By measurement, or so many drafts in a pass wherever there are any; 0 = none."""
