@@ -121,7 +121,8 @@ class ThinkingRunnerMixin(_Runner):
         position_R = text_positions(rows, num_computed, num_scheduled_tokens)
         # From this count vLLM derives position, sequence length and KV slot. It writes the count
         # anew in every engine step.
-        num_computed[rows.row_R] += position_offsets(rows)
+        if rows.first.stop < len(rows.steps):
+            num_computed[rows.row_R] += position_offsets(rows)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
         self._thoughts = self.thought_state.prepare_inputs(
@@ -133,7 +134,8 @@ class ThinkingRunnerMixin(_Runner):
             plan.fed_tokens,
         )
         self._restore_text_tokens(self._thoughts)
-        self._discard_samples(rows.row_R[rows.unfinished])
+        if rows.num_unfinished:
+            self._discard_samples(rows.row_R[rows.unfinished])
         return prepared
 
     def _restore_text_tokens(self, thoughts: ThoughtBatch) -> None:
@@ -201,9 +203,10 @@ class ThinkingRunnerMixin(_Runner):
             return None
         logits_NV = self.execute_model_state.logits
         thoughts = self._thoughts = self.thought_state.decide(self._thoughts, logits_NV)
-        for row_D in (thoughts.beginning, thoughts.continuing):
-            if row_D.size > 0:
-                self._discard_samples(row_D)
+        if thoughts.num_begun:
+            self._discard_samples(thoughts.beginning)
+        if thoughts.verified and (continuing := thoughts.continuing).size > 0:
+            self._discard_samples(continuing)
         self._unsampled = self.thought_state.process_logits(thoughts, logits_NV)
         if thoughts.drafting is not None:
             self._progress = self.thought_state.draft(thoughts)

@@ -52,6 +52,11 @@ class ThoughtRows(NamedTuple):
         return slice(self.num_gates, self.num_plain - self.num_last)
 
     @property
+    def num_unfinished(self) -> int:
+        """The number of first and middle passes."""
+        return self.num_plain - self.num_last - self.num_gates
+
+    @property
     def last(self) -> slice:
         """Last passes, which feed END behind t_b: base and thought are mixed."""
         return slice(self.num_plain - self.num_last, self.num_plain)
@@ -126,9 +131,15 @@ def text_positions(
     later, vLLM's count of computed tokens stays at p.
     """
     position_R = num_computed[rows.row_R].astype(np.int64)
-    feeds_text_R = np.array([step.is_gate or step.is_first for step in rows.steps], dtype=np.int64)
-    # x_p may be the end of a whole prompt.
-    position_R += feeds_text_R * (num_scheduled[rows.row_R] - 1 - _extra_tokens(rows))
+    if rows.first.stop > 0:
+        # x_p may be the end of a whole prompt; in a first pass, START comes behind it.
+        feeding = slice(0, rows.first.stop)
+        position_R[feeding] += num_scheduled[rows.row_R[feeding]] - 1
+        position_R[rows.first] -= 1
+    for index in range(len(rows.steps))[rows.drafted]:
+        step = rows.steps[index]
+        if step.is_gate or step.is_first:
+            position_R[index] += num_scheduled[rows.row_R[index]] - 1 - step.num_extra_tokens
     return position_R
 
 
@@ -141,10 +152,9 @@ def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> Int
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
     first pass, else t_k. Drafts and END come after it. In a gate pass: where x_p is.
     """
-    ends_R = query_start_loc[rows.row_R + 1].astype(np.int64)
-    is_first_R = np.array([step.is_first for step in rows.steps], dtype=np.int64)
-    return ends_R - 1 - _extra_tokens(rows) + is_first_R
-
-
-def _extra_tokens(rows: ThoughtRows) -> Int64Array:
-    return np.array([step.num_extra_tokens for step in rows.steps], dtype=np.int64)
+    place_R = query_start_loc[rows.row_R + 1].astype(np.int64) - 1
+    place_R[rows.last] -= 1
+    for index in range(len(rows.steps))[rows.drafted]:
+        step = rows.steps[index]
+        place_R[index] += step.is_first - step.num_extra_tokens
+    return place_R

@@ -62,8 +62,8 @@ class ThoughtBatch(NamedTuple):
     and `inputs` are its columns. `drafted`: what the others feed, until `verified` has what came of
     it: thoughts that have ended are in their last pass then, and the others no longer in `rows`.
     `drafting`: how to draft for the next pass, None = not at all. `weight_L1`: the mixing weights,
-    once known. Of gate passes `base_GH`: the base hidden states, once known; `thinks_G`: the
-    outcome, once decided.
+    once known. Of gate passes, once known: `gain_G`, what a thought is expected to save, by the
+    checkpoint's gate; `thinks_G`, what was decided.
     """
 
     rows: ThoughtRows
@@ -75,13 +75,18 @@ class ThoughtBatch(NamedTuple):
     drafted: tuple[DraftedRow, ...] = ()
     verified: tuple[VerifiedRow, ...] = ()
     weight_L1: torch.Tensor | None = None
-    base_GH: torch.Tensor | None = None
+    gain_G: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     @property
     def beginning(self) -> npt.NDArray[np.int64]:
         """The batch's rows in which, in their gate pass, a thought was decided for."""
         return self.rows.row_R[self.rows.gates][self.thinks_G]
+
+    @property
+    def num_begun(self) -> int:
+        """In how many gate passes a thought was decided for."""
+        return int(np.count_nonzero(self.thinks_G))
 
     @property
     def continuing(self) -> npt.NDArray[np.int64]:
@@ -92,7 +97,7 @@ class ThoughtBatch(NamedTuple):
     @property
     def num_visible(self) -> int:
         """How many of the thinking rows sample a visible token in this pass."""
-        return self.rows.num_last + self.rows.num_gates - int(self.thinks_G.sum())
+        return self.rows.num_last + self.rows.num_gates - self.num_begun
 
     @property
     def num_thinking(self) -> int:
@@ -131,6 +136,11 @@ class ThoughtState:
         self._device = device
         self._vocab_size = vllm_config.model_config.get_vocab_size()
         self._thinkers: dict[str, _Thinker] = {}
+        # Those of them whose thoughts are logged, whose visible tokens are forced, and one of whose
+        # thoughts is given: mostly none.
+        self._logged_ids: set[str] = set()
+        self._forced_ids: set[str] = set()
+        self._given_ids: set[str] = set()
         dtype = vllm_config.model_config.dtype
         assert isinstance(dtype, torch.dtype), "vLLM has resolved it by now"
         self.slots = ThoughtSlots(
@@ -142,7 +152,8 @@ class ThoughtState:
             device=device,
         )
         compilation = vllm_config.compilation_config
-        self.sampler = ThoughtSampler(is_compiled=compilation.mode != CompilationMode.NONE)
+        self._is_compiled = compilation.mode != CompilationMode.NONE
+        self.sampler = ThoughtSampler(self._is_compiled)
         self.sample_check = SampleCheck(setup.config.meta_token_ids)
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
@@ -154,10 +165,12 @@ class ThoughtState:
         )
 
     def warm_up(self) -> None:
-        """Have the sampler of thought tokens, and what drafts them, compiled before a request waits
-        for it.
+        """Have what is done with thoughts in every pass, and what drafts them, compiled before a
+        request waits for it.
         """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
+        if self._is_compiled:
+            self.slots.warm_up(self._model.thought_gate)
         if self.speculator is not None:
             self.speculator.warm_up()
 
@@ -166,6 +179,12 @@ class ThoughtState:
     def add_request(self, request_id: str, request: ThinkingRequest) -> None:
         """A request that thinks is scheduled for the first time."""
         self._thinkers[request_id] = _Thinker(request, bits_of(request.temperature))
+        if request.record_key is not None:
+            self._logged_ids.add(request_id)
+        if request.forced_tokens:
+            self._forced_ids.add(request_id)
+        if request.first_thought:
+            self._given_ids.add(request_id)
 
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
@@ -177,6 +196,8 @@ class ThoughtState:
         """A request, thinking or not, has ended."""
         self.drop_thought(request_id)
         self._thinkers.pop(request_id, None)
+        for ids in (self._logged_ids, self._forced_ids, self._given_ids):
+            ids.discard(request_id)
 
     # --- one pass
 
@@ -195,22 +216,28 @@ class ThoughtState:
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
         all end. `fed_tokens`: see `ThoughtPlan`.
         """
-        self._give_thoughts(rows)
+        if self._given_ids:
+            self._give_thoughts(rows)
         place_R = fed_places(rows, query_start_loc)
-        plain = slice(0, rows.num_plain)
-        phases = [step.phase for step in rows.steps[plain]]
-        fed = self._fed(
-            rows.request_ids[plain], rows.row_R[plain], place_R[plain], phases, position_R[plain]
-        )
+        fed = self._judged(rows, place_R)
+        if rows.num_gates < rows.num_plain:
+            thinking = slice(rows.num_gates, rows.num_plain)
+            phases = [step.phase for step in rows.steps[thinking]]
+            fed += self._fed(
+                rows.request_ids[thinking],
+                rows.row_R[thinking],
+                place_R[thinking],
+                phases,
+                position_R[thinking],
+            )
         if fed_tokens:
             self._keep(fed, [fed_tokens.get(request_id) for request_id in rows.request_ids])
         fed += self._ends(fed[rows.last])
         packed_F8 = upload(fed, self._device)
-        inputs = unpack(packed_F8)
         if rows.num_gates < len(fed):
-            slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
-            input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
+            self.slots.feed(input_N, packed_F8[rows.fed])
         drafted = self._prepare_drafts(rows, position_R, place_R, input_N)
+        inputs = unpack(packed_F8)
         return ThoughtBatch(rows, position_R, fed, packed_F8, inputs, drafting, drafted)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
@@ -221,10 +248,13 @@ class ThoughtState:
         if batch.drafted:
             batch = self._verify(batch, hidden_NH)
         rows, inputs = batch.rows, batch.inputs
-        if rows.num_gates:
-            base_GH = hidden_NH[inputs.place[rows.gates]]
-            self.slots.base_SH[inputs.slot[rows.gates]] = base_GH
-            batch = batch._replace(base_GH=base_GH)
+        if rows.num_gates and self._model.thought_gate is not None:
+            packed_G8 = batch.packed_F8[rows.gates]
+            gain_G = self.slots.judge(hidden_NH, packed_G8, self._model.thought_gate)
+            batch = batch._replace(gain_G=gain_G)
+        elif rows.num_gates:
+            slot, place = inputs.slot[rows.gates], inputs.place[rows.gates]
+            self.slots.base_SH[slot] = hidden_NH[place]
         if rows.num_first:
             slot, place = inputs.slot[rows.first], inputs.place[rows.first]
             self.slots.base_SH[slot] = hidden_NH[place - 1]
@@ -244,20 +274,25 @@ class ThoughtState:
         Waits for the device: what vLLM samples in this pass depends on it.
         """
         rows = batch.rows
-        if batch.base_GH is None:
+        if not rows.num_gates:
             return batch
-        gates = rows.gates
-        budgets = np.array([step.budget for step in rows.steps[gates]])
+        gain_G = batch.gain_G
+        if gain_G is None:
+            row_G, slot_G, budget_G = (
+                column_F[rows.gates]
+                for column_F in (batch.inputs.row, batch.inputs.slot, batch.inputs.column)
+            )
+            base_GH = self.slots.base_SH[slot_G]
+            gain_G = self._model.expected_gain(base_GH, logits_NV[row_G], budget_G)
         thresholds = [
             self._threshold(request_id, step)
-            for request_id, step in zip(rows.request_ids[gates], rows.steps[gates], strict=True)
+            for request_id, step in zip(
+                rows.request_ids[rows.gates], rows.steps[rows.gates], strict=True
+            )
         ]
-        budget_G = async_tensor_h2d(budgets, device=self._device)
-        logits_GV = logits_NV[batch.inputs.row[gates]]
-        gain_G = self._model.expected_gain(batch.base_GH, logits_GV, budget_G)
         gains = gain_G.cpu().numpy()
         thinks_G = gains > np.array(thresholds)
-        self.metrics.add_decisions(gains, int(thinks_G.sum()))
+        self.metrics.add_decisions(gains, int(np.count_nonzero(thinks_G)))
         return batch._replace(thinks_G=thinks_G)
 
     def process_logits(
@@ -278,7 +313,7 @@ class ThoughtState:
             if batch.drafting is not None:
                 self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
-        unsampled = self._to_be_logged(batch, logits_NV)
+        unsampled = self._to_be_logged(batch, logits_NV) if self._logged_ids else None
         skipped = [rows.request_ids[index] for index in batch.skipped]
         for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
@@ -454,6 +489,23 @@ class ThoughtState:
 
     # --- parts
 
+    def _judged(self, rows: ThoughtRows, place_R: npt.NDArray[np.int64]) -> list[ThoughtInputs]:
+        """The last text tokens of those that are in their gate pass, behind which nothing is fed
+        yet.
+        """
+        gates = rows.gates
+        where = zip(
+            rows.request_ids[gates],
+            rows.steps[gates],
+            rows.row_R[gates].tolist(),
+            place_R[gates].tolist(),
+            strict=True,
+        )
+        return [
+            ThoughtInputs(row, place, self.slots.acquire(request_id), step.budget, 0, 0, 0)
+            for request_id, step, row, place in where
+        ]
+
     def _ends(self, last: list[ThoughtInputs]) -> list[ThoughtInputs]:
         """The ENDs behind the last thought tokens."""
         end = self.slots.end_column
@@ -493,6 +545,9 @@ class ThoughtState:
 
     def _force_tokens(self, rows: ThoughtRows) -> None:
         """Have vLLM's sampler yield the given tokens of requests that score a text."""
+        if not self._forced_ids:
+            self.forced_tokens.force((), ())
+            return
         forced = [
             (row, tokens[step.index])
             for request_id, row, step in zip(
