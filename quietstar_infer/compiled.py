@@ -7,10 +7,12 @@ in every pass needs none of it: what Inductor has made of it is called.
 """
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch._dynamo.decorators import mark_unbacked
+from torch._dynamo.eval_frame import reset_code
 from torch._functorch import config as aot_config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
@@ -27,16 +29,18 @@ class CompiledFunction:
     """
 
     def __init__(
-        self, function: TensorFunction, examples: Sequence[torch.Tensor], rows: Sequence[int]
+        self, function: FunctionType, examples: Sequence[torch.Tensor], rows: Sequence[int]
     ) -> None:
         for index in rows:
             mark_unbacked(examples[index], 0)
-        # Another backend each time, or Dynamo would take what it has compiled for an equal one.
         compiled = torch.compile(function, backend=self._compile, dynamic=False, fullgraph=True)
         # Where AOTAutograd finds its own result in a cache, it does not ask Inductor, which has one
         # of its own.
         with aot_config.patch(enable_autograd_cache=False):
             compiled(*examples)
+        # Dynamo keeps what it has compiled with the function, would compare with it what comes
+        # next, and gives up after the eighth.
+        reset_code(function.__code__)
         free = [
             (value, index, is_stride)
             for index in rows
