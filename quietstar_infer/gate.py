@@ -18,6 +18,9 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
+GateTensors = tuple[torch.Tensor, ...]
+"""What a gate computes with: its interpolation table, and weight and bias of both layers."""
+
 
 @dataclass(frozen=True)
 class GateConfig:
@@ -88,7 +91,7 @@ class ThoughtGate(nn.Sequential):
         return (self.gains(base_NH) * self.interpolation_BK[row_N]).sum(dim=-1)
 
     @property
-    def tensors(self) -> tuple[torch.Tensor, ...]:
+    def tensors(self) -> GateTensors:
         """What `fused_gain` takes behind hidden states and budgets."""
         first, last = self[0], self[2]
         assert isinstance(first, nn.Linear)

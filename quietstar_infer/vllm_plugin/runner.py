@@ -185,9 +185,11 @@ class ThinkingRunnerMixin(_Runner):
         if thoughts is not None and self._none_is_visible(thoughts):
             self.execute_model_state = None
             output: Any = self._no_samples()
-        else:
+        elif self.input_batch.generators:
             with self._only_visible_generators():
                 output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
+        else:
+            output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
         if self._progress is not None:
             attach_progress(output, self._progress)
             self._progress = None
@@ -243,9 +245,6 @@ class ThinkingRunnerMixin(_Runner):
         (its generators have no offset). Can go when vLLM neither draws nor winds back there.
         """
         generators = self.input_batch.generators
-        if not generators:
-            yield
-            return
         discarded = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])
         hidden = {row: generators.pop(row) for row in discarded.tolist() if row in generators}
         try:

@@ -255,10 +255,11 @@ class ThinkingScheduler(AsyncScheduler):
             num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
         for request_id, step in steps.items():
             request = self.requests[request_id]
-            scheduled[request_id] += step.num_extra_tokens
-            scheduler_output.total_num_scheduled_tokens += step.num_extra_tokens
-            # Lowered before vLLM adds what was scheduled.
-            request.num_computed_tokens -= step.num_extra_tokens
+            if extra := step.num_extra_tokens:
+                scheduled[request_id] += extra
+                scheduler_output.total_num_scheduled_tokens += extra
+                # Lowered before vLLM adds what was scheduled.
+                request.num_computed_tokens -= extra
             final = step.next(num_passes - 1) if num_passes > 1 else step
             if final.is_last or _is_open(step, drafting):
                 continue  # until its outcome is known it counts as decoding
@@ -274,7 +275,7 @@ class ThinkingScheduler(AsyncScheduler):
         )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
-        for request_id in scheduled:
+        for request_id in scheduled if self.use_pp else steps:
             request, awaited = self.requests[request_id], steps.get(request_id)
             if (self.use_pp and not request.is_prefill_chunk) or (
                 awaited is not None and _awaits_output(awaited, num_passes, drafting)
@@ -372,7 +373,11 @@ class ThinkingScheduler(AsyncScheduler):
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
-            if step.is_gated and _has_ended(request_id, step, num_passes, progress):
+            if (
+                step.is_gated
+                and not step.is_gate
+                and _has_ended(request_id, step, num_passes, progress)
+            ):
                 used[request_id] = self._count(request_id, step.budget)
             # What comes of a step from before a preemption changes no progress.
             if request.num_stale_output_tokens > 0:

@@ -11,7 +11,7 @@ import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 
 from quietstar_infer.compiled import CompiledFunction, TensorFunction
-from quietstar_infer.gate import ThoughtGate, fused_gain
+from quietstar_infer.gate import GateTensors, fused_gain
 from quietstar_infer.vllm_plugin.thought_sampler import example_inputs, unpack
 
 
@@ -69,7 +69,7 @@ class ThoughtSlots:
 
     # As the engine runs them.
     @torch.inference_mode()
-    def warm_up(self, gate: ThoughtGate | None) -> None:
+    def warm_up(self, gate: GateTensors | None) -> None:
         """Compile, once and for any number of rows, what is done in every pass."""
         # Copies made in inference mode would be another kind of tensor.
         with torch.inference_mode(False):
@@ -78,7 +78,7 @@ class ThoughtSlots:
         examples = [token_SC.new_zeros(2), packed_F8, token_SC]
         self._feed = CompiledFunction(feed_tokens, examples, rows=(0, 1))
         if gate is not None:
-            examples = [base_SH.new_zeros(2, base_SH.shape[1]), packed_F8, base_SH, *gate.tensors]
+            examples = [base_SH.new_zeros(2, base_SH.shape[1]), packed_F8, base_SH, *gate]
             self._judge = CompiledFunction(judge_bases, examples, rows=(0, 1))
 
     def feed(self, input_N: torch.Tensor, packed_F8: torch.Tensor) -> None:
@@ -86,12 +86,12 @@ class ThoughtSlots:
         self._feed(input_N, packed_F8, self.token_SC)
 
     def judge(
-        self, hidden_NH: torch.Tensor, packed_G8: torch.Tensor, gate: ThoughtGate
+        self, hidden_NH: torch.Tensor, packed_G8: torch.Tensor, gate: GateTensors
     ) -> torch.Tensor:
         """Keep the base hidden states of gate passes, in whose inputs the budgets are the columns;
         returns what the thoughts are expected to save, (G,) float32, in nats.
         """
-        return self._judge(hidden_NH, packed_G8, self.base_SH, *gate.tensors)
+        return self._judge(hidden_NH, packed_G8, self.base_SH, *gate)
 
     def __len__(self) -> int:
         """How many requests hold a slot."""

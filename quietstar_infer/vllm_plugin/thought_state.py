@@ -133,6 +133,7 @@ class ThoughtState:
     ) -> None:
         setup = thinking_setup(vllm_config)
         self._model = model
+        self._gate = None if model.thought_gate is None else model.thought_gate.tensors
         self._device = device
         self._vocab_size = vllm_config.model_config.get_vocab_size()
         self._thinkers: dict[str, _Thinker] = {}
@@ -170,7 +171,7 @@ class ThoughtState:
         """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
         if self._is_compiled:
-            self.slots.warm_up(self._model.thought_gate)
+            self.slots.warm_up(self._gate)
         if self.speculator is not None:
             self.speculator.warm_up()
 
@@ -248,9 +249,8 @@ class ThoughtState:
         if batch.drafted:
             batch = self._verify(batch, hidden_NH)
         rows, inputs = batch.rows, batch.inputs
-        if rows.num_gates and self._model.thought_gate is not None:
-            packed_G8 = batch.packed_F8[rows.gates]
-            gain_G = self.slots.judge(hidden_NH, packed_G8, self._model.thought_gate)
+        if rows.num_gates and self._gate is not None:
+            gain_G = self.slots.judge(hidden_NH, batch.packed_F8[rows.gates], self._gate)
             batch = batch._replace(gain_G=gain_G)
         elif rows.num_gates:
             slot, place = inputs.slot[rows.gates], inputs.place[rows.gates]
@@ -284,16 +284,11 @@ class ThoughtState:
             )
             base_GH = self.slots.base_SH[slot_G]
             gain_G = self._model.expected_gain(base_GH, logits_NV[row_G], budget_G)
-        thresholds = [
-            self._threshold(request_id, step)
-            for request_id, step in zip(
-                rows.request_ids[rows.gates], rows.steps[rows.gates], strict=True
-            )
-        ]
-        gains = gain_G.cpu().numpy()
-        thinks_G = gains > np.array(thresholds)
-        self.metrics.add_decisions(gains, int(np.count_nonzero(thinks_G)))
-        return batch._replace(thinks_G=thinks_G)
+        gains: list[float] = gain_G.tolist()
+        judged = zip(gains, rows.request_ids[rows.gates], rows.steps[rows.gates], strict=True)
+        thinks = [gain > self._threshold(request_id, step) for gain, request_id, step in judged]
+        self.metrics.add_decisions(gains, sum(thinks))
+        return batch._replace(thinks_G=np.array(thinks))
 
     def process_logits(
         self, batch: ThoughtBatch, logits_NV: torch.Tensor
