@@ -254,6 +254,8 @@ class ThinkingScheduler(AsyncScheduler):
         if could_go_on and drafting is None:
             num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
         for request_id, step in steps.items():
+            if step.is_gate:
+                continue  # one token, as vLLM has scheduled it
             request = self.requests[request_id]
             if extra := step.num_extra_tokens:
                 scheduled[request_id] += extra
@@ -351,11 +353,11 @@ class ThinkingScheduler(AsyncScheduler):
         """Whether the workers may run several passes before they report back: not if any request of
         the batch decodes or may, or prefills, or a waiting request could join it.
         """
+        if self._max_passes == 1 or not 0 < len(steps) == num_rows:
+            return False
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
-        is_undecided = any(step.is_gate for step in steps.values())
-        all_think = 0 < len(steps) == num_rows
-        return self._max_passes > 1 and all_think and not could_join and not is_undecided
+        return not could_join and not any(step.is_gate for step in steps.values())
 
     # --- after an engine step
 
@@ -370,6 +372,8 @@ class ThinkingScheduler(AsyncScheduler):
         progress = attached_progress(model_runner_output)
         used: dict[str, ThoughtUsage] = {}
         for request_id, step in plan.steps.items():
+            if step.is_gate and _has_sampled(request_id, model_runner_output):
+                continue  # it has decoded, as it was counted on to do
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
@@ -385,7 +389,7 @@ class ThinkingScheduler(AsyncScheduler):
             if progress is not None and not step.is_gate:
                 self._go_on(request, step, plan.drafting, progress.reached[request_id])
             else:
-                self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
+                self._correct(request, step, plan.num_passes, num_passes)
         if progress is not None:
             # Some requests may have been aborted meanwhile.
             self._num_drafts |= {
@@ -462,16 +466,9 @@ class ThinkingScheduler(AsyncScheduler):
         self.grammar_compile_error_reqs.update(failures)
         return failures
 
-    def _correct(
-        self,
-        request: Request,
-        step: ThoughtStep,
-        planned: int,
-        run: int,
-        model_runner_output: ModelRunnerOutput,
-    ) -> None:
+    def _correct(self, request: Request, step: ThoughtStep, planned: int, run: int) -> None:
         """Correct the progress of a request where another was counted on."""
-        if step.is_gate and not _has_sampled(request.request_id, model_runner_output):
+        if step.is_gate:
             self._begin_thought(request, step)
         elif run < planned:
             self._cut_short(request, step, planned, run)

@@ -130,12 +130,13 @@ def text_positions(
     Where x_p is fed in this pass, it is the last of the row's tokens before those of the thought;
     later, vLLM's count of computed tokens stays at p.
     """
-    position_R = num_computed[rows.row_R].astype(np.int64)
-    if rows.first.stop > 0:
+    position_R = num_computed.take(rows.row_R).astype(np.int64)
+    num_feeding = rows.num_gates + rows.num_first
+    if num_feeding:
         # x_p may be the end of a whole prompt; in a first pass, START comes behind it.
-        feeding = slice(0, rows.first.stop)
-        position_R[feeding] += num_scheduled[rows.row_R[feeding]] - 1
-        position_R[rows.first] -= 1
+        position_R[:num_feeding] += num_scheduled.take(rows.row_R[:num_feeding])
+        position_R[: rows.num_gates] -= 1
+        position_R[rows.first] -= 2
     for index in range(len(rows.steps))[rows.drafted]:
         step = rows.steps[index]
         if step.is_gate or step.is_first:
@@ -152,8 +153,9 @@ def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> Int
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
     first pass, else t_k. Drafts and END come after it. In a gate pass: where x_p is.
     """
-    place_R = query_start_loc[rows.row_R + 1].astype(np.int64) - 1
-    place_R[rows.last] -= 1
+    place_R = query_start_loc.take(rows.row_R + 1).astype(np.int64) - 1
+    if rows.num_last:
+        place_R[rows.last] -= 1
     for index in range(len(rows.steps))[rows.drafted]:
         step = rows.steps[index]
         place_R[index] += step.is_first - step.num_extra_tokens

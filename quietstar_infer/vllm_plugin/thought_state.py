@@ -107,7 +107,7 @@ class ThoughtBatch(NamedTuple):
     @property
     def skipped(self) -> list[int]:
         """Which of `rows` are gate passes in which it was decided against."""
-        return [index for index, thinks in enumerate(self.thinks_G) if not thinks]
+        return [index for index, thinks in enumerate(self.thinks_G.tolist()) if not thinks]
 
 
 class DecodeBatch(NamedTuple):
