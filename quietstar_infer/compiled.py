@@ -8,11 +8,11 @@ in every pass needs none of it: what Inductor has made of it is called.
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch._C._dynamo.eval_frame import reset_code
 from torch._dynamo.decorators import mark_unbacked
-from torch._dynamo.eval_frame import reset_code
 from torch._functorch import config as aot_config
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
@@ -29,8 +29,10 @@ class CompiledFunction:
     """
 
     def __init__(
-        self, function: FunctionType, examples: Sequence[torch.Tensor], rows: Sequence[int]
+        self, function: TensorFunction, examples: Sequence[torch.Tensor], rows: Sequence[int]
     ) -> None:
+        self._graph: Any = None
+        self._graph_arguments: tuple[Any, ...] = ()
         for index in rows:
             mark_unbacked(examples[index], 0)
         compiled = torch.compile(function, backend=self._compile, dynamic=False, fullgraph=True)
@@ -40,20 +42,26 @@ class CompiledFunction:
             compiled(*examples)
         # Dynamo keeps what it has compiled with the function, would compare with it what comes
         # next, and gives up after the eighth.
-        reset_code(function.__code__)
-        free = [
+        reset_code(cast(FunctionType, function).__code__)
+        free: list[tuple[int, int, int]] = [
             (value, index, is_stride)
             for index in rows
             for is_stride, value in enumerate((len(examples[index]), examples[index].stride(0)))
         ]
+        # What is computed with numbers of another kind than expected would be nonsense.
+        self._dtypes = [(index, examples[index].dtype) for index in rows]
+        self._function = function
         # How to find each argument of the graph among those of the function.
-        self._sources: list[tuple[int, int | None]] = [
-            _source(argument, examples, free) for argument in self._graph_arguments
-        ]
+        self._sources = [_source(each, examples, free) for each in self._graph_arguments]
         self._graph_arguments = ()
 
     def __call__(self, *arguments: torch.Tensor) -> torch.Tensor:
-        """What the function returns; the arguments must be laid out as the examples were."""
+        """What the function returns; the arguments must be laid out as the examples were. It is
+        called as it is where those with free rows have another dtype.
+        """
+        for index, dtype in self._dtypes:
+            if arguments[index].dtype != dtype:
+                return self._function(*arguments)
         values: list[Any] = [
             arguments[index]
             if is_stride is None
@@ -66,18 +74,16 @@ class CompiledFunction:
         return result
 
     def _compile(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
-        compiled: Callable[..., Any] = compile_fx(
-            graph, examples, inner_compile=self._compile_inner
-        )
+        compiled: Any = compile_fx(graph, examples, inner_compile=self._compile_inner)
 
         def run(*arguments: Any) -> Any:
-            self._graph_arguments: tuple[Any, ...] = arguments
+            self._graph_arguments = arguments
             return compiled(*arguments)
 
         return run
 
     def _compile_inner(self, *arguments: Any, **options: Any) -> Any:
-        self._graph: Any = compile_fx_inner(*arguments, **options)
+        self._graph = compile_fx_inner(*arguments, **options)
         return self._graph
 
 

@@ -32,6 +32,8 @@ def test_any_number_of_rows_of_any_stride_is_computed_without_another_compilatio
         assert torch.equal(compiled(*arguments, added), expected)
         assert torch.equal(added, expected_added)
     assert counters == before
+    wide = (table(3).double(), torch.tensor([1, 2]), torch.zeros(5, 12, dtype=torch.float64))
+    assert compiled(*wide).tolist() == wide[0][1:].sum(dim=-1).tolist()
 
 
 @torch.inference_mode()
