@@ -7,6 +7,8 @@ in every pass needs none of it: what Inductor has made of it is called.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import itemgetter
 from types import FunctionType
 from typing import Any, cast
 
@@ -32,7 +34,7 @@ class CompiledFunction:
         self, function: TensorFunction, examples: Sequence[torch.Tensor], rows: Sequence[int]
     ) -> None:
         self._graph: Any = None
-        self._graph_arguments: tuple[Any, ...] = ()
+        self._graph_arguments: list[Any] = []
         for index in rows:
             mark_unbacked(examples[index], 0)
         compiled = torch.compile(function, backend=self._compile, dynamic=False, fullgraph=True)
@@ -43,41 +45,32 @@ class CompiledFunction:
         # Dynamo keeps what it has compiled with the function, would compare with it what comes
         # next, and gives up after the eighth.
         reset_code(cast(FunctionType, function).__code__)
-        free: list[tuple[int, int, int]] = [
-            (value, index, is_stride)
-            for index in rows
-            for is_stride, value in enumerate((len(examples[index]), examples[index].stride(0)))
-        ]
         # What is computed with numbers of another kind than expected would be nonsense.
-        self._dtypes = [(index, examples[index].dtype) for index in rows]
+        self._free = [(index, examples[index].dtype) for index in rows]
         self._function = function
-        # How to find each argument of the graph among those of the function.
-        self._sources = [_source(each, examples, free) for each in self._graph_arguments]
-        self._graph_arguments = ()
+        known = _with_layout(examples, rows)
+        order = [_find(each, known, len(examples)) for each in self._graph_arguments]
+        self._in_order: Callable[[list[Any]], tuple[Any, ...]] = itemgetter(*order)
+        self._graph_arguments = []
 
     def __call__(self, *arguments: torch.Tensor) -> torch.Tensor:
         """What the function returns; the arguments must be laid out as the examples were. It is
         called as it is where those with free rows have another dtype.
         """
-        for index, dtype in self._dtypes:
-            if arguments[index].dtype != dtype:
+        known: list[Any] = list(arguments)
+        for index, dtype in self._free:
+            argument = arguments[index]
+            if argument.dtype != dtype:
                 return self._function(*arguments)
-        values: list[Any] = [
-            arguments[index]
-            if is_stride is None
-            else arguments[index].stride(0)
-            if is_stride
-            else arguments[index].shape[0]
-            for index, is_stride in self._sources
-        ]
-        result: torch.Tensor = self._graph(values)[0]
+            known += (argument.size(0), argument.stride(0))
+        result: torch.Tensor = self._graph(list(self._in_order(known)))[0]
         return result
 
     def _compile(self, graph: torch.fx.GraphModule, examples: list[Any]) -> Callable[..., Any]:
         compiled: Any = compile_fx(graph, examples, inner_compile=self._compile_inner)
 
         def run(*arguments: Any) -> Any:
-            self._graph_arguments = arguments
+            self._graph_arguments = list(arguments)
             return compiled(*arguments)
 
         return run
@@ -87,15 +80,17 @@ class CompiledFunction:
         return self._graph
 
 
-def _source(
-    argument: Any, examples: Sequence[torch.Tensor], free: list[tuple[int, int, int]]
-) -> tuple[int, int | None]:
-    """Which of the function's arguments an argument of the graph is, or of which it is the length
-    (0) or the stride (1).
-    """
+def _with_layout(examples: Sequence[torch.Tensor], rows: Sequence[int]) -> list[Any]:
+    """The examples, then length and stride of each whose rows are free."""
+    layout = [(examples[index].size(0), examples[index].stride(0)) for index in rows]
+    return [*examples, *chain.from_iterable(layout)]
+
+
+def _find(argument: Any, known: Sequence[Any], num_tensors: int) -> int:
+    """Which of the function's arguments, lengths and strides an argument of the graph is."""
     if isinstance(argument, torch.Tensor):
-        (index,) = (index for index, example in enumerate(examples) if example is argument)
-        return index, None
-    found = {(index, is_stride) for value, index, is_stride in free if value == argument}
-    assert len(found) == 1, f"{argument} is not one of the examples' lengths and strides {free}"
-    return found.pop()
+        (index,) = (index for index in range(num_tensors) if known[index] is argument)
+        return index
+    numbers = known[num_tensors:]
+    assert numbers.count(argument) == 1, f"{argument} is not one of {numbers}"
+    return num_tensors + numbers.index(argument)
