@@ -7,6 +7,7 @@ base_shapes.py  the shapes of a base model's tensors, as its config.json describ
 config.py      what a checkpoint's files tell about thinking: meta-token ids, embedding mode
 mixing.py      the mixing head
 gate.py        the thought gate: the expected gain of a thought, known before it
+compiled.py    functions of tensors, compiled once and called at the least cost
 sampling.py    sampling thought tokens with noise that is a function of seed, position and step
 reference.py   the whole algorithm, slow and readable; the engine is measured against it
 params.py      a request's thought parameters, and what a server allows

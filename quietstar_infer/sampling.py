@@ -46,7 +46,9 @@ def gumbel_noise(key_N2: torch.Tensor, vocab_size: int) -> torch.Tensor:
 
     Values lie in [-2.9, 17.4].
     """
-    entry_V = torch.arange(vocab_size, device=key_N2.device, dtype=torch.int32)
+    # Exclusive or with 0: Inductor takes an entry's number times a constant for an index, which
+    # cannot overflow, and its C++ then has undefined behaviour.
+    entry_V = torch.arange(vocab_size, device=key_N2.device, dtype=torch.int32) ^ 0
     bits_NV = (entry_V * _signed(GOLDEN_RATIO)) ^ key_N2[:, :1]
     bits_NV = _scramble(bits_NV) ^ key_N2[:, 1:]
     bits_NV = _scramble(bits_NV)

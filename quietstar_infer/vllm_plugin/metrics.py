@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from quietstar_infer.vllm_plugin.schedule_plan import ThoughtPlan
@@ -38,6 +37,8 @@ GAIN_ERROR_BOUNDS = (
     *(-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
     math.inf,
 )
+
+_MANY = 1000
 
 
 class ThoughtCounts(NamedTuple):
@@ -96,15 +97,24 @@ class _HostHistogram:
         self._bound_K = np.array(bounds, dtype=np.float32)
         # How many are between the last bound and each; at last those under none.
         self._number_K = np.zeros(len(bounds) + 1, dtype=np.int64)
+        # Not counted yet: it takes as long for many as for a few.
+        self._waiting: list[float] = []
 
-    def add(self, value_N: npt.NDArray[np.float32]) -> None:
-        """Count numbers, (N,)."""
+    def add(self, values: Sequence[float]) -> None:
+        """Count numbers."""
+        self._waiting += values
+        if len(self._waiting) >= _MANY:
+            self._count()
+
+    def _count(self) -> None:
+        value_N, self._waiting = np.array(self._waiting, dtype=np.float32), []
         # NaN is sorted behind everything.
         index_N = self._bound_K.searchsorted(value_N)
         self._number_K += np.bincount(index_N, minlength=len(self._number_K))
 
     def counts(self) -> list[tuple[float, int]]:
         """By bound."""
+        self._count()
         at_most_K = self._number_K[:-1].cumsum()
         return list(zip(self._bounds, at_most_K.tolist(), strict=True))
 
@@ -164,11 +174,11 @@ class ThoughtMetrics:
         """Count the mixing weights, (L, 1), of thoughts that ended."""
         self._weights.add(weight_L1[:, 0])
 
-    def add_decisions(self, gains_G: npt.NDArray[np.float32], num_thinking: int) -> None:
+    def add_decisions(self, gains: Sequence[float], num_thinking: int) -> None:
         """Count the gate passes of a batch, with the expected gains and how many requests think."""
-        self._skipped += len(gains_G) - num_thinking
+        self._skipped += len(gains) - num_thinking
         self._thinking_rows += num_thinking
-        self._expected_gains.add(gains_G)
+        self._expected_gains.add(gains)
 
     def add_gain_errors(self, error_W: torch.Tensor) -> None:
         """Count what thoughts have saved, less what they were expected to."""

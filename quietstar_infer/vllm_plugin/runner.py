@@ -121,7 +121,8 @@ class ThinkingRunnerMixin(_Runner):
         position_R = text_positions(rows, num_computed, num_scheduled_tokens)
         # From this count vLLM derives position, sequence length and KV slot. It writes the count
         # anew in every engine step.
-        num_computed[rows.row_R] += position_offsets(rows)
+        if rows.first.stop < len(rows.steps):
+            num_computed[rows.row_R] += position_offsets(rows)
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)
 
         self._thoughts = self.thought_state.prepare_inputs(
@@ -133,7 +134,8 @@ class ThinkingRunnerMixin(_Runner):
             is_learning=plan.drafting is not None,
         )
         self._restore_text_tokens(self._thoughts)
-        self._discard_samples(rows.row_R[rows.unfinished])
+        if rows.num_unfinished:
+            self._discard_samples(rows.row_R[rows.unfinished])
         return prepared
 
     def _restore_text_tokens(self, thoughts: ThoughtBatch) -> None:
@@ -183,9 +185,11 @@ class ThinkingRunnerMixin(_Runner):
         if thoughts is not None and self._none_is_visible(thoughts):
             self.execute_model_state = None
             output: Any = self._no_samples()
-        else:
+        elif self.input_batch.generators:
             with self._only_visible_generators():
                 output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
+        else:
+            output = super().sample_tokens(grammar_output)  # type: ignore[type-var]
         if self._progress is not None:
             attach_progress(output, self._progress)
             self._progress = None
@@ -201,9 +205,10 @@ class ThinkingRunnerMixin(_Runner):
             return None
         logits_NV = self.execute_model_state.logits
         thoughts = self._thoughts = self.thought_state.decide(self._thoughts, logits_NV)
-        for row_D in (thoughts.beginning, thoughts.continuing):
-            if row_D.size > 0:
-                self._discard_samples(row_D)
+        if thoughts.num_begun:
+            self._discard_samples(thoughts.beginning)
+        if thoughts.continuing.size > 0:
+            self._discard_samples(thoughts.continuing)
         self._unsampled = self.thought_state.process_logits(thoughts, logits_NV)
         return thoughts
 
@@ -238,9 +243,6 @@ class ThinkingRunnerMixin(_Runner):
         (its generators have no offset). Can go when vLLM neither draws nor winds back there.
         """
         generators = self.input_batch.generators
-        if not generators:
-            yield
-            return
         discarded = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])
         hidden = {row: generators.pop(row) for row in discarded.tolist() if row in generators}
         try:

@@ -246,11 +246,14 @@ class ThinkingScheduler(AsyncScheduler):
         if could_go_on and drafting is None:
             num_passes = min(self._max_passes, *(s.remaining_passes for s in steps.values()))
         for request_id, step in steps.items():
+            if step.is_gate:
+                continue  # one token, as vLLM has scheduled it
             request = self.requests[request_id]
-            scheduled[request_id] += step.num_extra_tokens
-            scheduler_output.total_num_scheduled_tokens += step.num_extra_tokens
-            # Lowered before vLLM adds what was scheduled.
-            request.num_computed_tokens -= step.num_extra_tokens
+            if extra := step.num_extra_tokens:
+                scheduled[request_id] += extra
+                scheduler_output.total_num_scheduled_tokens += extra
+                # Lowered before vLLM adds what was scheduled.
+                request.num_computed_tokens -= extra
             final = step.next(num_passes - 1) if num_passes > 1 else step
             if final.is_last or _is_open(step, drafting):
                 continue  # until its outcome is known it counts as decoding
@@ -266,7 +269,7 @@ class ThinkingScheduler(AsyncScheduler):
         )
         self._aborted = []
         super()._update_after_schedule(scheduler_output)
-        for request_id in scheduled:
+        for request_id in scheduled if self.use_pp else steps:
             request, awaited = self.requests[request_id], steps.get(request_id)
             if (self.use_pp and not request.is_prefill_chunk) or (
                 awaited is not None and _awaits_output(awaited, num_passes, drafting)
@@ -334,11 +337,11 @@ class ThinkingScheduler(AsyncScheduler):
         """Whether the workers may run several passes before they report back: not if any request of
         the batch decodes or may, or prefills, or a waiting request could join it.
         """
+        if self._max_passes == 1 or not 0 < len(steps) == num_rows:
+            return False
         num_running, num_waiting = self.get_request_counts()
         could_join = num_waiting > 0 and num_running < self.max_num_running_reqs
-        is_undecided = any(step.is_gate for step in steps.values())
-        all_think = 0 < len(steps) == num_rows
-        return self._max_passes > 1 and all_think and not could_join and not is_undecided
+        return not could_join and not any(step.is_gate for step in steps.values())
 
     # --- after an engine step
 
@@ -353,10 +356,16 @@ class ThinkingScheduler(AsyncScheduler):
         progress = attached_progress(model_runner_output)
         used: dict[str, ThoughtUsage] = {}
         for request_id, step in plan.steps.items():
+            if step.is_gate and _has_sampled(request_id, model_runner_output):
+                continue  # it has decoded, as it was counted on to do
             request = self.requests.get(request_id)
             if request is None or request.is_finished():
                 continue  # aborted meanwhile
-            if step.is_gated and _has_ended(request_id, step, num_passes, progress):
+            if (
+                step.is_gated
+                and not step.is_gate
+                and _has_ended(request_id, step, num_passes, progress)
+            ):
                 used[request_id] = self._count(request_id, step.budget)
             # What comes of a step from before a preemption changes no progress.
             if request.num_stale_output_tokens > 0:
@@ -364,7 +373,7 @@ class ThinkingScheduler(AsyncScheduler):
             if progress is not None:
                 self._go_on(request, step, progress.reached[request_id])
             else:
-                self._correct(request, step, plan.num_passes, num_passes, model_runner_output)
+                self._correct(request, step, plan.num_passes, num_passes)
         self._thought_tokens |= {
             request_id: token
             for request_id, token in attached_thought_tokens(model_runner_output).items()
@@ -429,16 +438,9 @@ class ThinkingScheduler(AsyncScheduler):
         self.grammar_compile_error_reqs.update(failures)
         return failures
 
-    def _correct(
-        self,
-        request: Request,
-        step: ThoughtStep,
-        planned: int,
-        run: int,
-        model_runner_output: ModelRunnerOutput,
-    ) -> None:
+    def _correct(self, request: Request, step: ThoughtStep, planned: int, run: int) -> None:
         """Correct the progress of a request where another was counted on."""
-        if step.is_gate and not _has_sampled(request.request_id, model_runner_output):
+        if step.is_gate:
             self._begin_thought(request, step)
         elif run < planned:
             self._cut_short(request, step, planned, run)

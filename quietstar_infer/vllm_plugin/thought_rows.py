@@ -45,6 +45,11 @@ class ThoughtRows(NamedTuple):
         return slice(self.num_gates, len(self.steps) - self.num_last)
 
     @property
+    def num_unfinished(self) -> int:
+        """The number of first and middle passes."""
+        return len(self.steps) - self.num_last - self.num_gates
+
+    @property
     def last(self) -> slice:
         """Last passes, which feed END behind t_b: base and thought are mixed."""
         return slice(len(self.steps) - self.num_last, len(self.steps))
@@ -93,10 +98,13 @@ def text_positions(
     Where x_p is fed in this pass, it is the last of the row's tokens before those of the thought;
     later, vLLM's count of computed tokens stays at p.
     """
-    position_R = num_computed[rows.row_R].astype(np.int64)
-    feeds_text_R = np.array([step.is_gate or step.is_first for step in rows.steps], dtype=np.int64)
-    # x_p may be the end of a whole prompt.
-    position_R += feeds_text_R * (num_scheduled[rows.row_R] - 1 - _extra_tokens(rows))
+    position_R = num_computed.take(rows.row_R).astype(np.int64)
+    num_feeding = rows.num_gates + rows.num_first
+    if num_feeding:
+        # x_p may be the end of a whole prompt; in a first pass, START comes behind it.
+        position_R[:num_feeding] += num_scheduled.take(rows.row_R[:num_feeding])
+        position_R[: rows.num_gates] -= 1
+        position_R[rows.first] -= 2
     return position_R
 
 
@@ -109,10 +117,7 @@ def fed_places(rows: ThoughtRows, query_start_loc: npt.NDArray[np.int32]) -> Int
     """Where among the batch's tokens each thought feeds its own, (R,): START, behind x_p, in a
     first pass, else t_k. END comes after it. In a gate pass: where x_p is.
     """
-    ends_R = query_start_loc[rows.row_R + 1].astype(np.int64)
-    is_first_R = np.array([step.is_first for step in rows.steps], dtype=np.int64)
-    return ends_R - 1 - _extra_tokens(rows) + is_first_R
-
-
-def _extra_tokens(rows: ThoughtRows) -> Int64Array:
-    return np.array([step.num_extra_tokens for step in rows.steps], dtype=np.int64)
+    place_R = query_start_loc.take(rows.row_R + 1).astype(np.int64) - 1
+    if rows.num_last:
+        place_R[rows.last] -= 1
+    return place_R

@@ -1,4 +1,4 @@
-"""Samples the next thought token of every row: one operation per pass, compiled into one. Of a
+"""Samples the next thought token of every row, in one compiled operation per pass. Of a
 given thought it takes the given token instead.
 
 What it has to know of each row comes in one upload, *packed*; what it samples goes into the
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch._dynamo.decorators import mark_unbacked
 from vllm.model_executor.layers.vocab_parallel_embedding import pad_vocab_size
 from vllm.utils.torch_utils import async_tensor_h2d
 
+from quietstar_infer.compiled import CompiledFunction
 from quietstar_infer.sampling import draw_thought_tokens
 
 SampleThoughts = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -32,7 +32,8 @@ class ThoughtInputs(NamedTuple):
     # Its row of the batch, and its place among the batch's tokens.
     row: Any
     place: Any
-    # Where it is kept. The column is the phase, too, except END's.
+    # Where it is kept. The column is the phase, too, except END's. In a gate pass, which feeds
+    # nothing of a thought, it is the budget of the thought that there may be.
     slot: Any
     column: Any
     # Of the thought: what the noise of its next token depends on, beside the phase.
@@ -57,6 +58,11 @@ def upload(inputs: Sequence[ThoughtInputs], device: torch.device) -> torch.Tenso
 def unpack(packed_F8: torch.Tensor) -> ThoughtInputs:
     """What was uploaded, column by column: views, nothing is copied."""
     return ThoughtInputs(*packed_F8.unbind(dim=1))
+
+
+def example_inputs(device: torch.device) -> torch.Tensor:
+    """Something like what is uploaded, of three tokens, to compile for."""
+    return torch.zeros(3, len(ThoughtInputs._fields), dtype=torch.int64, device=device)
 
 
 def sample_seeded(
@@ -87,12 +93,12 @@ def _keep(token_U: torch.Tensor, inputs: ThoughtInputs, token_SC: torch.Tensor) 
 
 
 class ThoughtSampler:
-    """The greedy or the seeded sampler of thought tokens, the latter compiled if asked for."""
+    """The greedy and the seeded sampler of thought tokens, compiled by `warm_up` if asked for."""
 
     def __init__(self, is_compiled: bool) -> None:
-        self._sample_seeded: SampleThoughts = (
-            torch.compile(sample_seeded, dynamic=True) if is_compiled else sample_seeded
-        )
+        self._is_compiled = is_compiled
+        self._sample_greedy: SampleThoughts = sample_greedy
+        self._sample_seeded: SampleThoughts = sample_seeded
 
     def __call__(
         self,
@@ -105,23 +111,22 @@ class ThoughtSampler:
 
         `is_greedy`: the temperature is 0 in all rows.
         """
-        sample = sample_greedy if is_greedy else self._sample_seeded
+        sample = self._sample_greedy if is_greedy else self._sample_seeded
         return sample(logits_NV, packed_U8, token_SC)
 
-    # As the engine runs it; otherwise it would be compiled once more for the first request.
+    # As the engine runs them.
     @torch.inference_mode()
     def warm_up(self, vocab_size: int, dtype: torch.dtype, token_SC: torch.Tensor) -> None:
         """Compile, once and for any number of rows, before a request waits for it."""
-        # vLLM pads the vocabulary and cuts the logits down to it: the layout is compiled in.
-        padded_NP = torch.zeros(2, pad_vocab_size(vocab_size), dtype=dtype, device=token_SC.device)
-        logits_NV = padded_NP[:, :vocab_size]
-        packed_U8 = torch.zeros(
-            3, len(ThoughtInputs._fields), dtype=torch.int64, device=token_SC.device
-        )
-        # By default one row would be compiled by itself, and as many rows as the batch has, too.
-        mark_unbacked(logits_NV, 0)
-        mark_unbacked(packed_U8, 0)
+        if not self._is_compiled:
+            return
+        # vLLM pads the vocabulary and cuts the logits down to it; here there is always some to cut,
+        # so that the padded length is left open.
+        padded_size = pad_vocab_size(vocab_size + 1)
+        padded_NP = torch.zeros(2, padded_size, dtype=dtype, device=token_SC.device)
         # A copy made in inference mode would be another kind of tensor than the slots.
         with torch.inference_mode(False):
             scratch_SC = token_SC.clone()
-        self(logits_NV, packed_U8, scratch_SC, is_greedy=False)
+        examples = [padded_NP[:, :vocab_size], example_inputs(token_SC.device), scratch_SC]
+        self._sample_greedy = CompiledFunction(sample_greedy, examples, rows=(0, 1))
+        self._sample_seeded = CompiledFunction(sample_seeded, examples, rows=(0, 1))

@@ -58,9 +58,9 @@ class ThoughtBatch(NamedTuple):
 
     `fed`: what they feed, of `rows` in order, then the ENDs; `packed_F8` is the same on the device,
     and `inputs` are its columns. `continuing`: the batch's rows whose thoughts go on, where drafts
-    have brought those in `rows` to their end. `weight_L1`: the mixing weights, once known. Of gate
-    passes `base_GH`: the base hidden states, once known; `thinks_G`: the outcome, once decided.
-    `is_learning`: tokens are drafted, from what is sampled now.
+    have brought those in `rows` to their end. `is_learning`: tokens are drafted, from what is
+    sampled now. `weight_L1`: the mixing weights, once known. Of gate passes, once known: `gain_G`,
+    what a thought is expected to save, by the checkpoint's gate; `thinks_G`, what was decided.
     """
 
     rows: ThoughtRows
@@ -70,7 +70,7 @@ class ThoughtBatch(NamedTuple):
     is_learning: bool = False
     continuing: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     weight_L1: torch.Tensor | None = None
-    base_GH: torch.Tensor | None = None
+    gain_G: torch.Tensor | None = None
     thinks_G: npt.NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     @property
@@ -79,9 +79,14 @@ class ThoughtBatch(NamedTuple):
         return self.rows.row_R[self.rows.gates][self.thinks_G]
 
     @property
+    def num_begun(self) -> int:
+        """In how many gate passes a thought was decided for."""
+        return int(np.count_nonzero(self.thinks_G))
+
+    @property
     def num_visible(self) -> int:
         """How many of the thinking rows sample a visible token in this pass."""
-        return self.rows.num_last + self.rows.num_gates - int(self.thinks_G.sum())
+        return self.rows.num_last + self.rows.num_gates - self.num_begun
 
     @property
     def num_thinking(self) -> int:
@@ -91,7 +96,7 @@ class ThoughtBatch(NamedTuple):
     @property
     def skipped(self) -> list[int]:
         """Which of `rows` are gate passes in which it was decided against."""
-        return [index for index, thinks in enumerate(self.thinks_G) if not thinks]
+        return [index for index, thinks in enumerate(self.thinks_G.tolist()) if not thinks]
 
 
 class DecodeBatch(NamedTuple):
@@ -117,9 +122,15 @@ class ThoughtState:
     ) -> None:
         setup = thinking_setup(vllm_config)
         self._model = model
+        self._gate = None if model.thought_gate is None else model.thought_gate.tensors
         self._device = device
         self._vocab_size = vllm_config.model_config.get_vocab_size()
         self._thinkers: dict[str, _Thinker] = {}
+        # Those of them whose thoughts are logged, whose visible tokens are forced, and one of whose
+        # thoughts is given: mostly none.
+        self._logged_ids: set[str] = set()
+        self._forced_ids: set[str] = set()
+        self._given_ids: set[str] = set()
         dtype = vllm_config.model_config.dtype
         assert isinstance(dtype, torch.dtype), "vLLM has resolved it by now"
         self.slots = ThoughtSlots(
@@ -131,7 +142,8 @@ class ThoughtState:
             device=device,
         )
         compilation = vllm_config.compilation_config
-        self.sampler = ThoughtSampler(is_compiled=compilation.mode != CompilationMode.NONE)
+        self._is_compiled = compilation.mode != CompilationMode.NONE
+        self.sampler = ThoughtSampler(self._is_compiled)
         self.sample_check = SampleCheck(setup.config.meta_token_ids)
         self.forced_tokens = ForcedTokens(device)
         self.log = ThoughtLog(setup.max_recorded_thought_tokens)
@@ -150,10 +162,12 @@ class ThoughtState:
         )
 
     def warm_up(self) -> None:
-        """Have the sampler of thought tokens, and what drafts them, compiled before a request waits
-        for it.
+        """Have what is done with thoughts in every pass, and what drafts them, compiled before a
+        request waits for it.
         """
         self.sampler.warm_up(self._vocab_size, self.slots.base_SH.dtype, self.slots.token_SC)
+        if self._is_compiled:
+            self.slots.warm_up(self._gate)
         if self.speculator is not None:
             self.speculator.warm_up()
 
@@ -162,6 +176,12 @@ class ThoughtState:
     def add_request(self, request_id: str, request: ThinkingRequest) -> None:
         """A request that thinks is scheduled for the first time."""
         self._thinkers[request_id] = _Thinker(request, bits_of(request.temperature))
+        if request.record_key is not None:
+            self._logged_ids.add(request_id)
+        if request.forced_tokens:
+            self._forced_ids.add(request_id)
+        if request.first_thought:
+            self._given_ids.add(request_id)
 
     def drop_thought(self, request_id: str) -> None:
         """A request is preempted; if it was in mid-thought, it will think that thought again."""
@@ -171,6 +191,8 @@ class ThoughtState:
         """A request, thinking or not, has ended."""
         self.drop_thought(request_id)
         self._thinkers.pop(request_id, None)
+        for ids in (self._logged_ids, self._forced_ids, self._given_ids):
+            ids.discard(request_id)
 
     # --- one pass
 
@@ -190,29 +212,39 @@ class ThoughtState:
         `query_start_loc` is where each row of the batch begins among its tokens, and at last where
         all end. `fed_tokens`: see `ThoughtPlan`; `is_learning`: see `ThoughtBatch`.
         """
-        self._give_thoughts(rows.request_ids, rows.steps)
+        if self._given_ids:
+            self._give_thoughts(rows.request_ids, rows.steps)
         place_R = fed_places(rows, query_start_loc)
-        phases = [step.phase for step in rows.steps]
-        fed = self._fed(rows.request_ids, rows.row_R, place_R, phases, position_R)
+        fed = self._judged(rows, place_R)
+        if rows.num_gates < len(rows.steps):
+            thinking = slice(rows.num_gates, len(rows.steps))
+            phases = [step.phase for step in rows.steps[thinking]]
+            fed += self._fed(
+                rows.request_ids[thinking],
+                rows.row_R[thinking],
+                place_R[thinking],
+                phases,
+                position_R[thinking],
+            )
         if fed_tokens:
             self._keep(fed, [fed_tokens.get(request_id) for request_id in rows.request_ids])
         fed += self._ends(fed[rows.last])
         packed_F8 = upload(fed, self._device)
-        inputs = unpack(packed_F8)
         if rows.num_gates < len(fed):
-            slot_F, column_F = inputs.slot[rows.fed], inputs.column[rows.fed]
-            input_N[inputs.place[rows.fed]] = self.slots.token_SC[slot_F, column_F]
-        return ThoughtBatch(rows, fed, packed_F8, inputs, is_learning)
+            self.slots.feed(input_N, packed_F8[rows.fed])
+        return ThoughtBatch(rows, fed, packed_F8, unpack(packed_F8), is_learning)
 
     def process_hidden_states(self, batch: ThoughtBatch, hidden_NH: torch.Tensor) -> ThoughtBatch:
         """Gate and first passes: keep the base hidden state, x_p's. Last passes: put the mixed
         hidden state in the place of END's, which the language-model head reads.
         """
         rows, inputs = batch.rows, batch.inputs
-        if rows.num_gates:
-            base_GH = hidden_NH[inputs.place[rows.gates]]
-            self.slots.base_SH[inputs.slot[rows.gates]] = base_GH
-            batch = batch._replace(base_GH=base_GH)
+        if rows.num_gates and self._gate is not None:
+            gain_G = self.slots.judge(hidden_NH, batch.packed_F8[rows.gates], self._gate)
+            batch = batch._replace(gain_G=gain_G)
+        elif rows.num_gates:
+            slot, place = inputs.slot[rows.gates], inputs.place[rows.gates]
+            self.slots.base_SH[slot] = hidden_NH[place]
         if rows.num_first:
             slot, place = inputs.slot[rows.first], inputs.place[rows.first]
             self.slots.base_SH[slot] = hidden_NH[place - 1]
@@ -232,21 +264,21 @@ class ThoughtState:
         Waits for the device: what vLLM samples in this pass depends on it.
         """
         rows = batch.rows
-        if batch.base_GH is None:
+        if not rows.num_gates:
             return batch
-        gates = rows.gates
-        budgets = np.array([step.budget for step in rows.steps[gates]])
-        thresholds = [
-            self._threshold(request_id, step)
-            for request_id, step in zip(rows.request_ids[gates], rows.steps[gates], strict=True)
-        ]
-        budget_G = async_tensor_h2d(budgets, device=self._device)
-        logits_GV = logits_NV[batch.inputs.row[gates]]
-        gain_G = self._model.expected_gain(batch.base_GH, logits_GV, budget_G)
-        gains = gain_G.cpu().numpy()
-        thinks_G = gains > np.array(thresholds)
-        self.metrics.add_decisions(gains, int(thinks_G.sum()))
-        return batch._replace(thinks_G=thinks_G)
+        gain_G = batch.gain_G
+        if gain_G is None:
+            row_G, slot_G, budget_G = (
+                column_F[rows.gates]
+                for column_F in (batch.inputs.row, batch.inputs.slot, batch.inputs.column)
+            )
+            base_GH = self.slots.base_SH[slot_G]
+            gain_G = self._model.expected_gain(base_GH, logits_NV[row_G], budget_G)
+        gains: list[float] = gain_G.tolist()
+        judged = zip(gains, rows.request_ids[rows.gates], rows.steps[rows.gates], strict=True)
+        thinks = [gain > self._threshold(request_id, step) for gain, request_id, step in judged]
+        self.metrics.add_decisions(gains, sum(thinks))
+        return batch._replace(thinks_G=np.array(thinks))
 
     def process_logits(
         self, batch: ThoughtBatch, logits_NV: torch.Tensor
@@ -266,7 +298,7 @@ class ThoughtState:
             if batch.is_learning:
                 self._speculator.learn(batch.fed[unfinished], logits_NV)
         self._force_tokens(rows)
-        unsampled = self._to_be_logged(batch, logits_NV)
+        unsampled = self._to_be_logged(batch, logits_NV) if self._logged_ids else None
         skipped = [rows.request_ids[index] for index in batch.skipped]
         for request_id in (*skipped, *rows.request_ids[rows.last]):
             self.slots.release(request_id)
@@ -352,7 +384,8 @@ class ThoughtState:
         text tokens at these positions; `text_tokens` are these, where they are still to be fed,
         else -1.
         """
-        self._give_thoughts(request_ids, steps)
+        if self._given_ids:
+            self._give_thoughts(request_ids, steps)
         rows = np.arange(len(steps))
         fed = self._fed(request_ids, rows, rows, [step.phase for step in steps], position_R)
         temperatures = [self._thinkers[each].request.temperature for each in request_ids]
@@ -387,6 +420,23 @@ class ThoughtState:
         return self.process_hidden_states(batch, thoughts.hidden_RH)
 
     # --- parts
+
+    def _judged(self, rows: ThoughtRows, place_R: npt.NDArray[np.int64]) -> list[ThoughtInputs]:
+        """The last text tokens of those that are in their gate pass, behind which nothing is fed
+        yet.
+        """
+        gates = rows.gates
+        where = zip(
+            rows.request_ids[gates],
+            rows.steps[gates],
+            rows.row_R[gates].tolist(),
+            place_R[gates].tolist(),
+            strict=True,
+        )
+        return [
+            ThoughtInputs(row, place, self.slots.acquire(request_id), step.budget, 0, 0, 0)
+            for request_id, step, row, place in where
+        ]
 
     def _ends(self, last: list[ThoughtInputs]) -> list[ThoughtInputs]:
         """The ENDs behind the last thought tokens."""
@@ -428,6 +478,9 @@ class ThoughtState:
 
     def _force_tokens(self, rows: ThoughtRows) -> None:
         """Have vLLM's sampler yield the given tokens of requests that score a text."""
+        if not self._forced_ids:
+            self.forced_tokens.force((), ())
+            return
         forced = [
             (row, tokens[step.index])
             for request_id, row, step in zip(

@@ -14,6 +14,7 @@ from quietstar_infer.errors import CheckpointError
 from quietstar_infer.gate import (
     GateConfig,
     ThoughtGate,
+    fused_gain,
     interpolation_table,
     prediction_entropy,
 )
@@ -57,6 +58,14 @@ def test_expected_gains_are_those_of_each_rows_budget() -> None:
         ]
     )
     torch.testing.assert_close(gain_N, expected_N)
+
+
+def test_expected_gains_are_the_same_computed_in_one_operation() -> None:
+    torch.manual_seed(0)
+    gate = ThoughtGate(8, GateConfig(hidden_size=4, budgets=(2, 4)))
+    base_NH, budget_N = torch.randn(5, 8).bfloat16(), torch.tensor([0, 2, 3, 4, 100])
+    gain_N = fused_gain(base_NH, budget_N, *gate.tensors)
+    torch.testing.assert_close(gain_N, gate.expected_gain(base_NH, budget_N))
 
 
 def test_the_entropy_of_a_prediction() -> None:

@@ -47,12 +47,13 @@ def test_one_compilation_serves_any_number_of_rows(vocab_size: int) -> None:
     # The engine runs in inference mode.
     with torch.inference_mode(), dynamo_config.patch(error_on_recompile=True):
         for rows, batch in [(1, 1), (1, 4), (2, 2), (8, 8), (8, 16), (16, 16)]:
-            kept, expected_kept = slot_tokens(), slot_tokens()
-            packed = upload(thought_inputs(rows, batch), CPU)
-            sampled = compiled(logits(batch, vocab_size), packed, kept, is_greedy=False)
-            expected = eager(logits(batch, vocab_size), packed, expected_kept, is_greedy=False)
-            assert torch.equal(sampled, expected)
-            assert torch.equal(kept, expected_kept)
+            for is_greedy in (False, True):
+                kept, expected_kept = slot_tokens(), slot_tokens()
+                packed = upload(thought_inputs(rows, batch), CPU)
+                sampled = compiled(logits(batch, vocab_size), packed, kept, is_greedy)
+                expected = eager(logits(batch, vocab_size), packed, expected_kept, is_greedy)
+                assert torch.equal(sampled, expected)
+                assert torch.equal(kept, expected_kept)
 
 
 def test_a_token_is_drawn_and_kept_in_its_slot_for_the_next_pass() -> None:

@@ -26,6 +26,8 @@ class Model:
     to save as many nats as its base's likeliest token has.
     """
 
+    thought_gate = None
+
     def expected_gain(
         self, base_NH: torch.Tensor, logits_NV: torch.Tensor, budget_N: torch.Tensor
     ) -> torch.Tensor:
