@@ -24,6 +24,8 @@ from quietstar_infer.vllm_plugin.thought_sampler import ThoughtInputs
 
 # After so many drafts of a kind, what was seen before counts half.
 _HALF_LIFE = 512
+# So many drafts of a kind tell little.
+_FEW = 4.0
 
 THOUGHT = np.dtype(
     [
@@ -94,9 +96,8 @@ class DraftRecord(NamedTuple):
 
     @classmethod
     def empty(cls, vocab_size: int) -> "DraftRecord":
-        """As if of two drafts one had been right."""
-        right_D, tested_D = np.full(NUM_KINDS, 1.0), np.full(NUM_KINDS, 2.0)
-        return cls(right_D, tested_D, np.zeros(vocab_size, dtype=np.bool_))
+        """Nothing has been drafted."""
+        return cls(np.zeros(NUM_KINDS), np.zeros(NUM_KINDS), np.zeros(vocab_size, dtype=np.bool_))
 
 
 class PassOutcome(NamedTuple):
@@ -121,6 +122,7 @@ def lay_out(  # type: ignore[no-untyped-def]
     """
     # x_p, a token of its own and END: those there is room for.
     room = len(fed.token_N) - 3 * len(thoughts_R)
+    chance_D = _chances(record)
     place = sampled = 0
     token_C = np.zeros(token_SC.shape[1], dtype=np.int32)
     for row in range(len(thoughts_R)):
@@ -138,7 +140,9 @@ def lay_out(  # type: ignore[no-untyped-def]
             thought.place = place
             token_C[:] = token_SC[thought.slot]
             most = min(max_drafts, thought.budget - thought.known, max(room, 0))
-            number = _draft(thought, table, record, token_C, fed.kind_N, most, least_chance)
+            number = _draft(
+                thought, table, record.is_borne_V, chance_D, token_C, fed.kind_N, most, least_chance
+            )
             room -= number
             thought.num_drafts = number
             completes = thought.known + number == thought.budget
@@ -169,7 +173,16 @@ def _ask_for_sample(input_8, row, place, thought, index):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def _draft(thought, table, record, token_C, kind_N, most, least_chance):  # type: ignore[no-untyped-def]
+def _chances(record):  # type: ignore[no-untyped-def]
+    """How likely a draft of each kind is right, (D,): as often as such were, and what all were for
+    as many more as `_FEW`; before there are any, every other one.
+    """
+    of_all = (1.0 + record.right_D.sum()) / (2.0 + record.tested_D.sum())
+    return (record.right_D + _FEW * of_all) / (record.tested_D + _FEW)
+
+
+@njit(cache=True)
+def _draft(thought, table, is_borne_V, chance_D, token_C, kind_N, most, least_chance):  # type: ignore[no-untyped-def]
     """Put drafts of a thought behind its known tokens; returns how many there are."""
     chance, number = 1.0, 0
     while number < most:
@@ -180,9 +193,9 @@ def _draft(thought, table, record, token_C, kind_N, most, least_chance):  # type
             kind, token = draft_token(
                 table, token_C, known, thought.seed, thought.position, thought.temperature
             )
-            if kind < 0 or not record.is_borne_V[token]:
+            if kind < 0 or not is_borne_V[token]:
                 break
-            chance *= record.right_D[kind] / record.tested_D[kind]
+            chance *= chance_D[kind]
             if chance < least_chance or chance == 0.0:
                 break
             token_C[known + 1] = token
