@@ -23,7 +23,7 @@ def mixed_batch_cost(both: Pair, settings: Settings) -> Measured:
         f"{number} at budget 0 beside {number} at budget {settings.mixed_budget}",
         ("mixed batch", "all at budget 0"),
         (beside_thoughts, without),
-        1.15,
+        1.1,
     )
 
 
