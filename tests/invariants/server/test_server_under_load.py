@@ -165,11 +165,14 @@ def test_requests_and_responses_carry_ids(client: httpx.Client) -> None:
 
 
 def test_requests_with_priority_go_first(client: httpx.Client) -> None:
-    """The batch is full. Two requests wait, and the one that came later goes first."""
+    """The batch is full. Two requests wait, and the one that came later goes first. The other is
+    longer, so that the answers do not overtake each other on their way.
+    """
     order: list[int] = []
 
     def wait(priority: int) -> None:
-        ask(client, **SHORT, priority=priority).raise_for_status()
+        length = {"max_tokens": 2 if priority == 1 else 400, "ignore_eos": True}
+        ask(client, **SHORT | length, priority=priority).raise_for_status()
         order.append(priority)
 
     with ThreadPoolExecutor() as pool, ExitStack() as neighbours:
