@@ -84,10 +84,9 @@ class DraftRecord(NamedTuple):
     """How often drafts are right.
 
     `right_D` of `tested_D` drafts of each kind; only what comes behind right ones is put to the
-    test. `is_borne_V`: tokens that thoughts have fed and the model has borne. A
-    wrong draft must do no harm: of one that overflows, vLLM's attention on the CPU would take NaN
-    into the tokens before it, because it reads a block to its end, with weights of 0 behind the
-    text.
+    test. `is_borne_V`: tokens that thoughts have fed and the model has borne. A wrong draft must do
+    no harm: of one that overflows, vLLM's attention on the CPU would take NaN into the tokens
+    before it, because it reads a block to its end, with weights of 0 behind the text.
     """
 
     right_D: npt.NDArray[np.float64]
