@@ -197,7 +197,7 @@ class ThinkingScheduler(AsyncScheduler):
         """
         if self._max_passes == 1 or not self._thoughts:
             return []
-        if self._policy.drafting(len(self.running)) is not None:
+        if self._policy.is_drafting(len(self.running)):
             return []
         active = {id_: step for id_, step in self._thoughts.items() if not step.is_gated}
         beginning = []

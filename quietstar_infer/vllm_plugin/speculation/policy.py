@@ -120,9 +120,15 @@ class DraftPolicy:
         self._cost = PassCost()
         self._rates: dict[int, _Rates] = {}
 
+    def is_drafting(self, num_rows: int) -> bool:
+        """Whether a batch of so many rows, each of which thinks, drafts; else a multi-step."""
+        if self._mode == "auto":
+            return self._rates_of(num_rows).is_drafting
+        return self._mode > 0
+
     def drafting(self, num_rows: int) -> Drafting | None:
-        """How to draft in a batch of so many rows, each of which thinks; None = a multi-step."""
-        if self._mode == 0 or (self._mode == "auto" and not self._rates_of(num_rows).is_drafting):
+        """How such a batch drafts, None = not at all."""
+        if not self.is_drafting(num_rows):
             return None
         of_step, of_pass, of_token = self._cost.fitted()
         patience = min(of_step / max(of_pass, 1e-9), _MOST_PATIENCE)

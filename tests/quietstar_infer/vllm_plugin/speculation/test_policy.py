@@ -44,7 +44,9 @@ def test_a_draft_pays_from_the_measured_chance_on(rows: int) -> None:
 
 
 def drafts(policy: DraftPolicy, rows: int) -> bool:
-    return policy.drafting(rows) is not None
+    is_drafting = policy.is_drafting(rows)
+    assert (policy.drafting(rows) is not None) == is_drafting
+    return is_drafting
 
 
 def think(policy: DraftPolicy, rows: int, factor: float, steps: int) -> list[bool]:
@@ -87,5 +89,5 @@ def test_a_fixed_number_and_none() -> None:
         drafting = policy.drafting(8)
         assert drafting is not None
         assert (drafting.max_drafts, drafting.least_chance) == (5, 0.0)
-        assert DraftPolicy(0).drafting(1) is None
+        assert not drafts(DraftPolicy(0), 1)
         think(policy, 8, 9.0, 1000)
